@@ -1,0 +1,1 @@
+//! The loaded model: runs passes over the units, resident or streamed.

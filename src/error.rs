@@ -1,0 +1,76 @@
+//! The one error type: every case says what was expected, what was found and what to do.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// What can go wrong, as one sentence a user can act on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused to open, read or write a path.
+    #[error("cannot {doing} {}: {source}", .path.display())]
+    Io {
+        /// The attempted action as a verb phrase, e.g. `read`.
+        doing: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the operating system answered.
+        source: io::Error,
+    },
+    /// A file's content breaks its format's promises.
+    #[error("{}: {problem}", .path.display())]
+    File {
+        /// The offending file.
+        path: PathBuf,
+        /// What was expected, what was found and what to do.
+        problem: String,
+    },
+    /// The model asks for something this engine does not do; refused before any work starts.
+    #[error("not supported: {0}")]
+    Unsupported(String),
+    /// An option or argument has a value that cannot work.
+    #[error("{0}")]
+    Usage(String),
+    /// A memory budget is too small; names the number that would do.
+    #[error("{0}")]
+    Budget(String),
+    /// No GPU adapter, software or otherwise, can be used.
+    #[error("{0}")]
+    NoAdapter(String),
+    /// The GPU or its driver reported a failure.
+    #[error("the GPU failed: {0}")]
+    Gpu(String),
+    /// Something that was waited for did not happen in time.
+    #[error("gave up after {seconds} s waiting for {what}")]
+    Stuck {
+        /// What was waited for.
+        what: String,
+        /// How long the wait lasted.
+        seconds: u64,
+    },
+    /// A weight, activation or logit is NaN or infinite.
+    #[error("{0}")]
+    NonFinite(String),
+    /// The reader of standard output went away.
+    #[error("the output was closed before everything was written")]
+    ClosedPipe,
+    /// The user pressed Ctrl-C.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// `std::result::Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// Wraps an I/O error with the action and the path it belongs to.
+    pub fn io(doing: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.as_ref().to_path_buf();
+        move |source| Error::Io { doing, path, source }
+    }
+
+    /// A complaint about a file's content.
+    pub fn file(path: impl AsRef<Path>, problem: impl Into<String>) -> Self {
+        Error::File { path: path.as_ref().to_path_buf(), problem: problem.into() }
+    }
+}

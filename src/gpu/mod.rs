@@ -1,0 +1,1 @@
+//! Every wgpu object is made here: adapter choice, device, buffers, compute pipelines.

@@ -1,0 +1,1 @@
+//! Compute kernels: one file for each shader of the same stem.

@@ -1,0 +1,2 @@
+//! Command-line entry point: turns the result into an exit code.
+fn main() {}

@@ -1,0 +1,3 @@
+//! Packed models: the on-disk form in which one unit is one large sequential read.
+
+pub mod layout;

@@ -1,0 +1,1 @@
+//! Decides what lives where, from sizes and rates alone.

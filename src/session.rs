@@ -1,0 +1,1 @@
+//! One timeline of tokens with its KV cache.

@@ -1,0 +1,1 @@
+//! Records tasks on lanes and writes a timeline that Perfetto opens.
