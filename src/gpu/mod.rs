@@ -1,1 +1,132 @@
-//! Every wgpu object is made here: adapter choice, device, buffers, compute pipelines.
+//! Makes every wgpu object: the chosen adapter's device, its buffers, pipelines and dispatches.
+
+mod adapter;
+mod buffer;
+mod compute;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+pub use adapter::{AdapterChoice, Facts, list_adapters};
+pub use buffer::{Account, Binding, Buffer};
+pub use compute::{Dispatch, Grid, Pipelines, Shader};
+
+use crate::error::{Error, Result};
+
+/// The longest that any single wait for the GPU may last before it counts as stuck.
+pub const WAIT_MAX: Duration = Duration::from_secs(120);
+
+/// A device with its queue, and everything about the adapter that decisions rest on.
+pub struct Gpu {
+    /// The logical device.
+    pub device: wgpu::Device,
+    /// Its one queue.
+    pub queue: wgpu::Queue,
+    /// What the adapter is and can do.
+    pub facts: Facts,
+    account: Arc<Account>,
+    failure: Arc<Mutex<Option<Error>>>,
+}
+
+impl Gpu {
+    /// Opens the adapter that `choice` names, or the best one.
+    ///
+    /// # Errors
+    /// [`Error::NoAdapter`] when none matches, [`Error::Gpu`] when the driver refuses a device.
+    pub fn open(choice: &AdapterChoice) -> Result<Arc<Gpu>> {
+        let adapter = adapter::choose(choice)?;
+        let facts = Facts::of(&adapter);
+        let (device, queue) = adapter::open_device(&adapter)?;
+        let failure = Arc::new(Mutex::new(None));
+        report_failures(&device, &failure);
+        Ok(Arc::new(Gpu { device, queue, facts, account: Arc::default(), failure }))
+    }
+
+    /// Makes a zeroed buffer and books its bytes.
+    ///
+    /// # Errors
+    /// [`Error::Gpu`] when the driver has no memory left or the size breaks a device limit.
+    pub fn buffer(&self, label: &str, bytes: u64, usage: wgpu::BufferUsages) -> Result<Buffer> {
+        let bytes = bytes.max(4).next_multiple_of(4);
+        let limit = self.facts.limits.max_buffer_size;
+        if bytes > limit {
+            return Err(Error::Gpu(format!(
+                "the buffer `{label}` needs {bytes} bytes, this adapter's limit is {limit}"
+            )));
+        }
+        let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let raw = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(label),
+            size: bytes,
+            usage,
+            mapped_at_creation: false,
+        });
+        match pollster::block_on(memory.pop()) {
+            None => Ok(Buffer::new(raw, bytes, &self.account)),
+            Some(_) => Err(Error::Gpu(format!(
+                "no memory for the buffer `{label}` of {bytes} bytes beside the {} already taken; \
+                 give a smaller --vram or close other programs",
+                self.account.bytes()
+            ))),
+        }
+    }
+
+    /// The books of all buffers made through [`Gpu::buffer`].
+    pub fn account(&self) -> &Account {
+        &self.account
+    }
+
+    /// Fails if the driver has reported anything since the last call.
+    ///
+    /// # Errors
+    /// The first failure that was reported.
+    pub fn check(&self) -> Result<()> {
+        locked(&self.failure).take().map_or(Ok(()), Err)
+    }
+
+    /// Waits until the GPU has finished a submission, at most [`WAIT_MAX`].
+    ///
+    /// # Errors
+    /// [`Error::Stuck`] after the time limit, or whatever the driver has reported.
+    pub fn wait(&self, submission: &wgpu::SubmissionIndex, what: &str) -> Result<()> {
+        let wait = wgpu::PollType::Wait {
+            submission_index: Some(submission.clone()),
+            timeout: Some(WAIT_MAX),
+        };
+        let outcome = self.device.poll(wait);
+        self.check()?;
+        match outcome {
+            Ok(_) => Ok(()),
+            Err(wgpu::PollError::Timeout) => {
+                Err(Error::Stuck { what: what.into(), seconds: WAIT_MAX.as_secs() })
+            }
+            Err(error) => Err(Error::Gpu(error.to_string())),
+        }
+    }
+}
+
+/// Keeps the first error that no scope caught, instead of wgpu's default panic.
+fn report_failures(device: &wgpu::Device, failure: &Arc<Mutex<Option<Error>>>) {
+    let slot = Arc::clone(failure);
+    device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+        log::error!("{error}");
+        locked(&slot).get_or_insert_with(|| Error::Gpu(one_line(&error.to_string())));
+    }));
+    let slot = Arc::clone(failure);
+    device.set_device_lost_callback(move |reason, message| {
+        if reason != wgpu::DeviceLostReason::Destroyed {
+            let message = format!("the device was lost ({})", one_line(&message));
+            locked(&slot).get_or_insert(Error::Gpu(message));
+        }
+    });
+}
+
+/// Joins a driver's multi-line message into the one line that an error may be.
+fn one_line(message: &str) -> String {
+    message.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The data behind a lock, also after another thread panicked while it held it.
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

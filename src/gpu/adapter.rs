@@ -1,0 +1,146 @@
+//! Which adapters there are, which one is best, and opening a device on it.
+
+use crate::error::{Error, Result};
+
+/// How the user names an adapter.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AdapterChoice {
+    /// Discrete before integrated before software.
+    #[default]
+    Best,
+    /// Position in the list of `pipo-wgpu devices`.
+    Number(usize),
+    /// Part of the adapter's name, in any case.
+    Name(String),
+}
+
+impl std::str::FromStr for AdapterChoice {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(text.parse().map_or_else(|_| AdapterChoice::Name(text.into()), AdapterChoice::Number))
+    }
+}
+
+/// What an adapter is and can do, as far as decisions rest on it.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// The name, driver and kind that the driver reports.
+    pub info: wgpu::AdapterInfo,
+    /// The adapter's own limits, all of which are requested.
+    pub limits: wgpu::Limits,
+    /// Those of [`WANTED`] that the adapter has, all of which are requested.
+    pub features: wgpu::Features,
+}
+
+/// Features that are used where an adapter has them; none is required.
+const WANTED: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY
+    .union(wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS)
+    .union(wgpu::Features::SUBGROUP);
+
+impl Facts {
+    pub(super) fn of(adapter: &wgpu::Adapter) -> Self {
+        Facts {
+            info: adapter.get_info(),
+            limits: adapter.limits(),
+            features: adapter.features() & WANTED,
+        }
+    }
+
+    /// Whether the "GPU" is the CPU.
+    pub fn is_software(&self) -> bool {
+        self.info.device_type == wgpu::DeviceType::Cpu
+    }
+
+    /// One line: name, kind, backend and driver.
+    pub fn describe(&self) -> String {
+        let kind = match self.info.device_type {
+            wgpu::DeviceType::DiscreteGpu => "discrete",
+            wgpu::DeviceType::IntegratedGpu => "integrated",
+            wgpu::DeviceType::VirtualGpu => "virtual",
+            wgpu::DeviceType::Cpu => "software",
+            wgpu::DeviceType::Other => "other",
+        };
+        let driver = format!("{} {}", self.info.driver, self.info.driver_info);
+        format!("{} ({kind}, {}, {})", self.info.name, self.info.backend, driver.trim())
+    }
+
+    /// Lower is better: kind first, then how much of the engine's speed the backend allows.
+    fn rank(&self) -> (u8, u8) {
+        let kind = match self.info.device_type {
+            wgpu::DeviceType::DiscreteGpu => 0,
+            wgpu::DeviceType::IntegratedGpu => 1,
+            wgpu::DeviceType::VirtualGpu => 2,
+            wgpu::DeviceType::Other => 3,
+            wgpu::DeviceType::Cpu => 4,
+        };
+        let backend = match self.info.backend {
+            wgpu::Backend::Vulkan | wgpu::Backend::Metal => 0,
+            wgpu::Backend::Dx12 => 1,
+            _ => 2,
+        };
+        (kind, backend)
+    }
+}
+
+/// Every adapter with compute shaders, best first.
+pub fn list_adapters() -> Vec<Facts> {
+    enumerate().iter().map(Facts::of).collect()
+}
+
+fn enumerate() -> Vec<wgpu::Adapter> {
+    let descriptor = wgpu::InstanceDescriptor::new_without_display_handle_from_env();
+    let instance = wgpu::Instance::new(descriptor);
+    let mut adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
+    adapters.retain(|a| {
+        let flags = a.get_downlevel_capabilities().flags;
+        flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS)
+    });
+    adapters.sort_by_key(|a| Facts::of(a).rank());
+    adapters
+}
+
+pub(super) fn choose(choice: &AdapterChoice) -> Result<wgpu::Adapter> {
+    let adapters = enumerate();
+    let names: Vec<_> = adapters.iter().map(|a| a.get_info().name).collect();
+    if adapters.is_empty() {
+        return Err(Error::NoAdapter(
+            "no GPU adapter was found; install a Vulkan driver (for software rendering on \
+             Debian or Ubuntu: apt-get install mesa-vulkan-drivers)"
+                .into(),
+        ));
+    }
+    let index = match choice {
+        AdapterChoice::Best => Some(0),
+        AdapterChoice::Number(n) => Some(*n).filter(|n| *n < names.len()),
+        AdapterChoice::Name(part) => {
+            let part = part.to_lowercase();
+            names.iter().position(|name| name.to_lowercase().contains(&part))
+        }
+    };
+    let index = index.ok_or_else(|| {
+        let wanted = match choice {
+            AdapterChoice::Number(n) => format!("number {n}"),
+            AdapterChoice::Name(part) => format!("named like `{part}`"),
+            AdapterChoice::Best => String::new(),
+        };
+        let list = names.iter().enumerate().map(|(i, n)| format!("{i}: {n}"));
+        let list = list.collect::<Vec<_>>().join(", ");
+        Error::NoAdapter(format!("no adapter {wanted}; there are {list}"))
+    })?;
+    Ok(adapters.into_iter().nth(index).expect("the index was checked against the list"))
+}
+
+pub(super) fn open_device(adapter: &wgpu::Adapter) -> Result<(wgpu::Device, wgpu::Queue)> {
+    let facts = Facts::of(adapter);
+    let request = adapter.request_device(&wgpu::DeviceDescriptor {
+        label: Some("pipo-wgpu"),
+        required_features: facts.features,
+        required_limits: facts.limits.clone(),
+        experimental_features: wgpu::ExperimentalFeatures::disabled(),
+        memory_hints: wgpu::MemoryHints::MemoryUsage,
+        trace: wgpu::Trace::Off,
+    });
+    pollster::block_on(request)
+        .map_err(|error| Error::Gpu(format!("{} gave no device: {error}", facts.describe())))
+}
