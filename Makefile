@@ -5,13 +5,14 @@
 CARGO ?= cargo
 
 PROMPT ?= Once upon a time
+export PROMPT
 # A budget of GPU memory smaller than the model.
 RUN_ARGS ?= run --vram 8MiB
 
 .PHONY: run test setup fmt clippy doc bench
 
 run: setup
-	$(CARGO) run --release -- $(RUN_ARGS) "$(PROMPT)"
+	$(CARGO) run --release -- $(RUN_ARGS) "$$PROMPT"
 
 test: setup
 	$(CARGO) test

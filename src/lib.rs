@@ -14,5 +14,6 @@ pub mod plan;
 pub mod quant;
 pub mod sampler;
 pub mod session;
+pub mod size;
 pub mod text;
 pub mod trace;

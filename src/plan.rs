@@ -1,1 +1,388 @@
-//! Decides what lives where, from sizes and rates alone.
+//! Decides what lives where and how it travels: pure arithmetic from sizes, budget and rates.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+
+use crate::error::{Error, Result};
+use crate::size::{bytes_text, bytes_text_up};
+
+/// What a model needs, in bytes.
+#[derive(Clone, Debug)]
+pub struct Demand {
+    /// The computing units in order.
+    pub units: Vec<UnitDemand>,
+    /// KV cache and whatever else does not depend on the chosen sizes.
+    pub fixed_bytes: u64,
+    /// Activations and inputs for each token of a pass.
+    pub token_bytes: u64,
+    /// Logits and their readback for each token whose logits are wanted.
+    pub selected_bytes: u64,
+    /// The most tokens one pass will ever have.
+    pub tokens_max: u32,
+    /// Whether logits are wanted for every token, not only the last.
+    pub all_logits: bool,
+}
+
+/// One unit's name and packed size.
+#[derive(Clone, Debug)]
+pub struct UnitDemand {
+    /// E.g. `block.3.mlp`.
+    pub name: String,
+    /// Bytes of the packed unit.
+    pub bytes: u64,
+}
+
+/// What the plan may use.
+#[derive(Clone, Debug)]
+pub struct Budget {
+    /// GPU memory that everything together may take.
+    pub vram_bytes: u64,
+    /// Slots of the ring, when the user insists.
+    pub depth: Option<usize>,
+    /// Worker threads that carry weights.
+    pub threads: usize,
+}
+
+/// What the hardware does, measured or assumed.
+#[derive(Clone, Copy, Debug)]
+pub struct Rates {
+    /// Weights into GPU memory, bytes a second.
+    pub link: f64,
+    /// Weights through a decode kernel, bytes a second.
+    pub kernel: f64,
+    /// Fixed cost of one unit's dispatches, seconds.
+    pub unit_seconds: f64,
+    /// Whether copies and kernels run at the same time.
+    pub overlap: bool,
+}
+
+/// Where a unit's weights live between uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Home {
+    /// In GPU memory.
+    Vram,
+    /// In the packed file; the unit travels in every pass.
+    Disk,
+}
+
+/// What lives where, all sizes, and the predicted speed.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Home of each unit, in order.
+    pub homes: Vec<Home>,
+    /// Slots of the ring; 0 when nothing travels.
+    pub depth: usize,
+    /// Bytes of one slot.
+    pub slot_bytes: u64,
+    /// Bytes that a worker carries at a time.
+    pub piece_bytes: u64,
+    /// Worker threads.
+    pub threads: usize,
+    /// The most tokens of one pass.
+    pub chunk: u32,
+    /// The most tokens of one pass whose logits are wanted.
+    pub selected: u32,
+    /// Bytes of GPU memory for the KV cache and other fixed things.
+    pub fixed_bytes: u64,
+    /// Bytes of GPU memory for activations, inputs and logits.
+    pub workspace_bytes: u64,
+    /// Bytes of resident units.
+    pub resident_bytes: u64,
+    /// Bytes that travel in every pass.
+    pub streamed_bytes: u64,
+    /// Bytes of GPU memory in all.
+    pub total_bytes: u64,
+    /// Decode tokens a second that the rates promise.
+    pub predicted_rate: f64,
+}
+
+/// Tokens of a pass that are tried, best first.
+const CHUNKS: [u32; 9] = [512, 256, 128, 64, 32, 16, 8, 4, 1];
+/// Slots that are tried, best first.
+const DEPTHS: [usize; 3] = [3, 2, 1];
+/// Share of the budget that activations may take before the pass is made shorter.
+const WORKSPACE_SHARE: u64 = 6;
+/// Share of the budget that the ring may take before it is made shallower.
+const RING_SHARE: u64 = 2;
+/// Sizes of pieces. Requests below 1 MiB do not reach a link's speed; above 4 MiB they only cost.
+const PIECE_BYTES: RangeInclusive<u64> = 64 << 10..=4 << 20;
+/// Staging buffers per worker thread (see `pipeline::loader`).
+const STAGING_EACH: u64 = 2;
+/// The most logits rows of a pass: larger readbacks gain nothing.
+const SELECTED_BYTES_MAX: u64 = 64 << 20;
+
+/// Sizes under consideration.
+#[derive(Clone, Copy)]
+struct Sizes {
+    chunk: u32,
+    selected: u32,
+    depth: usize,
+    piece_bytes: u64,
+}
+
+/// Chooses homes and sizes.
+///
+/// # Errors
+/// [`Error::Budget`] when even the smallest sizes do not fit, with the number that would do.
+pub fn plan(demand: &Demand, budget: &Budget, rates: &Rates) -> Result<Plan> {
+    let planner = Planner { demand, budget };
+    if let Some(sizes) = planner.all_resident() {
+        return Ok(planner.finish(sizes, &vec![Home::Vram; demand.units.len()], rates));
+    }
+    let sizes = planner.streaming()?;
+    let room = budget.vram_bytes - planner.taken(sizes);
+    let homes = choose_homes(&demand.units, room);
+    Ok(planner.finish(sizes, &homes, rates))
+}
+
+struct Planner<'a> {
+    demand: &'a Demand,
+    budget: &'a Budget,
+}
+
+impl Planner<'_> {
+    fn chunks(&self) -> impl Iterator<Item = u32> {
+        let most = self.demand.tokens_max.max(1);
+        // A context shorter than the longest chunk makes a chunk of its own length.
+        let first = Some(most).filter(|most| *most < CHUNKS[0]);
+        first.into_iter().chain(CHUNKS.into_iter().filter(move |chunk| *chunk <= most))
+    }
+
+    fn selected(&self, chunk: u32) -> u32 {
+        if !self.demand.all_logits {
+            return 1;
+        }
+        let most = SELECTED_BYTES_MAX / self.demand.selected_bytes.max(1);
+        chunk.min(u32::try_from(most).unwrap_or(u32::MAX)).max(1)
+    }
+
+    fn sizes(&self, chunk: u32, depth: usize) -> Sizes {
+        let largest = self.demand.units.iter().map(|unit| unit.bytes).max().unwrap_or(1);
+        let wanted = (largest / 4).clamp(*PIECE_BYTES.start(), *PIECE_BYTES.end());
+        let piece_bytes = (1 << wanted.ilog2()).min(largest.max(1));
+        Sizes { chunk, selected: self.selected(chunk), depth, piece_bytes }
+    }
+
+    fn workspace(&self, sizes: Sizes) -> u64 {
+        u64::from(sizes.chunk) * self.demand.token_bytes
+            + u64::from(sizes.selected) * self.demand.selected_bytes
+    }
+
+    /// Bytes that are taken before any unit is resident.
+    fn taken(&self, sizes: Sizes) -> u64 {
+        let slot = self.demand.units.iter().map(|unit| unit.bytes).max().unwrap_or(0);
+        let staging = self.budget.threads as u64 * STAGING_EACH * sizes.piece_bytes;
+        let fixed = self.demand.fixed_bytes + self.workspace(sizes);
+        fixed + staging + sizes.depth as u64 * slot
+    }
+
+    fn all_resident(&self) -> Option<Sizes> {
+        if self.budget.depth.is_some() {
+            return None;
+        }
+        let weights: u64 = self.demand.units.iter().map(|unit| unit.bytes).sum();
+        let fits = |sizes: &Sizes| self.taken(*sizes) + weights <= self.budget.vram_bytes;
+        self.chunks().map(|chunk| self.sizes(chunk, 0)).find(fits)
+    }
+
+    fn streaming(&self) -> Result<Sizes> {
+        let depths = self.budget.depth.map_or(DEPTHS.to_vec(), |depth| vec![depth]);
+        let slot = self.demand.units.iter().map(|unit| unit.bytes).max().unwrap_or(0);
+        let vram = self.budget.vram_bytes;
+        let fits = |sizes: &Sizes| self.taken(*sizes) <= vram;
+        let modest = |sizes: &Sizes| {
+            fits(sizes)
+                && self.workspace(*sizes) <= vram / WORKSPACE_SHARE
+                && sizes.depth as u64 * slot <= vram / RING_SHARE
+        };
+        let all: Vec<_> =
+            depths.iter().flat_map(|depth| self.chunks().map(|chunk| self.sizes(chunk, *depth))).collect();
+        let chosen = all.iter().find(|sizes| modest(sizes)).or_else(|| all.iter().find(|s| fits(s)));
+        chosen.copied().ok_or_else(|| {
+            let least = all.last().map_or(0, |sizes| self.taken(*sizes));
+            Error::Budget(format!(
+                "--vram {} is too small for this model: streaming it needs at least {} \
+                 (of which {} for the KV cache; a smaller --context lowers that)",
+                bytes_text(vram),
+                bytes_text_up(least),
+                bytes_text(self.demand.fixed_bytes)
+            ))
+        })
+    }
+
+    fn finish(&self, sizes: Sizes, homes: &[Home], rates: &Rates) -> Plan {
+        let units = self.demand.units.iter().zip(homes);
+        let sum =
+            |home: Home| units.clone().filter(|(_, h)| **h == home).map(|(unit, _)| unit.bytes).sum::<u64>();
+        let (resident_bytes, streamed_bytes) = (sum(Home::Vram), sum(Home::Disk));
+        let streamed = units.clone().filter(|(_, home)| **home == Home::Disk);
+        let slot_bytes = streamed.map(|(unit, _)| unit.bytes).max().unwrap_or(0);
+        let depth = if streamed_bytes == 0 { 0 } else { sizes.depth };
+        let staging = self.budget.threads as u64 * STAGING_EACH * sizes.piece_bytes;
+        let workspace_bytes = self.workspace(sizes);
+        Plan {
+            homes: homes.to_vec(),
+            depth,
+            slot_bytes,
+            piece_bytes: sizes.piece_bytes,
+            threads: self.budget.threads,
+            chunk: sizes.chunk,
+            selected: sizes.selected,
+            fixed_bytes: self.demand.fixed_bytes,
+            workspace_bytes,
+            resident_bytes,
+            streamed_bytes,
+            total_bytes: self.demand.fixed_bytes
+                + workspace_bytes
+                + resident_bytes
+                + staging
+                + depth as u64 * slot_bytes,
+            predicted_rate: predict(resident_bytes, streamed_bytes, homes.len(), rates),
+        }
+    }
+}
+
+/// Keeps as many bytes resident as fit in `room`, the resident units spread evenly over the
+/// model so that the link has work all the time.
+fn choose_homes(units: &[UnitDemand], room: u64) -> Vec<Home> {
+    let total: u64 = units.iter().map(|unit| unit.bytes).sum();
+    let mut homes = vec![Home::Disk; units.len()];
+    let mut left = room;
+    // Bytes that should be resident by now if they were spread perfectly.
+    let mut due: u128 = 0;
+    let mut kept: u128 = 0;
+    for (unit, home) in units.iter().zip(&mut homes) {
+        due += u128::from(unit.bytes) * u128::from(room.min(total));
+        let enough = (kept + u128::from(unit.bytes)) * u128::from(total) <= due;
+        if enough && unit.bytes <= left {
+            *home = Home::Vram;
+            kept += u128::from(unit.bytes);
+            left -= unit.bytes;
+        }
+    }
+    // What the even spread left over still keeps a few more, largest first.
+    let mut order: Vec<_> = (0..units.len()).filter(|i| homes[*i] == Home::Disk).collect();
+    order.sort_by_key(|i| std::cmp::Reverse(units[*i].bytes));
+    for i in order {
+        if units[i].bytes <= left {
+            homes[i] = Home::Vram;
+            left -= units[i].bytes;
+        }
+    }
+    homes
+}
+
+/// Decode passes a second: the link and the kernels work at the same time, or in turn.
+fn predict(resident: u64, streamed: u64, units: usize, rates: &Rates) -> f64 {
+    let link = streamed as f64 / rates.link;
+    let kernels = (resident + streamed) as f64 / rates.kernel + units as f64 * rates.unit_seconds;
+    let seconds = if rates.overlap { link.max(kernels) } else { link + kernels };
+    1.0 / seconds
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = |home| self.homes.iter().filter(|h| **h == home).count();
+        writeln!(
+            f,
+            "  in GPU memory  {:>10}  {} of {} units",
+            bytes_text(self.resident_bytes),
+            count(Home::Vram),
+            self.homes.len()
+        )?;
+        if self.depth > 0 {
+            writeln!(
+                f,
+                "  streamed       {:>10}  {} units a pass, through {} slots of {} in pieces of {}",
+                bytes_text(self.streamed_bytes),
+                count(Home::Disk),
+                self.depth,
+                bytes_text(self.slot_bytes),
+                bytes_text(self.piece_bytes)
+            )?;
+        }
+        writeln!(f, "  KV cache etc.  {:>10}", bytes_text(self.fixed_bytes))?;
+        let workspace = bytes_text(self.workspace_bytes);
+        writeln!(f, "  activations    {workspace:>10}  passes of at most {} tokens", self.chunk)?;
+        write!(
+            f,
+            "  in all         {:>10}  predicted decode {:.1} tokens/s",
+            bytes_text(self.total_bytes),
+            self.predicted_rate
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn demand(units: &[u64]) -> Demand {
+        Demand {
+            units: units.iter().map(|b| UnitDemand { name: "u".into(), bytes: *b }).collect(),
+            fixed_bytes: 1 << 20,
+            token_bytes: 1 << 10,
+            selected_bytes: 1 << 10,
+            tokens_max: 2048,
+            all_logits: false,
+        }
+    }
+
+    const RATES: Rates = Rates { link: 1e9, kernel: 1e10, unit_seconds: 0.0, overlap: true };
+
+    fn with(units: &[u64], vram_bytes: u64) -> Result<Plan> {
+        plan(&demand(units), &Budget { vram_bytes, depth: None, threads: 1 }, &RATES)
+    }
+
+    #[test]
+    fn a_large_budget_keeps_everything_resident() {
+        let plan = with(&[1 << 20; 10], 1 << 30).unwrap();
+        assert_eq!((plan.depth, plan.streamed_bytes), (0, 0));
+        assert_eq!(plan.predicted_rate.round(), 954.0, "10 MiB at 1e10 bytes a second");
+    }
+
+    #[test]
+    fn every_plan_stays_within_its_budget() {
+        let units: Vec<u64> = (0..40).map(|i| (1 + i % 3) << 20).collect();
+        let mut streamed_before = u64::MAX;
+        for vram_mib in 5..100 {
+            let Ok(plan) = with(&units, vram_mib << 20) else {
+                assert!(vram_mib < 8, "{vram_mib} MiB should do");
+                continue;
+            };
+            assert!(plan.total_bytes <= vram_mib << 20, "{vram_mib}: {}", plan.total_bytes);
+            assert_eq!(plan.resident_bytes + plan.streamed_bytes, 79 << 20);
+            if plan.depth == 3 {
+                assert!(plan.streamed_bytes <= streamed_before, "more memory, more travel");
+                streamed_before = plan.streamed_bytes;
+            }
+        }
+    }
+
+    #[test]
+    fn resident_units_are_spread_evenly() {
+        let units: Vec<_> = (0..32).map(|i| UnitDemand { name: format!("{i}"), bytes: 100 }).collect();
+        let homes = choose_homes(&units, 1600);
+        assert_eq!(homes.iter().filter(|h| **h == Home::Vram).count(), 16);
+        let longest = homes.chunk_by(|a, b| a == b).map(<[Home]>::len).max();
+        assert_eq!(longest, Some(1), "{homes:?}");
+    }
+
+    #[test]
+    fn too_small_a_budget_names_one_that_does() {
+        let units = [4 << 20; 8];
+        let error = with(&units, 1 << 20).unwrap_err().to_string();
+        // One slot of 4 MiB, 1 MiB fixed, two staging pieces of 1 MiB, 1 KiB each for one token.
+        assert!(error.contains("needs at least 7.1 MiB"), "{error}");
+        assert!(with(&units, (7.1 * f64::from(1 << 20)) as u64).is_ok());
+        assert!(with(&units, 7 << 20).is_err());
+    }
+
+    #[test]
+    fn prediction_is_the_slower_of_link_and_kernels() {
+        let overlapped = predict(0, 1_000_000_000, 10, &RATES);
+        assert!((overlapped - 1.0).abs() < 1e-9);
+        let in_turn = Rates { overlap: false, ..RATES };
+        assert!((predict(0, 1_000_000_000, 10, &in_turn) - 1.0 / 1.1).abs() < 1e-9);
+    }
+}

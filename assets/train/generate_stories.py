@@ -83,14 +83,14 @@ TONES = {
     "say": (["said"], ["", "", "", "softly"], []),
     "ask": (["asked"], ["", "", ""], ["<*> {tilted|turned} <*.his> head.", "<*> looked up."]),
     "answer": (["said", "answered", "replied"], ["", "", ""], ["<*> {thought|paused} for a moment.", "<*> nodded."]),
-    "happy": (["said", "said", "cheered", "laughed"], ["", "happily", "with a {big|bright|wide} smile", "with a grin"],
+    "happy": (["said", "said", "said", "cheered"], ["", "happily", "with a {big|bright|wide} smile", "with a grin"],
               ["<*> {smiled|laughed|grinned}.", "<*> jumped up and down.", "<*> clapped <*.his> <*.paws>.",
                "<*.s> eyes {shone|sparkled|lit up}."]),
     "sad": (["said"], ["sadly", "in a {small|quiet|sad} voice", "with tears in <*.his> eyes"],
             ["<*> looked down at the ground.", "<*> sniffed.", "<*> wiped away a tear.", "<*> {sighed|hung <*.his> head}."]),
     "cry": (["cried", "called", "shouted"], ["", "", "loudly"], []),
     "kind": (["said"], ["kindly", "gently", "softly", "in a warm voice", "with a kind smile"],
-             ["<*> {smiled|smiled kindly}.", "<*> {nodded slowly|looked at <*.him> kindly}.".replace("<*.him>", "the little one"), "<*> smiled warmly."]),
+             ["<*> {smiled|smiled kindly}.", "<*> nodded slowly.", "<*> smiled warmly."]),
     "scared": (["whispered", "said"], ["in a shaky voice", "quietly", "in a tiny voice"],
                ["<*> {shivered|trembled}.", "<*> took a step back.", "<*> swallowed hard."]),
     "angry": (["said", "shouted"], ["angrily", "crossly", "in a loud voice"], ["<*> frowned.", "<*> stamped <*.his> foot."]),
@@ -105,6 +105,7 @@ TONES = {
 
 _CAP = re.compile(r'(^|[.!?]["\']?\s+)(["\']?)([a-z])')
 _CAPQ = re.compile(r'([,:] ")([a-z])')
+_TAG = re.compile(r'([!?]" )(?=(?:the voice|someone|they|it|he|she) (?:all )?(?:said|cried|shouted|called|asked)\b)')
 _AN = re.compile(r'\b([Aa])n? (?=([A-Za-z]+))')
 _AN_NOT = re.compile(r'(?i)(uni|use|usu|one\b|once|eu)')
 
@@ -118,6 +119,7 @@ def _article(m):
 def polish(text):
     text = re.sub(r"  +", " ", text).strip()
     text = re.sub(r" ([,.!?])", r"\1", text)
+    text = _TAG.sub("\\1\x01", text)
     text = _CAP.sub(lambda m: m.group(1) + m.group(2) + m.group(3).upper(), text)
     text = _CAPQ.sub(lambda m: m.group(1) + m.group(2).upper(), text)
     text = _AN.sub(_article, text)
@@ -162,6 +164,8 @@ class Char:
             return base + ("{ named | called | named }" + self.name if self.name else "")
         if a == "ak":
             return "a %s %s" % (self.adj, self.kind) if self.adj else "a " + self.kind
+        if a == "voc":                # how others speak to this one
+            return self.name or self.attr.get("call") or "little " + self.kind
         if a == "kind":
             return self.kind
         if a == "adj":
@@ -208,7 +212,8 @@ class Story:
             elif node[0] == "ref":
                 out.append(self._ref(node[1]))
             else:
-                out.append(self._say(node[1], self._nodes(node[2])))
+                said = self._say(node[1], self._nodes(node[2]))
+                out.append(said if said[-1] in '.!?"' else said + ".")
         return "".join(out)
 
     def _ref(self, key):
@@ -224,9 +229,10 @@ class Story:
             val = self.c[key].ref(self)
             return val
         val = self.v[key]
-        if isinstance(val, (list, tuple)):
-            val = self.r.choice(val)
-        return self.x(val)
+        if isinstance(val, (list, tuple)):        # a new choice at each use
+            return self.x(self.r.choice(val))
+        self.v[key] = val = self.x(val)           # a single text stays what it was
+        return val
 
     def _say(self, who, line):
         k, _, tone = who.partition("/")
@@ -237,7 +243,11 @@ class Story:
         sub = lambda t: t.replace("<*", "<" + k)
         way = self.x(sub(self.pick(ways)))
         way = " " + way if way else ""
+        if tone == "ask" and not line.endswith("?"):
+            verbs = ["said"]
         verb = self.pick(verbs)
+        if verb != "said" and way not in (" happily", " loudly", " crossly", " softly"):
+            way = ""
         if acts and self.chance(0.16):
             return self.x(sub(self.pick(acts))) + ' "' + line + '"'
         use_pron = pronoun_ok and self.chance(0.4)
@@ -476,3 +486,881 @@ HIDE = [("under {a pile of leaves|some dry leaves}", "there were many leaves on 
         ("in the branches of {a tall tree|an apple tree}", "something moved in the wind"), ("under {the bridge|the old wooden bridge}", "the water was low"),
         ("in {a bush full of berries|a thick green bush}", "the leaves were shaking"), ("inside a hollow log", "it was dark and dusty inside"),
         ("beside {the pond|the stream}", "the grass was tall and wet"), ("in {a bird's nest|an empty nest}", "a few soft feathers were falling")]
+
+
+# ---------------------------------------------------------------- plots
+
+def plot_lost(s):
+    """A loved thing is lost; others are asked; it is found."""
+    hero(s)
+    thing, verb = s.pick(LOVED)
+    s.v.update(obj=thing, verb=verb, col=s.pick(COLORS + ["shiny", "soft", "tiny", "pretty", "special"]), giver=s.pick("grandma", "grandpa", "aunt", "uncle", "best friend", "mother"))
+    opening(s, "had a <col> <obj>", "loved a <col> <obj> more than anything", "had a <col> <obj> that {was very special|<H.he> took everywhere}",
+            "owned a <col> <obj> that came from <H.his> <giver>")
+    s("<H> liked to <verb> the <obj> every {day|morning|afternoon}.", "<H.he> took the <obj> everywhere <H.he> went.", "The <col> <obj> was <H.his> favorite thing in the {whole |}world.")
+    s.p("<day>, <H> woke up and could not find the <obj>.", "<day>, <H> {looked|reached} for the <obj>, but it was {gone|not there}.",
+        "But <day>, the <col> <obj> was {gone|missing|nowhere to be seen}.", "<day>, after a long {walk|game}, <H> saw that the <obj> was {gone|missing}.")
+    s("[H/cry:{Oh no|Oh dear|Oh no, oh no}! Where is my <obj>?]", "[H/sad:I have lost my <obj>.]", "<H> felt {very sad|worried}. [H/ask:Where can my <obj> be?]")
+    s.maybe(0.7, "<H.he> looked under the bed. <H.he> looked behind the door. It was not there." if s.c["H"].human else "<H.he> looked to the left. <H.he> looked to the right. It was not there.",
+            "<H> looked here and there, but <H.he> could not find it.", "<H.he> looked {high and low|everywhere}.")
+    n = s.pick(1, 2, 2, 3)
+    s.v["where"], s.v["sign"] = s.pick(HIDE)
+    for i in range(n):
+        k = "AB C".replace(" ", "")[i]
+        helper(s, k)
+        t = s.v["tone_" + k]
+        first, lastone = i == 0, i == n - 1
+        if first:
+            s.p("<H> <H.go> {outside|down the path|along the road} and met <%s.ak>." % k, "So <H> went to {look for it|search}. {Soon|On the way}, <H.he> saw <%s.ak>." % k,
+                "<H> decided to ask for help. First, <H.he> {met|found} <%s.ak>." % k)
+        else:
+            s.p("{Next|Then|After that}, <H> {met|saw|came to} <%s.ak>." % k, "A little later, <H> {met|saw} <%s.ak>." % k)
+        s("[H/ask:{Hello|Excuse me|Good morning}, <%s.kind>. Have you seen my <col> <obj>?]" % k, "[H/ask:{Please|Hello}, can you help me? I {lost|am looking for} my <obj>.]")
+        if not lastone:
+            s("[%s/%s:{No, I am sorry|I have not seen it|No, not today}. {But I hope you find it|Try asking someone else|Maybe someone else knows}.]" % (k, t),
+              "[%s/%s:I have not seen a <col> <obj>. {I am sorry|Keep looking|Do not give up}.]" % (k, t))
+            s("<H> {thanked|said thank you to} the <%s.kind> and {went on|kept walking|walked on}." % k, "")
+        else:
+            s("[%s/%s:{Yes|I think so|I may have}! I saw {something <col>|something like that} <where>. {Come with me|Follow me|Let us look together}.]" % (k, t),
+              "[%s/%s:{Let us think|Think back}. Where did you {last have it|play yesterday}?] <H> {thought hard|closed <H.his> eyes and thought}. [H/happy:I {remember|know}! I was <where>!]" % (k, t))
+            s.v["K"] = s.c[k].kind
+    s.p("They {went|walked|hurried} there together, and <sign>.", "Together they {went|walked} to look. When they came near, <sign>.")
+    s("There, <where>, was the <col> <obj>!", "And there it was! The <col> <obj> was <where>.", "<H> looked <where>, and there was the <obj>!")
+    s("[H/happy:{I found it|My <obj>|Here it is}! {Thank you|Thank you so much}!]", "<H> {picked it up|held it close} and {laughed|smiled}. [H/happy:Thank you for helping me.]")
+    s("They {played|laughed|danced} together {all afternoon|until the sun went down}.", "<H> and the <K> became {good|best} friends.", "<H> shared <H.his> {lunch|snack} with the <K> to say thank you.", "")
+    s.p("From that day on, <H> {always put|always kept} the <obj> in a safe place.", "After that, <H> took {good|better} care of the <obj>.", "<H> learned to {take care of <H.his> things|ask for help when <H.he> needed it}.")
+    closing(s, "<H> knew that {good friends|kind friends} help each other.", "<H> was glad to have the <obj> back, and even more glad to have a new friend.", "")
+
+
+SKILLS = [("fly", "fly high like the other birds", ["bird", "owl"], "jumped from a low branch and flapped <H.his> wings", "fell into the soft grass", "flap harder and look up", "flew {over the trees|high in the sky}"),
+          ("swim", "swim in the {lake|pond|river}", None, "jumped into the cold water", "splashed and got water in <H.his> nose", "kick slowly and breathe", "swam all the way {across|to the other side}"),
+          ("ride a bike", "ride a bike", "kid", "sat on the bike and pushed with one foot", "fell on the grass", "look ahead and keep moving", "rode {all the way down the street|around the park}"),
+          ("paint", "paint a picture of {the sea|a rainbow|a tree}", "any", "put some paint on the paper", "made a big mess", "use a little paint and go slowly", "painted {a beautiful picture|the best picture of all}"),
+          ("sing", "sing a song for {everyone|<H.his> friends}", "any", "opened <H.his> mouth to sing", "made a funny, squeaky sound", "take a deep breath and sing from the heart", "sang {a sweet song|the whole song}"),
+          ("dance", "dance in the big show", "any", "began to spin", "bumped into a {chair|tree} and fell down", "listen to the music and count to three", "danced {around and around|without falling once}"),
+          ("climb", "climb {the tall tree|the big hill}", "any", "started to climb", "slipped back down", "take small steps and hold on tight", "climbed {all the way to the top|to the very top}"),
+          ("skate", "skate on the ice", "any", "stepped onto the ice", "slid and sat down hard", "bend low and push gently", "skated {in a big circle|across the ice}"),
+          ("bake bread", "bake {bread|a cake} all alone", "any", "mixed the flour and the water", "made a big sticky mess", "measure first and stir slowly", "baked {a warm, golden loaf|something that smelled wonderful}"),
+          ("read", "read a big book", "any", "opened the book", "mixed up all the words", "say one sound at a time", "read {the whole page|a story from start to end}"),
+          ("whistle", "whistle a tune", "any", "blew and blew", "made only a silly puff of air", "make a small round mouth and blow softly", "whistled {a merry tune|loud and clear}"),
+          ("jump", "jump over the {stream|log}", "any", "ran fast and jumped", "landed in the mud", "run faster and jump at the very edge", "jumped {right over it|far over it}"),
+          ("juggle", "juggle three {apples|balls}", "any", "threw them up in the air", "dropped them all", "start with just one", "juggled {all three|them all}"),
+          ("tie a knot", "tie {a bow|a strong knot}", "any", "pulled the string this way and that", "got it all tangled", "make a loop first and then go around", "tied {a perfect bow|it all alone}"),
+          ("play the {drum|flute|violin}", "play music in the {town|forest} band", "any", "tried to play the first song", "made a terrible noise", "play slowly and listen", "played {the whole song|a lovely tune}")]
+
+
+def plot_learn(s):
+    """Someone cannot do a thing, fails, practises with help, succeeds."""
+    hero(s)
+    h = s.c["H"]
+    ok = [k for k in SKILLS if k[2] == "any" or (k[2] == "kid" and h.human) or (k[2] is None and h.kind not in ("cat", "kitten", "mole", "fairy", "robot", "fish")) or (isinstance(k[2], list) and h.kind in k[2])]
+    k = s.pick(ok)
+    skill = s.x(k[0])
+    s.v.update(skill=skill, dream=s.x(k[1]), tryit=k[3], fail=k[4], tip=k[5], win=k[6])
+    opening(s, "wanted to learn how to <skill>", "dreamed of one thing. <H.he> wanted to <dream>", "had a big dream", "was always trying new things")
+    s("More than anything, <H> wanted to <dream>.", "<H> wished that <H.he> could <dream>.", "Every day, <H> watched others <skill> and wished <H.he> could do it too.")
+    s.p("<day>, <H> decided to try. <H.he> <tryit>, but <H.he> <fail>.", "<day>, <H> said, \"Today I will <skill>!\" <H.he> <tryit>. Then <H.he> <fail>.",
+        "<day>, <H> tried to <skill>. <H.he> <tryit> and <fail>.")
+    s.maybe(0.8, "{Some of the others|Two {bigger|older} {children|ones}} laughed at <H.him>." if h.human else "{Some of the others|A crow in a tree} laughed at <H.him>.",
+            "<H.he> tried again, but it {was still too hard|did not work}.", "<H.he> tried again and again, but <H.he> could not do it.")
+    s("[H/sad:I {can't do it|will never learn|am not good at this}.]", "[H/sad:It is too hard {for me|}.]", *FEEL_BAD[:2])
+    if s.chance(0.5):
+        parent(s, "T")
+        s.p("<T> {saw <H.him>|heard <H.him>} and sat down {beside <H.him>|next to <H.him>}.", "<T> came to {see what was wrong|help}.")
+    else:
+        c = helper(s, "T")
+        s.p("Just then, <T.ak> came by. [T/ask:Why are you so sad?] <H> told the <T.kind> everything.", "<T.ak> had been watching. The <T.kind> came closer.")
+    s("[T/kind:{Do not give up|Don't worry|It is all right}, <H.voc>. {Everyone falls at first|No one can do it the first time|Learning takes time}. You {must|need to|just have to} <tip>.]",
+      "[T/kind:I could not <skill> at first, either. {The trick is to|You must} <tip>. {Try again|Let us try together}.]")
+    s("[H/ask:{Do you really think I can|Will you help me}?] [T/kind:{Of course|Yes, I do|I know you can}.]", "<H> {dried <H.his> eyes|nodded} and {stood up|got ready}.", "")
+    s.p("So <H> {practiced|tried} {every day|every morning|day after day}. {Sometimes <H.he> <fail>, but|It was not easy, but} <H.he> did not {stop|give up}.",
+        "The next day, <H> tried again. The day after that, <H.he> tried once more. {Little by little|Slowly}, <H.he> got better.",
+        "<H> took a deep breath and remembered to <tip>. {The first time|At first}, it was {still |}hard. {The second time|Then} it was a little better.")
+    s.p("{At last|Then, one day|Finally}, <H> <win>! {Everyone|All the others} {clapped|cheered}.", "And then it happened. <H> <win>!", "One week later, <H> <win>. <H.he> could hardly believe it!")
+    s("[H/happy:{I did it|Look at me|I can <skill>}!]", "[H/happy:Look! I can <skill>!] [T/happy:{I knew you could|I am so proud of you|Well done}!]")
+    s(*FEEL_GOOD)
+    s.p()
+    closing(s, "<H> learned that {if you keep trying, you can do great things|practice makes hard things easy|it is okay to fail, as long as you try again}.",
+            "From that day on, when something was hard, <H> {did not give up|remembered to keep trying|just tried again}.",
+            "Later, <H> taught {a smaller friend|other little ones} how to <skill>, too.")
+
+
+TROUBLE = [("bird", "small", "stuck in a {thorny|prickly} bush", "lifted the branches one by one", "a wing that hurt"),
+           ("bee", "tiny", "floating in a puddle", "put a leaf in the water so that the bee could climb out", "wet wings"),
+           ("kitten", "gray", "high up in a tree", "put a long branch against the tree like a ladder", "tired legs"),
+           ("lamb", "white", "stuck in the mud", "found a long rope and pulled and pulled", "cold feet"),
+           ("turtle", "small", "upside down on <V.his> back", "pushed with all <H.his> might until the turtle turned over", "a dizzy head"),
+           ("duckling", "yellow", "lost and far from {the pond|its mother}", "carried the duckling gently back to the pond", "sore feet"),
+           ("butterfly", "blue", "caught in a spider's web", "carefully broke the sticky threads", "a dusty wing"),
+           ("puppy", "brown", "stuck in a deep hole", "made steps in the side of the hole with sticks and stones", "muddy ears"),
+           ("squirrel", "little", "trapped under a fallen branch", "lifted the heavy branch", "a sore tail"),
+           ("fish", "silver", "stuck in a {small|drying} pool {near the river|on the beach}", "carried the fish to deep water in a {bucket|big shell}", "dry fins"),
+           ("hedgehog", "small", "caught in an old net", "untied the knots one by one", "a sore leg"),
+           ("dragon", "baby", "crying behind a rock", "gave it some warm soup and a soft blanket", "a cold nose"),
+           ("fawn", "spotted", "caught in a fence", "pulled the wire apart", "a scratched leg"),
+           ("mouse", "tiny", "trapped inside a glass jar", "rolled the jar and twisted the lid off", "a scared little heart")]
+
+
+def plot_rescue(s):
+    """H finds a creature in trouble, helps; later the kindness comes back."""
+    h = hero(s)
+    k = s.pick([t for t in TROUBLE if t[0] != h.kind])
+    if s.chance(0.6) and not (h.human):
+        friend(s, "F")
+    elif h.human and s.chance(0.4):
+        friend(s, "F")
+    g = s.pick("m", "f")
+    s.put("V", Char(k[0], g, None, k[1], False, paws="feet", go="went", home=""))
+    s.v.update(stuck=k[2], fix=k[3], hurt=k[4], spot=s.pick("{by|near} the river", "{in|at the edge of} the forest", "on the way home", "near the old bridge", "in the tall grass", "on a quiet path", "behind a hill"))
+    opening(s, "had a kind heart", "loved to go for walks", "liked to help others", "loved all {animals|living things}", "was always {kind|gentle}", "was small, but <H.he> had a big heart")
+    s.p("<day>, <H> was {walking|playing|looking for {flowers|berries}} <spot>. <air>", "<day>, <H> went for a walk <spot>. <air>")
+    s("{Suddenly|Then|All at once}, <H.he> heard a {small|tiny|sad} {voice|sound|cry}.", "{Suddenly|Then}, <H.he> heard someone crying.", "<H.he> stopped. What was that sound?")
+    s("\"{Help|Help me|Please help}! {I am stuck|Somebody help me}!\" {someone called|\x01said the voice|the voice cried}." if k[0] not in ("duckling", "dragon") else "\"{Please help me|I am all alone|I want to go home},\" {someone said|said the voice}.")
+    s("<H> looked around and saw <V.ak>. <V.he> was <stuck>.", "It was <V.ak>, and <V.he> was <stuck>!")
+    if "F" in s.c:
+        s.p("Just then, <H.s> friend <F.n> came along. [F/scared:{We should go home|It is too hard|Leave it. It is not our problem}.]", "<F.n>, {a friend|<H.s> best friend}, was there too. [F/ask:{What can we do|Are you sure we can help}?]")
+        s("[H/answer:{No|We can not leave now}. <V.he> needs {us|our help}.]", "[H/answer:We have to try. {I would be scared, too|If I were stuck, I would want help}.]")
+    else:
+        s.p("<H> was {a little|} scared, but <H.he> {wanted to help|did not run away|knew what to do}.", "<H> {thought and thought|thought for a moment}. Then <H.he> had an idea.", "[H/kind:{Do not be afraid|Don't worry|Stay calm}. I will help you.]")
+    s("{Slowly and carefully|Very gently|Very carefully}, <H> <fix>.", "So <H> <fix>.", "<H> {worked|tried} and did not stop. <H.he> <fix>.")
+    s("At last, the <V.kind> was {free|safe}!", "Soon the <V.kind> was safe {again|and sound}.", "It took a long time, but it worked!")
+    s.maybe(0.6, "The <V.kind> had <hurt>, so <H> {took care of <V.him>|stayed with <V.him>} until <V.he> felt better.", "<H> gave <V.him> {some water|something to eat} and a {soft|warm} place to rest.")
+    s("[V/happy:{Thank you|Thank you so much|Oh, thank you}! You {saved me|are very kind|are so brave}.]", "[V/happy:You helped me. I will never forget it.]")
+    end = s.pick("friend", "return", "return", "family")
+    if end == "friend":
+        s.p("After that, <H> and the <V.kind> {played together every day|were always together|became the best of friends}.", "From then on, the <V.kind> came to {visit|see} <H> {every morning|every day}.")
+    elif end == "family":
+        s.p("Soon, the <V.s> family came. They were so happy to see {<V.him>|their little one} again. They {gave <H> a {shiny|smooth} stone|sang a song for <H>|hugged <H>}.", "The <V.kind> ran to {<V.his> mother|<V.his> family}. [V/happy:This is <H.n>. <H.he> saved me!]" if h.name else "The <V.kind> ran to <V.his> mother, and the two of them {smiled|waved} at <H>.")
+    else:
+        s.v["storm"] = s.pick("lost in a thick fog", "lost in the dark woods", "caught in a big storm and could not find the way home", "looking for {food|wood} in the snow and could not find the way back")
+        s.p("{Many|A few|Some} days later, <H> was <storm>. <H.he> was cold and {tired|afraid}.", "Then, one evening, <H> was <storm>. <H.he> {called|shouted}, but no one {answered|came}.")
+        s("{Suddenly|Just then}, a {small|familiar} voice {called|said}, \"{Follow me|I am here|I will help you}!\" It was the <V.kind>{!| from before!}", "Then <H> saw {someone|a friend} in the dark. It was the <V.kind>! [V/happy:You helped me, and now I will help you.]")
+        s("The <V.kind> {knew the way|showed <H.him> the way} and {soon|before long} <H> was {home|safe at home}.", "Together they {found the way|went} home, step by step.")
+        s("[H/happy:Thank you, my friend.]", "<H> hugged the <V.kind> {tight|and smiled}.", "")
+    s.p()
+    closing(s, "<H> learned that {even a small act of kindness can make a big difference|when you are kind, kindness comes back to you|helping others feels good}.",
+            "{It is good to be kind|A kind heart is the best gift}, even to the {smallest|littlest} {friend|creature}.", "And <H> {always|always stopped and} helped anyone who was in trouble.")
+
+
+TOYS = ["red ball", "swing", "big blue truck", "toy train", "box of crayons", "kite", "yellow boat", "drum", "scooter", "sandbox shovel", "set of blocks", "jump rope", "wagon", "puzzle", "toy castle", "new sled", "rocking horse", "big bubble wand"]
+
+
+def plot_share(s):
+    """Two want the same thing; they quarrel; they make up."""
+    h = hero(s, 0.7, 0.28)
+    friend(s, "F")
+    toy = s.pick(TOYS)
+    s.v.update(toy=toy, short=toy.split()[-1] if toy not in ("box of crayons", "set of blocks", "jump rope", "big bubble wand", "rocking horse") else toy,
+               place=s.pick("at the park", "in the garden", "in the yard", "by the pond", "on the hill", "near the big tree", "at the playground" if h.human else "in the meadow"))
+    opening(s, "had a {best |good }friend named <F.n>", "loved to play with <H.his> friend <F.n>")
+    s("They {played together every day|did everything together|liked to run and laugh together}.", "They were {very good|the best of} friends.", "")
+    s.p("<day>, <H> and <F> were playing <place>. {They|There they} found a <toy>.", "<day>, <H> got a {new |}<toy>. <F> {came over|came} to play <place>." if not toy.startswith(("big", "new", "set", "box")) else "<day>, they saw a <toy> <place>.",
+        "<day>, the two friends saw a <toy> <place>. <air>")
+    s("Both of them wanted {it|to play with it first}.", "<H> wanted to play with it, and so did <F>.")
+    s("[H/angry:{It is mine|I want it|I was here first|It is my turn}!] [F/angry:{No, it's mine|No, I saw it first|That is not fair|You always go first}!]", "[F/ask:Can I {have a turn|play with it, too|try it}?] [H/angry:{No|No, go away|No! It is mine}!]")
+    s("They pulled and pulled {until|and then} the <short> {broke|fell|fell into the mud}.", "<F> {started to cry|felt hurt} and {went home|walked away|sat down alone}.", "They both {shouted|got very angry} and turned away from each other.")
+    s.p("<H> {played alone|sat alone with the <short>}, but it was not {fun|the same}.", "Soon, <H> {felt bad|was lonely|felt sad}. Playing alone was {no fun|boring}.", "{At first|For a while}, <H> was {still |}angry. But then <H.he> {felt sorry|missed <F>}.")
+    if s.chance(0.5):
+        parent(s)
+        s("<P> asked, \"{What is wrong|Why are you so sad}, <H.voc>?\" <H> told <P.him> what had happened.", "<H> went to <P> and told <P.him> everything.")
+        s("[P/kind:{A toy is more fun when you share it|Friends are more important than toys|Sharing makes everyone happy}. {What can you do to make it right|What do you think you should do}?]", "[P/kind:{Would you be happy if <F> did that to you|How do you think <F> feels}?]")
+        s("<H> {thought about it|thought for a while}. [H/answer:I {should|want to} say sorry.]", "<H> {knew|understood}. [H/answer:You are right.]")
+    else:
+        s("[H/think:I {was not nice|was mean|was not a good friend}. I {want|have} to say sorry.]", "<H> thought about {all the good times with <F>|what a good friend <F> was}.")
+    s.p("<H> {went|<H.go>} to <F>. [H/sorry:I am sorry, <F.voc>. {I should have shared|I was mean|I want to be your friend}.]", "<H> found <F> {under a tree|sitting alone}. [H/sorry:I am sorry. {You can go first.|Do you want to play with me?}]")
+    s("[F/happy:{It's okay|I forgive you|That is all right}. {I am sorry, too|Let's take turns|Let's play together}.]", "<F> smiled. [F/answer:I'm sorry, too. {Let's share|Let's take turns}.]")
+    s("They took turns. First <F> played, and then <H> played.", "They {fixed|cleaned} the <short> and {played|laughed} together {all day|until it was time to go home}.", "They made up a new game {for two|that they could play together}, and it was {even better|so much fun}.")
+    s.p()
+    closing(s, "<H> and <F> learned that {sharing is better than fighting|it is more fun to share|a good friend is better than any toy}.", "From that day on, they always {shared|took turns}.", "Sharing made {everything|the game} twice as much fun.")
+
+
+DANGERS = [("go near the {river|deep river}", "saw a {shiny|pretty} {stone|fish} in the water and {leaned|reached} too far", "fell into the cold water with a splash", "pulled <H.him> out with a long {branch|rope}", "wet and cold"),
+           ("go into the dark {woods|forest}", "followed a {blue|pretty} butterfly between the trees", "could not find the way back", "heard <H.him> crying and led <H.him> home", "cold and tired"),
+           ("climb the {old|tall} tree", "climbed higher and higher to see a nest", "looked down and was too scared to move", "climbed up and helped <H.him> down, step by step", "shaky and pale"),
+           ("touch the {hot stove|hot pot}", "wanted to {taste|smell} the soup and {reached|put out a hand} for the pot", "burned a finger", "put <H.his> finger in cold water", "hurt and sorry"),
+           ("eat the {red berries|strange mushrooms} in the woods", "was hungry, and they looked so {sweet|good}", "got a terrible tummy ache", "gave <H.him> warm tea and stayed with <H.him>", "sick and weak"),
+           ("open the {old wooden box|little green door}", "wanted to take just one little peek", "let out {a hundred bees|a cloud of black dust|a big, noisy bird}", "chased everything back in and closed it tight", "scared and sorry"),
+           ("walk on the thin ice", "thought the ice looked strong", "heard a loud crack and the ice broke", "crawled over the ice and pulled <H.him> to the shore", "wet and shaking"),
+           ("go too far {from home|away}", "saw a {red|big} balloon and followed it {over the hill|down the road}", "looked around and did not know where <H.he> was", "found <H.him> {beside the road|under a tree} and took <H.him> home", "lost and lonely"),
+           ("play with the {sharp scissors|sharp knife}", "wanted to make a paper star", "cut a hole in {the new curtain|<H.his> best shirt} and hurt a finger", "washed the finger and put a bandage on it", "hurt and sorry"),
+           ("go out in the storm", "wanted to see the lightning", "was blown over by the wind", "ran out with a lantern and carried <H.him> inside", "wet and muddy")]
+
+
+def plot_warning(s):
+    """A warning is ignored; there is trouble; a rescue; a lesson."""
+    h = hero(s, 0.55, 0.45)
+    parent(s)
+    k = s.pick([d for d in DANGERS if h.human or d[0].split()[0] not in ("touch", "play")])
+    s.v.update(dont=s.x(k[0]), tempt=k[1], bad=k[2], save=k[3], state=k[4])
+    opening(s, "was very curious", "did not like to listen", "always wanted to see new things", "loved adventures", "was {brave|clever}, but {sometimes |}<H.he> did not listen")
+    s("<P> always said, \"{Do not|Never|You must not} <dont>{. It is not safe|. It is dangerous|, <H.voc>}.\"", "[P/say:You can play {outside|anywhere}, but {please |}do not <dont>.] [H/answer:{Yes|All right|Okay}, <P.voc>.]")
+    s.p("<day>, <H> was {playing alone|bored|all alone}. [H/think:{Just this once|I will be careful|Nothing bad will happen}.]", "<day>, <P> was {busy|taking a nap|working in the garden}. <H> forgot {the rule|about the rule}.", "But <day>, <H> did not {listen|do as <H.he> was told}.")
+    s("<H.he> <tempt>.", "<H.he> looked around. Nobody was watching. <H.he> <tempt>.")
+    s("{Suddenly|Then|Oh no! Then|But then}, <H.he> <bad>!", "{All at once|Before long}, <H.he> <bad>.")
+    s("[H/cry:{Help|Help me|Oh no! Help me}!]", "<H> was {so scared|very afraid}. [H/cry:{Help|Somebody help}!]", "<H> began to cry. [H/sad:I should have listened.]")
+    s.p("{Luckily|Just in time}, <P> heard {<H.him>|the noise} and came {running|quickly|as fast as <P.he> could}. <P.he> <save>.", "<P> had been looking for <H>. <P.he> <save>.")
+    s("<H> was <state>, but <H.he> was safe.", "<P> {hugged <H.him> tight|wrapped <H.him> in a warm blanket}.")
+    s("[H/sorry:I am {so |very |}sorry, <P.voc>. {I did not listen|I should have listened to you|I will listen next time}.]", "[H/sorry:{I'm sorry|I am sorry}. I will {never do that again|be more careful}.]")
+    s("[P/kind:I {am just glad you are safe|was so worried about you|love you, and I want you to be safe}. {Rules keep us safe|Please listen next time|Promise me you will be careful}.]", "[P/kind:I forgive you. {But please remember the rule|Now let us go home and have some warm soup}.]")
+    s("<H> {promised|nodded and promised}.", "")
+    s.p()
+    closing(s, "From that day on, <H> {always listened|listened to <P>|was more careful}.", "<H> learned that {rules are there to keep us safe|it is important to listen|it is better to be safe than sorry}.")
+
+
+FEARS = [("the dark", "the light went out", "{a small lamp|a jar of fireflies|the moon in the window}", "the shadows were only {trees in the wind|<H.his> own coat on the chair|toys on the shelf}", "At night, <H.he> hid under the blanket"),
+         ("thunder", "a storm came with loud thunder", "a funny song", "thunder was only {the clouds clapping|a big noise in the sky}", "When the sky got dark, <H.he> hid under the {bed|table}"),
+         ("the water", "a toy {boat|duck} floated away on the pond", "a little step at a time", "the water was {soft and cool|warm and gentle}", "<H.he> never went close to the {pond|lake}"),
+         ("the big dog next door", "the big dog's {ball|bone} rolled into the yard", "a kind word", "the dog was {gentle and soft|just lonely}", "When <H.he> heard it bark, <H.he> ran away"),
+         ("high places", "a baby bird fell and needed to go back up to its nest", "one slow breath after another", "the world looked {beautiful|small and pretty} from up there", "<H.he> always stayed close to the ground"),
+         ("new places", "it was time to go to {a new school|the big market}", "a small smooth stone in <H.his> pocket", "there were {kind faces|new friends} everywhere", "<H.he> liked to stay at home"),
+         ("speaking to others", "the teacher asked everyone to tell a story", "a deep breath", "everyone {listened and smiled|liked the story}", "<H.he> was always very quiet"),
+         ("spiders", "a small spider was sitting on the {window|door}", "a closer look", "the spider was {making a beautiful web|more scared than <H.he> was}", "<H.he> screamed when <H.he> saw one"),
+         ("the old house on the hill", "a {ball|kite} flew over the fence of the old house", "a friend's hand", "only a kind old woman with {a cat|many books} lived there", "<H.he> always ran past it"),
+         ("the wind", "the wind blew all night long", "a soft song", "the wind only wanted to {play|dance with the leaves}", "<H.he> thought the wind was a monster")]
+
+
+def plot_fear(s):
+    """A fear is met and becomes small."""
+    h = hero(s, 0.6, 0.36)
+    k = s.pick([f for f in FEARS if h.human or f[0] not in ("new places", "speaking to others", "the big dog next door")])
+    s.v.update(fear=k[0], event=k[1], tool=k[2], truth=k[3], habit=k[4])
+    parent(s) if s.chance(0.5) else friend(s, "P")
+    opening(s, "was {afraid|scared} of <fear>", "was {brave|happy} most of the time, but <H.he> was afraid of <fear>", "had one secret. <H.he> was {very |}afraid of <fear>")
+    s("<habit>.", "<habit>, and <H.his> heart {beat fast|went boom, boom, boom}.")
+    s.p("One {night|evening}, <event>." if k[0] in ("the dark", "thunder", "the wind") else "<day>, <event>.")
+    s("<H> {started to shake|was very scared|froze}. [H/scared:{I am scared|I can't do it|I don't like this}.]", "[H/scared:{Oh no|Oh dear}! What should I do?]")
+    s("<P> {heard <H.him> and came|came} to sit with <H.him>." if s.c["P"].fixed else "<P.n>, <H.his> {best |good |}friend, {was there|stood beside <H.him>}.")
+    s("[P/kind:{Everyone is scared sometimes|It is okay to be afraid|Being brave does not mean you are never scared}. {All you need is|Let us try|Maybe you just need} <tool>.]", "[P/kind:{Do you know what helps me|I used to be scared of <fear>, too. Do you know what helped me}? <tool>.]")
+    s("[H/ask:{Will you stay with me|Are you sure|Does it really work}?] [P/kind:{Yes|Of course|I promise}.]", "<H> {thought about it|took a deep breath} and nodded.")
+    s.p("Slowly, <H> {opened <H.his> eyes|took one step|looked up}. Then <H.he> {looked again|took another step|looked a little closer}.", "<H> {counted to three|held <P.s> hand} and {tried|looked}.")
+    s("<H.he> saw that <truth>.", "And do you know what? <truth>!", "To <H.his> surprise, <truth>.")
+    s("[H/happy:{It is not so scary|I am not afraid anymore|I did it|That was not so bad}!]", "<H> {laughed|began to laugh}. [H/happy:I was {scared of nothing|so silly}!]")
+    s("[P/happy:{I am proud of you|See? You are very brave|You did it}!]", "")
+    s.p("After that, <H> was not so afraid of <fear>.", "The next time, <H> {smiled|remembered <tool>} and was {brave|calm}.")
+    closing(s, "<H> learned that {being brave means trying even when you are scared|things are less scary when you look at them closely|friends and family can help us be brave}.", "Now <H.he> knew that <H.he> was braver than <H.he> thought." if h.gender != "n" else "")
+
+
+def plot_newfriend(s):
+    """Someone lonely meets someone different, and they find something to share."""
+    h = hero(s, 0.4, 0.48)
+    names = [h.name]
+    f = make_animal(s, None, True, avoid=names, avoid_kind=[h.kind]) if (not h.human or s.chance(0.5)) else make_kid(s, avoid=names)
+    s.put("F", f)
+    s.v.update(can=s.pick("run very fast", "climb tall trees", "sing sweet songs", "dig deep holes", "tell funny stories", "find the best berries", "jump very high"),
+               can2=s.pick("make beautiful things", "see far away", "find the way in the dark", "carry heavy things", "swim well", "dance in the rain", "build tall towers"),
+               game=s.pick("hide and seek", "tag", "catch", "follow the leader", "explorers"))
+    opening(s, "had no friends", "was very lonely", "wanted a friend", "had just moved to a new place", "played alone every day")
+    s("Every day, <H> {watched the others play|sat by the window|walked alone} and {wished for a friend|felt lonely}.", "[H/sad:I wish I had {a friend|someone to play with}.]", "The others said that <H> was too {small|slow|strange|shy} to play with them.")
+    s.p("<day>, <H> {was sitting {under a tree|on a big rock}|was walking {by the river|in the woods}|went out to play}. <air>")
+    s("There <H.he> {saw|met} <F.a>.", "Then <H.he> saw someone new. It was <F.a>.", "Suddenly, <F.a> came {out from behind a bush|down the path}.")
+    s("[F/say:{Hello|Hi}! {My name is|I am} <F.n>. {What is your name|Who are you|Do you want to play}?]", "<F> looked {lonely|sad}, too. [H/ask:{Hello|Hi}. {Are you all right|Do you want to play with me}?]")
+    if f.human != h.human or (not h.human and s.chance(0.6)):
+        s("[H/answer:But you are a <F.kind> and I am a <H.kind>. Can we {be friends|play together}?] [F/happy:{Of course|Why not|Yes}! {Friends can be different|We can play anything}.]" if not (f.human and h.human) else "",
+          "At first, <H> was {shy|a little afraid}. A <H.kind> and a <F.kind> were {very different|not the same at all}. But <F> had a {kind|friendly} smile.")
+    else:
+        s("<H> was shy, but <H.he> {smiled back|said yes}.", "[H/happy:Yes, {please|I would love to}!]")
+    s.p("They played <game>. They {laughed and laughed|ran in circles|rolled down the hill}.", "First they played <game>. Then they {shared a snack|looked for shiny stones|picked flowers}.")
+    s("<H> {could|showed <F> how to} <can>, and <F> {could|showed <H> how to} <can2>.", "<F> liked the way <H> could <can>. <H> liked the way <F> could <can2>.", "<H> found out that <F> could <can2>. [H/happy:{Wow|That is amazing}! Can you teach me?]")
+    s.maybe(0.5, "When it began to rain, they {hid under a big leaf|sat under a tree} and told each other stories.", "When <H> fell and hurt <H.his> knee, <F> {helped <H.him> up|stayed with <H.him>}." if h.human else "When <H> got tired, <F> {sat with <H.him>|waited for <H.him>}.")
+    s.p("When the sun went down, it was time to go home. [F/ask:Will you come back tomorrow?] [H/happy:{Yes|Of course|I promise}!]", "[H/happy:{This was the best day|I am so happy I met you}.] [F/happy:{Me too|So am I}! Let's play again tomorrow.]")
+    closing(s, "From that day on, <H> was never lonely again.", "<H> learned that {friends can be very different|a friend can be found anywhere|you only have to say hello}.", "After that, <H> and <F> {met every day|were best friends}.")
+
+
+def plot_gift(s):
+    """Making something for someone; three things are needed; a mishap; a party."""
+    h = hero(s, 0.5, 0.46)
+    if s.chance(0.5):
+        parent(s, "P")
+    else:
+        friend(s, "P")
+    who = s.c["P"]
+    dish = s.pick(FOODS)
+    fr = s.some(FRUITS, 2)
+    s.v.update(dish=dish, i1=s.pick("flour", "honey", "milk", "eggs", "butter"), i2=fr[0], i3=s.pick("sugar", "water from the well", "a little salt", "nuts", "cream"),
+               g1=s.pick("the farmer", "the old hen", "the miller", "the friendly cow", "the baker", "a kind neighbor"), place2=s.pick("in the garden", "in the woods", "at the market", "on the hill"))
+    opening(s, "loved to cook", "loved to make {things|surprises} for others", "was always thinking of others", "liked to bake", "loved parties")
+    s.p("<day>, <H> remembered that it was <P.s> birthday. [H/say:I will make <dish>!]" if s.chance(0.6) else "<day>, <P> was {sick in bed|very sad|tired}. [H/say:I {know|have an idea}! I will make {some |}<dish> for <P.him>.]",
+        "Tomorrow was <P.s> birthday. <H> wanted to make {something special|a surprise}. [H/say:I will make <dish>!]")
+    s.v["PNAME"] = who.name or ""
+    s("[H/say:I need <i1>, <i2> and <i3>.]", "First, <H.he> needed <i1>, <i2> and <i3>.", "<H> looked in the kitchen, but there was no <i1> and there were no <i2>.")
+    s.p("<H> {went|<H.go>} to <g1>. [H/ask:{May|Can} I {please |}have some <i1>?]", "First, <H> went to <g1> and asked for some <i1>.")
+    s("<g1> said, \"{Yes, of course|Of course, my dear|Yes, if you help me a little first}.\" {<H> {said thank you|was glad}.|So <H> helped, and then <H.he> got the <i1>.}")
+    s("Then <H> {picked|found} {some |}{sweet|fresh|ripe} <i2> <place2>.", "Next, <H> went to {get|find} <i2> <place2>.")
+    mis = s.pick("none", "trip", "burn", "ants", "rain")
+    if mis == "trip":
+        s.p("On the way home, <H> {tripped over a {root|stone}|slipped in the mud}. The <i2> rolled everywhere! [H/sad:Oh no! Now {everything is ruined|I have nothing}.]")
+        s("But {some|two little} birds saw it, and they {helped pick up|brought back} the <i2>, one by one.", "<H> wanted to cry. Then <H.he> took a deep breath and picked them all up again.")
+    elif mis == "burn":
+        s.p("<H> {mixed|stirred} everything and put it {in the oven|on the fire}. But then <H.he> fell asleep! When <H.he> woke up, it was {black|burned}.")
+        s("[H/sad:{Oh no|It is ruined}! What will I do now?] {Then|After a while} <H.he> said, \"I will try again.\" This time, <H.he> {watched it carefully|did not fall asleep}.")
+    elif mis == "ants":
+        s.p("When <H> came back to the kitchen, {a row of ants|a small mouse} was eating the <i2>! [H/kind:{You must be hungry|Please leave some for me}.] <H> gave away a little of it, and there was still {enough|plenty}.")
+    elif mis == "rain":
+        s.p("Then it {began|started} to rain. <H> {put everything under <H.his> coat|hid under a big leaf with <H.his> basket} so that nothing would get wet.")
+    s.p("{At home|Back home|In the kitchen}, <H> mixed the <i1> and the <i2>. <H.he> added <i3> and stirred {and stirred|it well}. Soon the whole house smelled {sweet|good|wonderful}.", "<H> worked {all afternoon|all morning}. <H.he> mixed and stirred and {tasted|waited}. {Finally|At last}, the <dish> was ready.")
+    s("When <P> came {home|in}, <H> shouted, \"{Surprise|Happy birthday|This is for you}!\"" if mis != "x" else "", "<H> {carried|brought} the <dish> to <P>. [H/happy:{I made this for you|Surprise|This is for you}!]")
+    s("[P/happy:{For me|Oh, thank you|How wonderful}! {This is the best <dish> I have ever had|You are so kind|Thank you, <H.voc>}.]", "<P> {took a bite|tasted it} and {smiled|laughed}. [P/happy:It is {delicious|so good|wonderful}!]")
+    s("They {ate|shared} it together, and {there was enough for everyone|they saved a piece for <g1>}.", "They {called|invited} all their friends and had a {little|big} party.")
+    s.p()
+    closing(s, "<H> learned that {the best gifts come from the heart|it feels good to make others happy|making something with love is the best gift}.", "<P> gave <H> a big hug.", "{It was a lot of work, but it was worth it|It was a small gift, but it was made with love}.")
+
+
+MYSTERIES = [("a strange {tapping|knocking} sound", "tap, tap, tap", "a woodpecker making a new home in {the old tree|a tree}", "It was only building a house for its babies"),
+             ("tiny footprints in the {snow|mud}", "", "a family of mice having a picnic", "They were too shy to say hello"),
+             ("that the cookies were {gone|missing}", "", "a hungry little raccoon behind the {door|shed}", "It had not eaten for two days"),
+             ("a {soft|sad} song outside", "la, la, la", "a lonely cricket under the {window|porch}", "It was singing to find a friend"),
+             ("a light {moving|dancing} in the garden", "", "a hundred fireflies", "They were having a dance"),
+             ("that one {carrot|apple} was missing from the garden every {day|morning}", "", "a tiny rabbit with {three|four} babies", "They were very hungry"),
+             ("a {big|round} blue egg in the {grass|garden}", "crack, crack", "a baby {duck|goose|dragon}", "It thought that <H> was its mother"),
+             ("a trail of {shiny|white} {feathers|stones}", "", "a {magpie|crow} with a nest full of {shiny|pretty} things", "It was only collecting gifts for its friends"),
+             ("a door {in a tree|in the garden wall} that had never been there before", "creak", "a tiny old {man|elf} with a pot of tea", "He had been waiting for a guest"),
+             ("a {funny|strange} smell", "", "a baby skunk who was lost", "It was scared and alone"),
+             ("that someone had left {flowers|a small gift} at the door", "", "the shy {boy|girl} who lived next door", "There was a note that said, \"Please be my friend\"")]
+
+
+def plot_mystery(s):
+    """A puzzle; clues; a friendly answer."""
+    h = hero(s, 0.55, 0.4)
+    friend(s, "F")
+    k = s.pick(MYSTERIES)
+    s.v.update(clue=s.x(k[0]), noise=k[1], answer=s.x(k[2]), why=k[3])
+    opening(s, "loved to {solve mysteries|find out things}", "was very curious", "always asked questions", "liked to look closely at everything")
+    heard = k[1] and "song" in k[0] or "sound" in k[0]
+    verb = "heard" if heard else "smelled" if "smell" in k[0] else "saw" if k[0].startswith(("a ", "tiny", "that someone")) else "noticed"
+    s.v["verb"] = verb
+    s.p("<day>, <H> <verb> <clue>." if "song" not in k[0] else "One night, <H> <verb> <clue>.")
+    if k[1]:
+        s('"%s," it went. "%s!"' % (k[1].capitalize(), k[1].capitalize()), "")
+    s("[H/ask:{What can it be|What is this|Who could have done that|How strange! What could it be}?]", "<H> {scratched <H.his> head|was very surprised}. [H/say:I must find out!]")
+    s("<H> {went|<H.go>} to find <H.his> friend <F.n>. [H/say:{Come quickly|You have to see this|I need your help}!]", "<H.he> told <H.his> friend <F.n> about it.")
+    s("[F/scared:{Maybe it is a monster|What if it is something scary|Are you sure we should look}?] [H/answer:{I don't think so|Don't be afraid|Let's be brave}. {We will look together|Stay close to me}.]", "[F/happy:A mystery! {Let's follow the clues|I will help you|How exciting}!]")
+    s.p("{They tiptoed|They walked slowly|Quietly, they went} {around the corner|across the yard|through the tall grass|down the path}. They looked {under the bushes|behind the wall}. {Nothing|No one} was there.", "First they looked {behind the house|under the old bench}. Then they looked {near the fence|in the bushes}.", "They waited and waited. {It got late|Nothing happened}. They were almost ready to {go home|give up}.")
+    s("[F/whisper:{Look|Shh! Look over there|Did you see that}!]", "{Then|Suddenly}, something moved. <H> {held <H.his> breath|put a finger on <H.his> lips}." if h.human else "{Then|Suddenly}, something moved. <H> held <H.his> breath.")
+    s("{It was|There they found|And there was} <answer>!", "And what did they see? <answer>!")
+    s("<why>.", "<F> {laughed|began to laugh}. <why>.")
+    s.p("[H/kind:{Hello|Don't be afraid}! {You do not have to hide. We are your friends.|Would you like something to eat?}]" if "note" not in k[3] and "fire" not in k[2] else "[H/happy:{How wonderful|How beautiful|So that was it}!]")
+    s("They {brought|shared} some {food|bread and milk|cookies} and {talked|laughed} until {it was dark|bedtime}." if "fire" not in k[2] else "They sat in the grass and watched until {it was late|bedtime}.", "<H> and <F> were happy. The mystery was solved, and {they had made a new friend|nobody was afraid anymore}.")
+    s.p()
+    closing(s, "<H> learned that {things that seem scary are often friendly|it is good to ask questions|sometimes a mystery is a new friend waiting to be found}.", "[F/ask:What will we find tomorrow?] <H> only smiled.", "From that day on, everyone called them the best detectives in the {whole |}{town|land}.")
+
+
+def plot_truth(s):
+    """Something is broken, hidden, then told."""
+    h = hero(s, 0.75, 0.25)
+    parent(s)
+    s.v.update(thing=s.pick("blue vase", "big plate", "favorite cup", "glass bowl", "old clock", "window", "lamp", "flower pot", "teapot", "picture frame", "mirror"),
+               how=s.pick("was {running|jumping} inside the house", "was playing with a ball", "was dancing around the room", "tried to reach the cookies on the shelf", "was spinning in circles", "was chasing a fly"),
+               hide=s.pick("hid the pieces under the bed", "put the pieces in a box and hid it", "pushed the pieces behind the sofa", "covered the pieces with a blanket"),
+               blame=s.pick("the cat", "the wind", "the dog", "a bird"))
+    opening(s, "was a good <H.boy>, but <H.he> was very {wild|fast}" if h.human else "was good, but sometimes a little wild", "loved to run and jump", "had a lot of energy", "liked to play inside when it rained")
+    s.p("<day>, <H> <how>. Crash! <P.s> <thing> fell and broke.", "<day>, <H> <how>. {Suddenly|Then}, there was a loud crash. The <thing> was broken!", "One rainy day, <H> <how>. By accident, <H.he> hit the <thing>, and it broke into {little pieces|many pieces}.")
+    s("[H/scared:{Oh no|Oh dear}! {<P.voc> will be angry.|What have I done?|Now I am in trouble.}]", "<H> was {scared|afraid}. <H.he> did not want {<P.him> to be angry|to get in trouble}.")
+    s("<H.he> <hide>.", "Quickly, <H.he> <hide>.")
+    s.p("{Later|Soon|After a while}, <P> came {home|into the room}. [P/ask:{Where is|Do you know what happened to} {my|the} <thing>?]")
+    s("[H/answer:{I don't know|I did not see it|I think it was <blame>}.]", "<H> pointed {outside|away}. [H/answer:It was <blame>.]")
+    s("But {<H.his> face got hot|<H.his> tummy felt funny|<H.he> could not look at <P.him>}.", "<P> {said nothing|looked sad}. <H> felt {bad|terrible} inside.")
+    s.p("That night, <H> could not {sleep|eat <H.his> dinner}. The lie felt like a {heavy stone|big stone} in <H.his> {tummy|heart}.", "<H> tried to play, but it was not fun. <H.he> {kept thinking|could only think} about the {lie|broken <thing>}.")
+    s("{At last|Finally}, <H.he> went to <P>. [H/sorry:{I have to tell you something|I told a lie}. I broke the <thing>. I am {so |very |}sorry.]", "<H.he> {got up|ran to <P>} and told the truth. [H/sorry:It was not <blame>. It was me. I'm sorry.]")
+    s("<P> {hugged|gave a hug to} <H.him>. [P/kind:{Thank you for telling me the truth|I am proud of you for being honest|A <thing> can be fixed, but trust is very important}.]", "[P/kind:{I am sad about the <thing>, but I am happy that you told the truth|Everyone makes mistakes. It is brave to tell the truth}.]")
+    s("Together they {cleaned up|picked up the pieces}{ and glued them together| and fixed it with glue|}.", "<H> {helped clean up|used <H.his> own coins to help buy a new one}.")
+    s.p()
+    closing(s, "<H> felt {light|much better|happy} again. <H.he> learned that {it is always better to tell the truth|the truth makes you feel better than a lie}.", "From that day on, <H> {always told the truth|never lied again}, even when it was hard.")
+
+
+WISHES = [("to have all the {candy|cake} in the world", "there was candy everywhere", "<H.his> tummy hurt, and there was no room to {walk|play}", "sweet things are best when there is only a little"),
+          ("to be as big as a house", "<H.he> grew and grew until <H.his> head touched the {clouds|roof}", "<H.he> could not go inside, and everyone ran away", "it is good to be just the right size"),
+          ("that it would never be bedtime", "the sun stayed in the sky all night", "everybody was tired and grumpy", "the night is good for rest"),
+          ("to be able to fly", "<H.he> rose up like a {balloon|bird}", "<H.he> could not come down, and all <H.his> friends were far below", "being with friends is better than being high above them"),
+          ("for a hundred toys", "toys fell from the sky like rain", "there was nobody to play with", "one friend is better than a hundred toys"),
+          ("to have all the gold in the land", "everything <H.he> touched turned to gold", "the bread was gold, and the flowers were cold and hard", "simple things are the real treasure"),
+          ("that it would snow every day", "the snow came down and did not stop", "the flowers and the birds went away", "every season has its own beauty"),
+          ("to be invisible", "no one could see <H.him> at all", "nobody said hello, and nobody could play with <H.him>", "it is nice to be seen"),
+          ("to be the {fastest|strongest} one of all", "<H.he> won every {race|game}", "nobody wanted to play anymore", "games are more fun when everyone can win"),
+          ("that all animals could talk", "the cats, the dogs and even the ants began to talk", "it was so loud that no one could {sleep|think}", "listening is as good as talking")]
+
+
+def plot_wish(s):
+    """A magic thing gives a wish that goes wrong."""
+    h = hero(s, 0.6, 0.36)
+    k = s.pick(WISHES)
+    s.v.update(wish=s.x(k[0]), comes=k[1], wrong=k[2], lesson=k[3])
+    c = s.put("M", Char(s.pick("fairy", "genie", "star", "frog", "fish", "wizard", "elf"), s.pick("m", "f"), None, s.pick("tiny", "golden", "magic", "shining", "strange"), False, paws="hands", go="flew"))
+    s.v["magic"] = {"genie": "an old lamp", "star": "a star that had fallen from the sky", "fish": "a golden net in the water"}.get(c.kind, s.pick("a tiny bottle", "a golden ring", "an old box", "a little silver bell", "a round blue stone"))
+    opening(s, "was never happy with what <H.he> had", "always wanted more", "liked to make wishes", "loved to {look at the stars|dream}")
+    s.p("<day>, <H> found <magic> {in the grass|near the {river|path}|under a tree}. When <H.he> {touched it|picked it up}, <M.ak> {came out|appeared}!" if c.kind not in ("star", "fish", "frog") else "<day>, <H> found <M.ak> {that|who} was {stuck|in trouble} {near the river|by the pond}. <H> was kind and helped <M.him>.")
+    s("[M/say:{Thank you for setting me free|Hello, <H.voc>|Thank you}. {I will give you one wish|You may have one wish|You can make one wish}.]", "[M/say:Because you {found|helped} me, I will give you {one|a} wish. {Think carefully|Choose well}.]")
+    s("<H> did not think {very long|twice}. [H/happy:I wish <wish>!]", "[H/happy:{Wow|A wish}! I wish <wish>!]")
+    s("{Poof|Whoosh|Ding}! {In a flash of light|All at once|Right away}, <comes>.", "The <M.kind> {smiled|waved a hand} and {suddenly|then} <comes>.")
+    s.p("At first, <H> {was very happy|laughed and danced|thought it was wonderful}. But {soon|then|after a while}, <wrong>.", "[H/happy:{This is great|This is the best day of my life}!] But soon, <wrong>.")
+    s("<H> {felt lonely|was sad|began to cry}. [H/sad:{This is not what I wanted|I made a bad wish|I wish everything was like before}.]", "[H/sad:I {did not think|was silly}. {I don't want this wish anymore|I want my old life back}.]")
+    s("<H> {called|went back to find} the <M.kind>. [H/sorry:Please, {take my wish back|make everything like before}.]", "Then the <M.kind> came back. [M/ask:Are you happy with your wish?] [H/sad:No. {Please take it back|I was wrong}.]")
+    s("[M/wise:{Now you understand|You have learned something}. {It is done|I will help you}.] And {in a moment|with a flash}, everything was {as it was before|back to normal}.")
+    s.p("<H> {ran home|went home} and hugged <H.his> {family|friends}.", "[H/happy:Thank you! {I am happy with what I have|I have all I need}.]")
+    closing(s, "<H> learned that <lesson>.", "From that day on, <H> was {happy|thankful} {for|with} what <H.he> had.")
+
+
+def plot_race(s):
+    """A contest; someone stops to help, or the slow one wins by not giving up."""
+    h = hero(s, 0.4, 0.56)
+    friend(s, "F")
+    s.v.update(race=s.pick("race", "big race", "running race", "race around the {lake|pond}", "race up the hill"), prize=s.pick("a golden cup", "a big cake", "a shiny medal", "a blue ribbon", "a basket of apples"),
+               far=s.pick("the old oak tree", "the bridge", "the top of the hill", "the red barn", "the other side of the field"))
+    s.v["race"] = s.x(s.v["race"])
+    opening(s, "loved to run", "was not very fast", "wanted to win something, just once", "was {the slowest of all|smaller than the others}")
+    s.p("<day>, there was a <race>. The {winner|first one to reach <far>} would get <prize>.", "<day>, everyone came to see the <race>. The prize was <prize>.")
+    s("<F.a> wanted to {win|be in the race}, too. [F/happy:I {am the fastest|will win|run like the wind}! {Nobody can beat me|You are too slow}.]", "[F/ask:You want to race, <H.voc>? {But you are so slow|You will never win}!] said with a laugh" .replace(" said with a laugh", ""))
+    s("[H/answer:{I will do my best|We will see|I just want to try}.]", "<H> {said nothing|only smiled}.")
+    s.p("\"{One, two, three, go|Ready, set, go}!\" {And they were off|Everybody ran}. <F> {was soon far ahead|ran very fast}.", "The race began. <F> {was in front|took the lead}, and <H> came {after|behind}.")
+    ending = s.pick("help", "steady", "together")
+    if ending == "steady":
+        s("After a while, <F> looked back and could not see <H>. [F/think:I have {lots of|so much} time. I will {take a nap|eat some berries|rest in the shade}.]", "<F> stopped to {show off|pick some flowers|rest}. [F/think:I can win this {easily|any time}.]")
+        s.p("But <H> did not stop. <H.he> {kept going|went on}, one step after another, {past <F>|up the hill}.", "<H> was tired, but <H.he> {did not give up|kept going}. Step by step, <H.he> came closer to <far>.")
+        s("When <F> {woke up|looked up}, it was too late. <H> had {won|reached <far> first}!", "Everyone cheered. <H> had won <prize>!")
+        s("[F/sorry:{You won|Well done}. {I should not have laughed|I was too proud}.] [H/kind:{Thank you|It is all right}. {You are very fast|Let's race again tomorrow}.]", "<F> was surprised. [F/sorry:You were better than me today.]")
+        s.p()
+        closing(s, "{Slow and steady wins the race|It does not matter how fast you are, if you do not give up}.", "<F> learned not to {laugh at others|be so proud}.", "<H> learned that it is important to keep going.")
+    else:
+        s.v["fall"] = s.pick("tripped over a {root|stone} and {hurt|twisted} {a leg|a foot}", "fell into a muddy hole", "got stuck in a bush", "slipped into the stream")
+        s.p("{Then|But suddenly|Halfway there}, <F> <fall>. [F/cry:{Ouch|Help}!]", "Near <far>, <H> saw that <F> was in trouble. <F.he> had {fallen|slipped} and could not get up.")
+        s("<H> could {see|almost touch} the finish line. {If <H.he> ran now, <H.he> would win|The prize was so close}. But <H> {stopped|turned around}.", "<H> had a choice. <H.he> could win, or <H.he> could help. <H> {did not think long|knew what to do}.")
+        s("[H/kind:{Are you all right|Let me help you|Hold on to me}.]".replace("{Are you all right|", "{"), "<H> helped <F> {up|to stand}. [F/ask:Why {did you stop|are you helping me}? You could have won!] [H/kind:{You are more important than a race|Friends are better than prizes}.]")
+        s("{Slowly, they walked|Side by side, they walked} to the finish line {together|}. Someone else {won|had won} the race, but everyone {clapped|cheered} for <H>." if ending == "help" else "Together they crossed the finish line at the same time. Everyone cheered, and they shared <prize>.")
+        s.p()
+        closing(s, "<H> did not {win|care about} the {race|prize}, but <H.he> had won a friend." if ending == "help" else "It was the best {race|prize} of all, because they {won it|did it} together.", "<H> learned that {being kind is better than winning|helping a friend is the best way to win}.")
+
+
+def plot_garden(s):
+    """A seed, patience, a plant."""
+    h = hero(s, 0.6, 0.36)
+    parent(s) if s.chance(0.6) else helper(s, "P")
+    pl = s.pick(("sunflower", "tall as the house", "yellow"), ("pumpkin", "as big as a chair", "orange"), ("apple tree", "taller than <H>", "green"), ("rose", "as red as the sunset", "red"),
+                ("bean plant", "all the way up to the roof", "green"), ("strawberry plant", "full of sweet berries", "red"), ("tomato plant", "full of round tomatoes", "red"), ("magic flower", "bright as a star", "blue"), ("watermelon", "as round as a ball", "green"), ("carrot", "as long as an arm", "orange"))
+    s.v.update(plant=pl[0], look=pl[1], pc=pl[2], pest=s.pick("a hungry snail wanted to eat it", "the sun was too hot and the ground was dry", "a strong wind bent it", "weeds grew all around it", "a big storm came"))
+    fixes = {"a hungry snail wanted to eat it": "gave the snail some other leaves to eat", "the sun was too hot and the ground was dry": "carried water from the well every morning", "a strong wind bent it": "tied it to a stick so it could stand", "weeds grew all around it": "pulled out the weeds one by one", "a big storm came": "covered it with a box until the storm was over"}
+    s.v["fix"] = fixes[s.v["pest"]]
+    opening(s, "loved {flowers|plants|the garden}", "wanted to grow something", "did not like to wait", "found a small brown seed")
+    s.p("<day>, {<P> gave <H.him> a {tiny|small} seed|<H> got a tiny seed from <P>}. [H/ask:What {is it|will it be}?] [P/kind:{Plant it and see|Wait and see|It is a surprise}.]" if s.c["P"].fixed else "<day>, <H> met <P.ak>. The <P.kind> gave <H.him> a tiny seed. [P/kind:{Plant it and see|Take good care of it}.]")
+    s("<H> dug a {small|little} hole, put the seed in, and covered it with {soft |}{dirt|earth}. Then <H.he> gave it some water.", "So <H> found a sunny place and planted the seed.")
+    s.p("The next day, <H> {ran|hurried} to look. {Nothing was there|There was only dirt}. [H/sad:{Why is it not growing|Where is my plant}?]".replace(".]", "?]").replace("?}?]", "}?]"), "<H> looked every morning. One day went by, and then another. Nothing happened.")
+    s("[P/kind:{Be patient|You have to wait|Good things take time}. {Seeds need sun, water and time|It is sleeping under the ground}.]", "[P/kind:Do not {give up|worry}. It {is growing where you cannot see it|needs more time}.]")
+    s("So <H> {waited|gave it water every day} and {sang to it|waited}.", "<H> did not like to wait, but <H.he> gave it water every {day|morning}.")
+    s.p("{At last|Then one morning|After two weeks}, a {tiny|little} green leaf {came out of|peeked out of} the ground! [H/happy:{Look|It is growing|Look, look}!]")
+    s("It grew a little every day. But then <pest>. <H> {was worried|did not give up}. <H.he> <fix>.", "Then <pest>. [H/say:{I will help you, little plant|Don't worry, little plant}.] <H> <fix>.", "")
+    s("Soon there was a {beautiful|big} <plant>. It was <look>.", "By {summer|the end of summer}, the <plant> was {big and strong|beautiful}. It was <look>.")
+    s("Everyone came to {see it|look at it}. [P/happy:{You took good care of it|You were very patient|I am proud of you}.]", "<H> showed it to all <H.his> friends, and they {danced around it|shared what it gave}.")
+    s.p()
+    closing(s, "<H> learned that {good things take time|if you are patient and take care, small things can grow big|waiting can be hard, but it is worth it}.", "And when autumn came, <H> {kept|saved} a new seed to plant next year.")
+
+
+def plot_grump(s):
+    """Everybody fears a grumpy one, who is only lonely."""
+    h = hero(s, 0.5, 0.46)
+    kind = s.pick([k for k in ("bear", "troll", "giant", "dragon", "wolf", "badger", "old man", "old woman", "ogre", "goat", "crow", "lion") if k != h.kind])
+    s.put("G", Char(kind, "f" if kind == "old woman" else "m", None, "grumpy", False, paws="hands", go="walked"))
+    s.v.update(gh=s.pick("on top of the hill", "at the end of the path", "deep in the woods", "in a dark cave", "under the old bridge", "in a gray house"), bring=s.pick(FOODS),
+               why=s.pick("nobody ever came to visit", "everyone ran away from <G.him>", "<G.he> had a {sore tooth|thorn in <G.his> foot} and it hurt all the time", "<G.he> had lost <G.his> best friend long ago", "<G.he> had never had a birthday party"))
+    if "troll" in kind:
+        s.v["gh"] = "under the old bridge"
+    opening(s, "was kind to everyone", "liked to make others smile", "had many friends", "loved to visit others", "was not afraid of anything")
+    s.p("<G.ak> lived <gh>. Everyone was afraid of <G.him>. <G.he> {shouted|growled} at anyone who came near.", "<gh>, there lived <G.ak>. {All the others|Everybody} said, \"{Stay away|Do not go there}! <G.he> is {mean|scary}!\"")
+    s("[H/ask:Why is <G.he> so grumpy?] But nobody knew.", "<H> {wondered|wanted to know} why <G.he> was so {grumpy|angry}.", "But <H> thought that <G> looked more sad than {mean|angry}.")
+    s.p("<day>, <H> had an idea. <H.he> {made|packed} some <bring> and went {to see <G>|<gh>}. {<H.his> heart beat fast|<H.he> was a little scared}.", "<day>, <H> took a basket with <bring> and knocked on the door." if "house" in s.v["gh"] else "<day>, <H> took a basket with some <bring> and went to see <G>.")
+    s("[G/grump:{Who is there|Go away|What do you want}?]".replace("Go away|", ""), "[G/grump:{Go away|Leave me alone|I do not want any visitors}!]")
+    s("[H/kind:{Hello|Good morning}. I {made|brought} some <bring>. {I thought you might be hungry|Would you like some}?]", "<H> did not run. [H/kind:I {only wanted to say hello|brought you something good to eat}.]")
+    s("<G> {looked|stared} at <H> for a long time. Then <G.he> {took a bite|sat down}.", "<G> was {so surprised|very surprised}. {No one had ever been so kind to <G.him>|Nobody had brought <G.him> anything before}.")
+    s.p("[H/ask:Why are you {so sad|always so grumpy}?] <G> {sighed|looked down}. <G.he> {said|told <H.him>} that <why>.", "<G> began to {cry|talk}. <G.he> {said|told <H.him>} that <why>.")
+    if "sore tooth" in s.v["why"]:
+        s("<H> looked closely and {gently |}helped. {Soon|In a moment}, it did not hurt anymore. [G/happy:Oh! That feels {much better|so good}!]")
+    else:
+        s("[H/kind:{I will be your friend|I can come every {day|week}|You are not alone anymore}.]", "[H/happy:{Then come with me|Come and play with us}! You can meet all my friends.]")
+    s("For the first time in {years|a long time}, <G> smiled.", "[G/happy:{Thank you|You are very kind}. {I have not smiled for a long time|You are my first friend}.]")
+    s.p("{The next day|Soon}, <H> {brought all <H.his> friends|told the others}. They {had a big picnic|played games|sang songs} with <G>, and nobody was afraid anymore.", "After that, <G> was not grumpy anymore. <G.he> {told the best stories|gave everyone rides on <G.his> back|helped everybody}." if not kind.startswith("old") else "After that, <G> was not grumpy anymore. <G.he> told the best stories in the whole village.")
+    closing(s, "<H> learned that {someone who is grumpy may just be lonely|a little kindness can change everything|you should not judge others by how they look}.")
+
+
+def plot_lostway(s):
+    """H is lost and finds the way home by looking and thinking."""
+    h = hero(s, 0.45, 0.5)
+    parent(s)
+    s.v.update(chase=s.pick("a {blue|yellow} butterfly", "a shiny beetle", "a rolling ball", "a funny little bird", "a trail of flowers", "a big bubble", "a leaf in the wind", "a white rabbit" if h.kind != "rabbit" else "a red leaf"),
+               where=s.pick("forest", "woods", "big market", "tall grass", "valley") if h.human else s.pick("forest", "woods", "tall grass", "valley"))
+    opening(s, "loved to explore", "was always following something", "liked to wander", "often forgot to look where <H.he> was going")
+    s.p("<day>, <H> saw <chase> and {followed it|ran after it}. <H.he> {ran and ran|went farther and farther} into the <where>.", "<day>, <H> and <P> went for a walk. <H> saw <chase> and {followed it|ran after it}.")
+    s("When <H.he> {stopped|looked around}, {everything looked different|nothing looked the same}.", "{Then|After a while}, <H.he> stopped. <H.he> did not know where <H.he> was.")
+    s("[H/scared:{Where am I|Which way is home}?]", "[H/cry:{Mom|Dad|Hello}! Where are you?] No one answered.".replace("{Mom|Dad|Hello}", "{Hello|<P.voc>}"), "<H> was lost. <H.he> {wanted to cry|felt very small}.")
+    s.p("Then <H.he> remembered what <P> {always said|had told <H.him>}. \"{When you are lost, stay calm and think|Stop, look and listen|If you are lost, look for something you know}.\"", "<H> sat down {on a stone|under a tree} and took a deep breath. [H/think:I must {stay calm|think}.]")
+    clues = s.some(["<H.he> heard the sound of the {river|stream} and remembered that it ran past home.", "<H.he> saw {a tall tree|a big gray rock} that looked like {a chair|a sleeping bear}. <H.he> had passed it before.", "<H.he> saw <H.his> own footprints in the mud and followed them back.", "<H.he> smelled {fresh bread|smoke from a chimney} in the wind." if h.human else "<H.he> smelled {home|the flowers that grew near home} in the wind.",
+                    "the sun was going down, and <H.he> knew that home was on the side of the sunset.", "a {kind|small} {bird|owl} pointed the way with {a wing|its wing}."], s.pick(2, 3))
+    links = ["First, ", "Then, ", "At last, "]
+    for i, c in enumerate(clues):
+        lead = links[i] if s.chance(0.8) else ""
+        s(lead + c)
+    s("Step by step, <H> {walked|made <H.his> way} back.", "<H> {walked faster and faster|began to run}.", "")
+    s.p("{Finally|At last}, <H.he> saw {home|a light in the window|<P>}! {<P> was waiting|<P> {ran to meet <H.him>|came running}}.", "And there was <P>, calling <H.his> name!" if h.name else "And there was <P>, looking everywhere!")
+    s("[P/happy:{There you are|I was so worried|Oh, my dear}! {I am so happy to see you|I looked everywhere}.]", "<P> {hugged|held} <H.him> {tight|for a long time}. [P/ask:How did you find the way {home|back}?] <H> told <P.him> {all about it|everything}.")
+    s("[H/happy:I {stayed calm and used my eyes and ears|remembered what you told me}.] [P/kind:{That was very clever|You are very brave|I am proud of you}. But next time, {stay close to me|do not go so far}.]", "")
+    s.p()
+    closing(s, "<H> learned to {stay calm when things go wrong|look where <H.he> was going}.", "After that, <H> still loved to explore, but <H.he> never went too far.")
+
+
+SMALL = [("car", "red", "the big trucks", "too small to carry heavy things", "drive down a narrow road where the trucks could not go", "bring medicine to an old man", "in a busy town", "drove"),
+         ("boat", "little blue", "the big ships", "too small to cross the sea", "slip between the rocks where the ships could not go", "save two children", "in the harbor", "sailed"),
+         ("star", "tiny", "the bright stars", "too small to shine", "shine through a hole in the clouds", "show a lost sailor the way home", "high in the night sky", "moved"),
+         ("cloud", "small white", "the big gray clouds", "too small to make rain", "give one soft rain", "save a thirsty flower", "in the wide blue sky", "floated"),
+         ("train", "old green", "the fast new trains", "too old and too slow", "keep going up the snowy hill when the others got stuck", "bring food to the village", "at the station", "rolled"),
+         ("lamp", "little", "the big bright lamps", "too weak to light a room", "fit into a small dark corner", "help a girl find her ring", "in a shop on the corner", "shone"),
+         ("tree", "small", "the tall trees", "too short to touch the sky", "hold a nest that the wind could not reach", "keep a bird family safe", "at the edge of the forest", "stood"),
+         ("candle", "short", "the tall candles", "too short to be used", "burn all night when the power went out", "keep a little boy from being afraid", "in a kitchen drawer", "stood"),
+         ("bus", "yellow", "the shiny new buses", "too old and too loud", "start on the coldest morning of the year", "take the children to school", "in a small town", "drove"),
+         ("teapot", "round", "the fancy silver pots", "too plain and chipped", "keep tea warm the longest", "warm up a tired traveler", "in an old kitchen", "sat"),
+         ("plane", "small", "the giant planes", "too small to fly far", "land on the tiny island where the giants could not", "bring a doctor to a sick child", "at the airport", "flew"),
+         ("tractor", "rusty", "the big new tractors", "too old to work", "pull the others out of the deep mud", "save the harvest", "on a farm", "rolled"),
+         ("key", "tiny", "the big golden keys", "too small to open a real door", "open a little box that no one else could open", "give a lonely woman her old letters", "on a big ring of keys", "hung"),
+         ("snowflake", "tiny", "the other snowflakes", "too small to matter", "land on a sad girl's nose", "make her laugh", "in a cold gray cloud", "danced"),
+         ("raindrop", "little", "the big waves of the sea", "too small to do anything", "fall on a dry seed", "wake up a sleeping flower", "in a big gray cloud", "fell"),
+         ("broom", "old", "the shiny new machines", "too old to be useful", "sweep under the low shelf", "find a lost wedding ring", "in a dark closet", "stood"),
+         ("bell", "small", "the great church bells", "too quiet to be heard", "ring when the big bells were frozen", "wake the town when there was a fire", "in a little tower", "hung")]
+
+
+def plot_small(s):
+    """A little thing thinks it is too small; it turns out just right."""
+    k = s.pick(SMALL)
+    g = s.pick("n", "m", "f")
+    name = s.pick(PET_M if g == "m" else PET_F) if g != "n" and s.chance(0.8) else None
+    h = s.put("H", Char(k[0], g, name, k[1] if k[1].startswith(("little", "tiny", "small")) else s.pick("little", "small") + " " + k[1], False, home=k[6], go=k[7], paws="sides"))
+    s.v.update(big=k[2], weak=k[3], can=k[4], good=k[5], home=k[6])
+    h.adj = h.adj if s.chance(0.5) else h.adj.split()[0]
+    s("Once upon a time, there was <H.a>. <H.he> lived <home>.", "Once upon a time, <home>, there lived <H.a>.", "There once was <H.a> who lived <home>.", "Once there was <H.a>. <H.he> lived <home>." )
+    s("<H> was {much smaller|not as big|not as grand} as <big>." .replace("much smaller", "not as strong"), "Every day, <H> looked at <big> and {felt sad|sighed}.")
+    s("<big> {always laughed|liked to laugh} at <H.him>. \"{You are|Look at you! You are} <weak>,\" they said.", "[H/sad:I am <weak>. {Nobody needs me.|What am I good for?}]")
+    s.p("Then, one {cold|dark|stormy|gray} {day|night|morning}, {something happened|there was trouble|everything changed}. {Someone needed help|Help was needed}, but <big> could {do nothing|not help}.", "<day>, there was a problem. <big> {tried and tried|tried to help}, but they could not do it.")
+    s("[H/say:{Let me try|I will try|Maybe I can help}!]", "[H/ask:May I try?]")
+    s("<big> laughed. \"You? {But you are so small|You can never do it}!\"", "Nobody {believed|thought} that <H> could do it.", "")
+    s("But <H> {was brave|did not listen}. <H.he> was {just right|the only one} to <can>.", "<H> {took a deep breath|gathered all <H.his> courage}. It was not easy, but <H.he> could <can>.")
+    s("And that is how <H> {was able to|could} <good>.", "<H.he> did it! <H.he> was able to <good>.")
+    s.p("Everyone {cheered|was amazed}. \"{Hooray for|Thank you,} <H.n>!\" they {cried|shouted}." if name else "Everyone {cheered|was amazed}. \"{Hooray|Thank you}, little <H.kind>!\" they {cried|shouted}.", "<big> were {quiet|ashamed}. \"We are sorry,\" they said. \"{You are small, but you are great|We should not have laughed}.\"")
+    s("[H/happy:{I am small, but I can help|I am happy to be just me}!]", "<H> {glowed|was full} with joy.", "From that day on, no one laughed at <H> again.")
+    s.p()
+    closing(s, "<H> learned that {everyone is special in their own way|even the smallest one can do big things|it is good to be yourself}.", "You do not have to be big to do something {good|great}.")
+
+
+def plot_night(s):
+    """A dreamlike journey at night."""
+    h = hero(s, 0.65, 0.33)
+    s.v.update(guide=s.pick("the moon", "a shooting star", "a friendly cloud", "a silver owl", "a small flying ship", "a white horse with wings", "a paper boat"),
+               land=s.pick("a land made of candy", "a city in the clouds", "an island where all the toys could talk", "the garden of the moon", "a forest where the trees sang", "a sea full of stars", "a valley where it was always {spring|morning}"),
+               king=s.pick("a king made of snow", "a queen with a crown of stars", "a talking teddy bear", "an old man with a beard as white as milk", "a rabbit in a blue coat", "a giant who played the harp"),
+               need=s.pick("had lost a song", "could not stop crying", "had forgotten how to laugh", "wanted to hear a bedtime story", "was looking for a missing star", "was all alone"))
+    solve = {"had lost a song": "sang the song that <H.his> mother always sang", "could not stop crying": "gave a big hug and told a funny joke", "had forgotten how to laugh": "made the funniest face in the world", "wanted to hear a bedtime story": "told the best story <H.he> knew",
+             "was looking for a missing star": "found the star asleep under a leaf", "was all alone": "stayed and played until it was almost morning"}
+    s.v["solve"] = solve[s.v["need"]]
+    opening(s, "could not sleep", "loved to look at the {moon|stars}", "had wonderful dreams", "always wondered what was behind the moon")
+    s.p("One {quiet|clear|warm} night, <H> {looked up at the sky|sat by the window|lay awake}. {Suddenly|Then}, <guide> came down {to <H.him>|from the sky}. \"{Come with me|Do not be afraid}! I will show you something wonderful,\" it said. \"Hold on tight!\"",
+        "One night, there was a soft light. It was <guide>! \"Hello,\" it said. \"Would you like to {go on an adventure|fly with me}?\"")
+    s("[H/happy:{Yes, please|Oh, yes|I would love to}!]", "<H> was {surprised|a little afraid}, but <H.he> nodded.")
+    s("{Up, up, up they went|They flew over the {roofs|trees} and the {hills|rivers}}, until they came to <land>.", "They went {higher and higher|far, far away}, and soon they saw <land>.")
+    s.p("There <H> met <king>, who <need>.", "In the middle of it all sat <king>, who <need>.")
+    s("[H/ask:{Can I help you|May I help}?]", "[H/kind:{Do not be sad|I will help you}.]", "<H> wanted to help.")
+    s("So <H> <solve>.", "<H> thought for a moment. Then <H.he> <solve>.")
+    s("All the stars {danced|clapped|shone brighter}. \"Thank you,\" said the voice. \"{You have a kind heart|You may come back any time}.\"", "{Everything|The whole place} began to {shine|sing}. {Everyone was happy|There was music and laughter}.")
+    s("As a gift, <H> got {a tiny star|a silver feather|a small blue stone|a glowing seed}.", "")
+    s.p("When the {night was almost over|sky turned pink}, <guide> took <H> home.", "Then it was time to go home. <H> {waved goodbye|closed <H.his> eyes}.")
+    s("In the morning, <H> {woke up in <H.his> bed|opened <H.his> eyes}. [H/ask:Was it {only|all} a dream?] But {in <H.his> hand|beside <H.him>} lay {something that shone|a little bit of stardust}.", "<H> fell asleep {right away|at once} and slept until the sun came up.")
+    closing(s, "And every night after that, <H> {waved|smiled} at the {moon|stars}.", "<H> never told anyone, but <H.he> never forgot it.", "Now <H.he> always went to bed with a smile.")
+
+
+def plot_weather(s):
+    """Weather destroys a home; friends build together."""
+    h = hero(s, 0.2, 0.78)
+    friend(s, "F")
+    s.v.update(storm=s.pick("a big storm", "a strong wind", "heavy rain", "a great flood", "so much snow"), home2=s.pick("house", "home"), mat=s.pick("sticks and leaves", "stones and mud", "wood and straw", "branches and moss"))
+    opening(s, "liked {<H.his> little home|a quiet life} very much", "worked hard all summer", "had a {cozy|lovely} home", "loved {rain|windy days}")
+    s.p("One night, there was <storm>. {It blew|It came} all night long. <H> {hid under the blanket|was very scared}.".replace("{It blew|It came}", "It went on"), "<day>, the sky turned {dark|black}. Soon there was <storm>.")
+    s("When {morning came|it was over}, <H.s> <home2> was {gone|broken|full of water}.", "In the morning, <H> saw that <H.his> <home2> was broken. {The roof was gone|Nothing was left}.")
+    s("[H/sad:{Where will I sleep now|What will I do|My home is gone}?]".replace("|My home is gone", ""), "<H> sat down and {cried|began to cry}.")
+    s.p("<F.a> {came by|heard <H.him>}. [F/kind:{Don't be sad|Do not cry}. {You can stay with me|We will build a new one|I will help you}.]", "<H.s> friend <F.n> came {right away|as fast as <F.he> could}. [F/kind:{I will help you|Let us build a new home}!]")
+    s("They {looked for|gathered} <mat>. {It was hard work|They worked all day}.", "First, they {found|collected} <mat>. Then they began to build.")
+    k = s.pick(1, 2)
+    for i in range(k):
+        kk = "AB"[i]
+        helper(s, kk)
+        s("{Soon|Then}, <%s.ak> came to help, too. The <%s.kind> {brought|carried} {some wood|some soft grass|a bag of nails|food for everyone}." % (kk, kk))
+    s.p("{At last|When the sun went down|After three days}, the new home was {ready|done}. It was {stronger and bigger|even better} than before.", "Together, they built a {strong|fine} new home in just {one day|two days}.")
+    s("[H/happy:{Thank you|Thank you, everyone}! {I could not have done it alone|You are the best friends}.]", "<H> made {soup|tea} for everyone, and they {sang songs|told stories} {by the fire|until late}.")
+    s("The next time there was <storm>, {everyone was safe and warm inside|nobody was afraid}.", "")
+    s.p()
+    closing(s, "<H> learned that {friends make hard work easy|together we can do anything|it is good to have friends who help}.")
+
+
+def plot_trade(s):
+    """A chain of trades: to get one thing, another is needed first."""
+    h = hero(s, 0.45, 0.5)
+    chain = s.pick([("a new roof", [("the carpenter", "a new roof", "bread"), ("the baker", "bread", "milk"), ("the cow", "milk", "fresh grass")], "fresh grass", "the meadow"),
+                    ("a warm coat", [("the tailor", "a coat", "wool"), ("the sheep", "wool", "sweet apples"), ("the farmer", "sweet apples", "help with the baskets")], "help with the baskets", None),
+                    ("a red kite", [("the toy maker", "a kite", "some string"), ("the spider", "some string", "a quiet corner"), ("the owl", "a quiet corner", "a song")], "a song", None),
+                    ("some soup for a sick friend", [("the cook", "some soup", "carrots"), ("the rabbit", "carrots", "water for the garden"), ("the well keeper", "water for the garden", "a story")], "a story", None),
+                    ("a little boat", [("the boat builder", "a boat", "rope"), ("the fisherman", "rope", "a basket of berries"), ("the bear", "a basket of berries", "a back scratch")], "a back scratch", None),
+                    ("a birthday cake", [("the baker", "a cake", "eggs"), ("the hen", "eggs", "corn"), ("the mouse", "corn", "a soft bed of leaves")], "a soft bed of leaves", "the woods"),
+                    ("a music box", [("the clockmaker", "a music box", "a golden feather"), ("the goose", "a golden feather", "clean water"), ("the gardener", "clean water", "some help with the weeds")], "some help with the weeds", None)])
+    want, links, last, place = chain
+    s.v.update(want=want, last=last, place=place or "")
+    opening(s, "wanted <want>" if "friend" not in want else "wanted to help a sick friend", "was {clever|polite} and never gave up")
+    if s.chance(0.6) and "friend" not in want:
+        s("More than anything, <H> wanted <want>.")
+    s.p()
+    for i, (who, gives, needs) in enumerate(links):
+        s.v.update(who=who, gives=gives, needs=needs)
+        if i == 0:
+            s("<day>, <H> went to <who>. [H/ask:{Please|Hello}, may I have <gives>?]", "<day>, <H> asked <who> for <gives>.")
+            s("\"{Yes|Of course}, but first {I need|you must bring me} <needs>,\" said <who>.")
+        else:
+            s("{So|Then} <H> went to <who>. [H/ask:{Please|May I ask you something}. Can you give me <gives>?]".replace("{Please|May I ask you something}. Can", "{Please, can|Can"), "So <H> <H.go> to <who> and asked for <gives>.") if False else s("So <H> <H.go> to <who> and asked for <gives>.", "So <H> went to find <who>. [H/ask:Can you {please |}give me <gives>?]")
+            s("\"{I will|Gladly}, if you {give me|bring me} <needs>,\" said <who>.", "<who> said, \"I would like <needs> first.\"")
+    s.p("<H> thought about it. [H/happy:{That is easy|I can do that}!]", "<H> {smiled|laughed}. {That was something <H.he> could do|At last, here was something easy}.")
+    s(("<H> went to <place> and {found|got} <last>." if place else {"a song": "<H> sang the sweetest song.", "a story": "<H> told a long and funny story.", "a back scratch": "<H> scratched and scratched until the bear laughed.", "help with the baskets": "<H> carried all the baskets to the barn.", "some help with the weeds": "<H> pulled out all the weeds."}[last]))
+    rev = links[::-1]
+    parts = []
+    for i, (who, gives, needs) in enumerate(rev):
+        parts.append(s.x("%s gave <H.him> %s" % (who, gives)))
+    s("Then " + parts[0] + ". " + (parts[1][0].upper() + parts[1][1:]) + ". And {at last|finally} " + parts[2] + "!", "So " + ", ".join(parts[:-1]) + ", and " + parts[-1] + ".")
+    s.p("<H> was so happy{| that <H.he> danced all the way home}. [H/happy:Thank you, everyone!]", "{It had been a long day, but|It was a lot of walking, but} <H> had <want>." if "friend" not in want else "<H> brought the soup home, and soon the sick friend was well again.")
+    closing(s, "<H> learned that {when everyone helps a little, everyone gets what they need|it is good to be patient}.", "And everyone in the {village|land} was a little happier, too.")
+
+
+def plot_pet(s):
+    """A child finds a stray pet, cares for it, and an owner or a home is found."""
+    h = make_kid(s)
+    s.put("H", h)
+    parent(s)
+    kind = s.pick("puppy", "kitten", "bunny", "parrot", "turtle", "duckling", "hamster", "pony", "dog", "cat")
+    g = s.pick("m", "f")
+    pet = s.put("D", Char(kind, g, None, s.pick("small", "wet", "brown", "white", "hungry", "black", "fluffy" if kind not in ("turtle",) else "green"), False, paws="feet", go="ran"))
+    s.v.update(petname=s.pick(PET_M if g == "m" else PET_F), food=s.pick("some milk", "some bread", "a bowl of water and some food", "a piece of apple"), spot=s.pick("under a bench", "in a box by the road", "behind the school", "near the garden gate", "under a bush in the rain"))
+    opening(s, "loved animals", "wanted a pet more than anything", "always asked for a pet", "was very gentle with animals")
+    s("[H/ask:Can we have a pet, {please|<P.voc>}?] But <P> {always said no|said that a pet was a lot of work}.", "")
+    s.p("<day>, <H> found <D.ak> <spot>. The <D.kind> was {shaking|cold and hungry|all alone}.", "<day>, on the way home from school, <H> saw <D.ak> <spot>. <D.he> looked {sad|cold|lost}.")
+    s("[H/kind:{Hello, little one|Don't be scared|Oh, you poor thing}. {I will take care of you|Come here|Are you hungry}.]".replace("|Are you hungry", ""), "<H> sat down slowly so that <D.he> would not be afraid.")
+    s("<H.he> {carried|took} <D.him> home and gave <D.him> <food>.", "<H.he> wrapped <D.him> in {a coat|a warm scarf} and took <D.him> home.")
+    s("[P/ask:{What is this|Where did you find <D.him>|Who is this}?] [H/answer:<D.he> was all alone. {Can <D.he> stay|May we keep <D.him>}? Please?]")
+    s("[P/kind:{First we must find out if someone is looking for <D.him>|<D.he> can stay for one night}.]", "<P> looked at the <D.kind>. [P/kind:{All right|Okay}. But you must {take care of <D.him>|feed <D.him> every day}.]")
+    if s.chance(0.4):
+        s.p("The next day, they {put up signs|asked all the neighbors}. {Soon|Two days later}, {an old woman|an old man|a little girl|a little boy} came to the door. The <D.kind> {jumped|was so happy}! It was {the owner|<D.his> home}.".replace("|<D.his> home}", "}").replace("{the owner}", "the owner"))
+        s("<H> was sad to say goodbye, but <H.he> was glad that the <D.kind> {had a home|was not lost anymore}. \"You can visit {any time|every day},\" said the owner. \"{You saved my little friend|Thank you for being so kind}.\"")
+        s.p("So <H> {visited|went to see} the <D.kind> every {week|day} after school.", "")
+        closing(s, "<H> learned that {doing the right thing can be hard, but it makes you feel good inside|loving someone means wanting them to be happy}.")
+    else:
+        s.p("No one came to ask for the <D.kind>. <H> named <D.him> <petname>. Every {day|morning}, <H> {fed|gave food to} <petname> and {played with <D.him>|took <D.him> outside}.", "<H> named the <D.kind> <petname>. <H.he> fed <D.him>, washed <D.him> and {slept next to <D.him>|made <D.him> a soft bed}.")
+        s("Sometimes it was hard work. Once, <petname> {chewed a shoe|made a big mess in the kitchen|ran away in the rain}. But <H> {was patient|did not get angry|never gave up}.", "<petname> grew {bigger and stronger|happy and healthy}.")
+        s("[P/happy:{You are taking such good care of <D.him>|I was wrong. You are ready for a pet}. <petname> can stay forever.]", "<P> saw how well <H> took care of <petname>, and <P.he> was proud.")
+        s.p("<H> and <petname> {were best friends|did everything together}.")
+        closing(s, "<H> learned that taking care of a pet is {a lot of work, but also a lot of love|a big job, and a happy one}.")
+
+
+def plot_quest(s):
+    """A fairy-tale quest of a knight, a princess, a robot or a dragon."""
+    names = []
+    h = make_fantasy(s) if s.chance(0.75) else make_kid(s)
+    s.put("H", h)
+    s.v.update(land=s.pick("kingdom", "village", "valley", "land"), lost=s.pick("the golden bell", "the magic lamp", "the king's crown", "the rainbow stone", "the queen's song", "the key of spring", "the sun drum", "the silver star"),
+               harm=s.pick("it had not rained for a year", "the flowers would not open", "everyone was sad", "it was always winter", "no one could laugh anymore", "the night would not end"),
+               place=s.pick("at the top of the cold mountain", "on an island in the middle of the lake", "deep in the whispering woods", "in a cave behind the waterfall", "in the tower without a door"))
+    opening(s, "was brave and kind", "wanted to have an adventure", "was the smallest in the <land>", "loved stories about heroes")
+    s.p("<day>, {bad news came|there was bad news}. <lost> was gone, and without it, <harm>.", "But the <land> was in trouble. Someone had taken <lost>, and now <harm>.")
+    s("[H/say:I will {find it|bring it back}!] {Everyone was surprised|Some people laughed|The king smiled}.".replace("|The king smiled", "") , "Many had tried to find it, but they all came back {with nothing|tired and cold}. [H/say:{Let me try|I will go}.]")
+    s("An old {woman|man} said, \"It is <place>. {But be careful|Remember to be kind to everyone you meet}.\"", "A {wise old owl|little bird} said, \"You will find it <place>.\"")
+    trials = s.some([("a river with no bridge", "<H> helped an old turtle who was stuck in the reeds, and the turtle carried <H.him> across"), ("a hungry wolf", "<H> shared <H.his> bread, and the wolf let <H.him> pass"),
+                     ("a {stone|big} troll who asked a riddle", "\"What gets bigger the more you share it?\" asked the troll. <H> thought hard. \"Love,\" said <H>. The troll smiled and stepped aside"),
+                     ("a wall of thorns", "<H> sang a soft song, and the thorns opened like a curtain"), ("a dark tunnel", "<H> asked the fireflies for help, and they lit the way"),
+                     ("a crying giant", "<H> pulled a thorn out of the giant's foot, and the giant lifted <H.him> over the hill"), ("a bridge that was broken", "<H> tied it together with a long rope, knot by knot"),
+                     ("a field of deep snow", "<H> followed the tracks of a white fox, who knew the safe way")], s.pick(1, 2, 2))
+    s.p("So <H> set out. <H.he> walked {for a day and a night|for three days}.", "Early the next morning, <H> {packed some bread and water and left|said goodbye and left}.")
+    lead = ["First, <H.he> came to ", "Then, <H.he> came to "]
+    for i, (a, b) in enumerate(trials):
+        s.v.update(a=a, b=b)
+        s(lead[i] + "<a>. {It looked hard, but|<H> did not give up.} <b>." if not b.startswith(('"', "\"")) else lead[i] + "<a>. <b>.")
+    last = s.pick("dragon", "witch", "empty", "child")
+    s.p("At last, <H> {was|stood} <place>. There it was! <lost> {shone in the dark|lay on a stone}.", "Finally, <H> saw a light <place>. It was <lost>!")
+    if last == "dragon" and h.kind != "dragon":
+        s("But a {big|huge|green} dragon was sleeping {beside it|in front of it}. The dragon opened one eye. \"{I only took it because I was lonely|I like it because it is so pretty},\" it said.")
+        s("[H/kind:{You can come with me|Come and live with us}. {Then you will not be alone|You will have many friends}.] The dragon {smiled|was so happy} and gave it back.")
+    elif last == "witch" and h.kind != "wizard":
+        s("An old witch was holding it. \"I {only wanted|just wanted} someone to visit me,\" she said {sadly|softly}. <H> {sat down|stayed} and had tea with her, and they talked until morning. Then the witch gave it back with a smile.")
+    elif last == "child":
+        s("A small, lost child was playing with it. <H> {gave the child a toy and|told the child a story and} took {both of them|them both} home.")
+    else:
+        s("No one was there to guard it. <H> {picked it up with care|held it tight} and {began the long way home|turned to go home}.")
+    s.p("When <H> came back, {the bells rang|everyone danced in the streets}, and {soon |}all was {well|good} again.", "<H> brought <lost> home. {At once|Right away}, the trouble was over, and everybody {cheered|sang}.")
+    s("\"{You are a real hero|How did you do it},\" {they all said|said the king}.".replace("{You are a real hero|How did you do it}", "You are a real hero"), "They gave <H> a {big party|golden medal}. But <H> said, \"I had a lot of help.\"")
+    closing(s, "<H> learned that {kindness is stronger than a sword|being brave is good, but being kind is better|you do not have to be big to be a hero}.")
+
+
+def plot_sea(s):
+    """Under water."""
+    kind = s.pick("fish", "crab", "octopus", "whale", "seahorse", "dolphin", "starfish", "sea turtle", "seal", "jellyfish")
+    g = s.pick("m", "f")
+    h = s.put("H", Char(kind, g, s.pick(PET_M if g == "m" else PET_F) if s.chance(0.85) else None, s.pick("little", "small", "young", "blue", "orange", "shy", "curious"), False,
+                        home=s.pick("in the {deep |}blue sea", "near a {bright|colorful} reef", "at the bottom of the sea", "in a warm bay"), go="swam" if kind not in ("crab", "starfish") else "crawled", paws="fins"))
+    k2 = s.pick([k for k in ("fish", "crab", "octopus", "whale", "seahorse", "dolphin", "starfish", "turtle", "shrimp", "snail") if k != kind])
+    g2 = s.pick("m", "f")
+    s.put("F", Char(k2, g2, s.pick([n for n in (PET_M if g2 == "m" else PET_F) if n != h.name]), s.pick("big", "old", "tiny", "green", "friendly", "shy"), False, go="swam", paws="fins"))
+    opening(s, "loved to {swim and play|look for shells}", "wanted to see the {top of the sea|world}", "was a little shy", "liked to {hide in the seaweed|collect shiny things}")
+    kind_of = s.pick("net", "pearl", "dark", "surface")
+    if kind_of == "net":
+        s.p("<day>, <H> met <F.a>. They {played|raced} {around the rocks|in the waves} and had {so much|a lot of} fun.")
+        s("{Suddenly|Then}, a big net came down and {caught|trapped} <F>! [F/cry:{Help|Help me}! I can't get out!]")
+        s("<H> was {very |}scared, but <H.he> did not {leave|swim away}. <H.he> called {all the crabs|the crabs and the little fish}. {Snip, snip|Together} they cut the net, one string after another.", "[H/answer:{I will not leave you|Hold still}!] <H> {pulled|bit} the net {again and again|as hard as <H.he> could}, until there was a hole.")
+        s.p("At last, <F> was free. [F/happy:{Thank you|You saved me}! {You are a true friend|You are so brave}.]")
+        closing(s, "<H> learned that {a true friend does not run away|even someone small can be brave}.", "After that, they always stayed far away from nets.")
+    elif kind_of == "pearl":
+        s.p("<day>, <H> found a {round|shining|white} pearl in {the sand|an old shell}. It was the most beautiful thing <H.he> had ever seen. [H/happy:{It is mine|I will keep it forever}!]")
+        s("Then <H.he> heard someone crying. It was <F.a>. [F/sad:{I have lost my pearl|My pearl is gone}. {My grandma gave it to me|It was a gift from my mother}.]")
+        s("<H> looked at the pearl. <H.he> wanted to keep it {so much|very much}. But <H.he> {knew|saw} how sad <F> was.", "<H> {was quiet for a moment|thought for a long time}. It was hard to give it back.")
+        s("[H/kind:{Is this yours|I found it|Here it is}. {I found it in the sand|Please do not cry}.]".replace("{Is this yours|I found it|Here it is}", "{I think this is yours|Here it is}"))
+        s.p("[F/happy:{Thank you|Oh, thank you}! {You are so kind|You are honest and kind}!] <F> {gave <H> a big hug|danced with joy}. From then on, they {looked for shells together|played together every day}.")
+        closing(s, "<H> learned that {a friend is worth more than a pearl|it feels good to do the right thing}.")
+    elif kind_of == "dark":
+        s.p("There was a dark {cave|hole} near the reef. Everyone said that a monster lived there. <day>, <H.s> {shell|ball|toy} {rolled|fell} into the cave.")
+        s("<H> {was afraid|shivered}, but <H.he> {swam|went} in, {slowly, slowly|very slowly}. Two big eyes looked at <H.him>. [H/scared:{Are you the monster|Please do not eat me}.]".replace("Are you the monster|", "I am sorry to bother you|"))
+        s("[F/kind:{I am not a monster|Do not be afraid}. I am just <F.n>, {a <F.kind>|and I am a <F.kind>}. {I am too shy to come out|Everyone is afraid of me, so I stay here}.]")
+        s("[H/happy:{Come out and play|You are not scary at all}! {I will show you the reef|I will be your friend}.]")
+        s.p("<F> came out {slowly|with a smile}. When the others saw them {playing|laughing} together, they were not afraid anymore.")
+        closing(s, "<H> learned that {you should find out for yourself before you are afraid|a scary place can hide a new friend}.")
+    else:
+        s.p("<day>, <H> {swam|went} up and up, until <H.he> saw the {bright |}sun {for the first time|over the waves}. [H/happy:{How beautiful|It is so bright}!]")
+        s("There <H.he> met <F.a>. [F/ask:{Are you new here|What are you looking for}?] [H/answer:I want to see {everything|the whole world}.]")
+        s("<F> showed <H.him> the {birds|boats}, the {beach|island} and the {clouds|children on the shore}. They saw {a rainbow|the sunset}, and the whole sea turned {gold|pink}.")
+        s("Then a {big|dark} wave came and {pushed <H.him> far away|carried them away}. <H> was {afraid|scared}. [F/kind:{Stay close to me|Follow me}. I know the way.]")
+        s.p("Together they swam home. <H.s> family was {waiting|so glad to see <H.him>}. [H/happy:The world is big and beautiful, but home is best.]")
+        closing(s, "<H> and <F> went to see the sunset every {week|evening}.", "<H> learned that it is good to explore, and good to come home.")
+
+
+def plot_day(s):
+    """A simple happy outing with a small turn; short."""
+    h = hero(s, 0.75, 0.22)
+    f = friend(s, "F") if s.chance(0.5) else parent(s, "F")
+    s.v.update(place=s.pick("the park", "the beach", "the farm", "the zoo", "the lake", "the market", "the woods", "the playground", "the hill", "the river") if h.human else s.pick("the beach", "the farm", "the lake", "the woods", "the hill", "the river", "the meadow"))
+    acts = {"the park": ["played on the swing", "went down the slide", "fed the ducks", "rolled in the grass"], "the beach": ["built a big sandcastle", "looked for shells", "jumped over the waves", "chased the crabs"],
+            "the farm": ["saw the pigs in the mud", "fed the chickens", "watched the cows", "picked apples"], "the zoo": ["saw a tall giraffe", "watched the monkeys swing", "heard the lion roar", "laughed at the penguins"],
+            "the lake": ["threw stones into the water", "sat in a little boat", "saw a silver fish jump", "fed the ducks"], "the market": ["smelled the fresh bread", "looked at all the colors", "tasted a sweet orange", "listened to a man with a guitar"],
+            "the woods": ["climbed over logs", "collected pretty leaves", "listened to the birds", "found a ring of mushrooms"], "the playground": ["played tag", "climbed up the ladder", "made a tower in the sand", "went down the slide"],
+            "the hill": ["rolled down the hill", "flew a kite", "looked at the clouds", "picked yellow flowers"], "the river": ["skipped stones", "made a paper boat", "put their feet in the water", "watched a frog jump"], "the meadow": ["danced with the butterflies", "picked flowers", "played hide and seek", "lay in the tall grass"]}
+    a = s.some(acts[s.v["place"]], 3)
+    s.v.update(a1=a[0], a2=a[1], a3=a[2], snack=s.pick("sandwiches", "apples", "cookies", "cheese and bread", "cake", "berries", "ice cream" if h.human else "nuts"))
+    opening(s, "loved to go to <place>", "liked sunny days", "was excited", "could not wait to go to <place>")
+    s.p("<day>, <H> and <F> went to <place>. <air>", "[F/happy:Let's go to <place>!] [H/happy:{Hooray|Yes, yes}!] So <H> and <F> went there together.")
+    s("First, they <a1>. Then they <a2>.", "They <a1> and <a2>.", "They <a1>. After that, they <a2>. It was so much fun.")
+    turn = s.pick("bird", "rain", "lost", "fall", "new")
+    if turn == "bird":
+        s.p("When they {sat down to eat|were hungry}, they opened the basket with the <snack>. But a cheeky {bird|squirrel|duck} {took|stole} a piece and ran away!".replace("ran away", "was gone"))
+        s("At first, <H> was {angry|upset}. Then <F> began to laugh, and <H> laughed, too. [F/kind:{Maybe it was hungry|There is enough for all of us}.]")
+    elif turn == "rain":
+        s.p("{Suddenly|Then}, dark clouds came, and it {began|started} to rain. [H/sad:{Oh no! Our day is ruined|Now we have to go home}.]")
+        s("[F/happy:{Look at the puddles|Rain can be fun, too}! Let's jump!] They jumped and splashed until they were {wet|wet from head to toe}. When the sun came back, there was a {big |}rainbow.")
+    elif turn == "lost":
+        s.p("{Then|But then}, <H> looked around. Where was <F>? [H/cry:{Hello|<F.voc>}! Where are you?]")
+        s("<H> {stayed where <H.he> was|did not run around} and {waited|called again}. Soon, <F> came back. [F/kind:{I am here|Here I am}! {I was only behind the tree|I went to get some <snack>}.]")
+    elif turn == "fall":
+        s.p("{Then|Suddenly}, <H> {tripped|fell} and hurt <H.his> {knee|leg}. <H.he> {began to cry|wanted to cry}.")
+        s("<F> {blew on it|put a leaf on it} and said, \"{It will be better soon|You are very brave}.\" {They sat together|They shared some <snack>} until it did not hurt anymore.")
+    else:
+        s.p("{Then|Soon}, they {saw|met} a {little|lonely} {boy|girl} who was {sitting|standing} alone. [H/ask:Do you want to play with us?]" if h.human else "{Then|Soon}, they {saw|met} a little duck who was sitting alone. [H/ask:Do you want to play with us?]")
+        s("{The child|The little one} {smiled|nodded}. Now there were three of them, and {the games were even better|everything was more fun}.")
+    s.p("Before they went home, they <a3>.", "In the evening, they were {tired|tired but happy}. They went home {hand in hand|together}." if h.human else "In the evening, they were tired, and they went home together.")
+    s("[H/happy:{This was the best day|Can we come back tomorrow|I had so much fun}!]".replace("Can we come back tomorrow|", ""), "[H/ask:Can we come {back|here} again?] [F/happy:{Of course|Yes, very soon}!]")
+    closing(s, "", "<H> {dreamed about|thought about} it all night.", "It had been a {wonderful|perfect} day.")
+
+
+def plot_build(s):
+    """A big idea is built, fails, is improved with someone else's idea."""
+    h = hero(s, 0.6, 0.36)
+    friend(s, "F")
+    k = s.pick(("treehouse", "the wind shook it and it fell down", "use strong rope", "from up there they could see the whole {valley|town}"), ("boat", "it filled with water and sank", "put wax on the wood", "it floated across the {pond|lake}"),
+               ("snowman", "the sun came out and it began to melt", "build it in the shade", "it stood tall for the whole winter"), ("sandcastle", "a wave came and washed it away", "build it farther from the sea", "it had {four towers|a real little flag}"),
+               ("kite", "it did not fly at all", "give it a longer tail", "it danced high in the sky"), ("tower of blocks", "it wobbled and crashed", "put the big blocks at the bottom", "it was taller than <H>"),
+               ("rocket out of boxes", "it fell apart", "use more tape", "they flew all the way to the moon, or so it felt"), ("bridge over the stream", "it broke with a loud crack", "put a big stone in the middle", "everyone could cross the stream"),
+               ("bird house", "no bird came to live in it", "hang it high in a quiet tree", "a family of birds moved in"), ("wagon", "one wheel rolled away", "fix the wheels with a strong pin", "it carried both of them down the hill"),
+               ("raft", "it turned around and around", "make a long paddle", "they sailed down the river"), ("scarecrow", "the crows only laughed at it", "give it a hat with little bells", "no crow came near the corn again"))
+    s.v.update(it=k[0], bad=k[1], idea=k[2], good=k[3])
+    opening(s, "loved to build things", "always had big ideas", "was good at making things", "liked to work with <H.his> <H.paws>")
+    s.p("<day>, <H> {had an idea|got a great idea}. [H/happy:I will build a <it>!]", "<day>, <H> wanted to build a <it>.")
+    s("<H.he> worked {all morning|for hours}. <H.s> friend <F.n> came by. [F/ask:{Can I help|Do you need help}?] [H/answer:{No, I can do it alone|No, thank you. I don't need any help}.]", "<F.n>, <H.his> friend, wanted to help. But <H> said, \"No, I want to do it {alone|all by myself}.\"")
+    s("{At last|Finally}, the <it> was {ready|done}. But {then|soon}, <bad>.", "When it was done, <H> was proud. But then <bad>.")
+    s(*FEEL_BAD)
+    s("[H/sad:All {my|that} work for nothing.]", "")
+    s.p("<F> {came back|sat down beside <H.him>}. [F/kind:{It was a good try|Don't be sad}. {Maybe we could|What if we} <idea>?]".replace("?]", "?]"), "[F/kind:{May I say something|I have an idea}. We {could|can} <idea>.]".replace("{May I say something|I have an idea}", "I have an idea"))
+    s("<H> {thought about it|looked up}. [H/happy:{That is a great idea|You are so clever}! {Let's do it together|Will you help me}.]".replace("|Will you help me", ""), "<H> felt {sorry|a little sorry} that <H.he> had said no before. [H/sorry:{You were right|I'm sorry}. I do need your help.]")
+    s("They worked {side by side|together}. <H> {held|carried} the heavy parts, and <F> {did the rest|tied the knots}.", "This time they did it together, and they {laughed and sang|talked and laughed} while they worked.")
+    s("And this time, it worked! <good>.", "When they were done, <good>!")
+    s.p()
+    closing(s, "<H> learned that {two heads are better than one|it is okay to ask for help|things are better when we do them together|a mistake can be the start of something better}.", "From then on, <H> and <F> built {everything|all their big ideas} together.")
+
+
+PLOTS = [(plot_lost, 1.2), (plot_learn, 1.2), (plot_rescue, 1.3), (plot_share, 1.0), (plot_warning, 1.0), (plot_fear, 0.9), (plot_newfriend, 1.1), (plot_gift, 0.9), (plot_mystery, 0.9), (plot_truth, 0.7),
+         (plot_wish, 0.8), (plot_race, 0.8), (plot_garden, 0.7), (plot_grump, 0.9), (plot_lostway, 0.8), (plot_small, 0.8), (plot_night, 0.7), (plot_weather, 0.6), (plot_trade, 0.5), (plot_pet, 0.8),
+         (plot_quest, 0.9), (plot_sea, 0.9), (plot_day, 0.9), (plot_build, 0.9)]
+
+
+def story(seed):
+    rng = random.Random(seed)
+    s = Story(rng)
+    fn = rng.choices([p for p, _ in PLOTS], [w for _, w in PLOTS])[0]
+    fn(s)
+    return s.text()
+
+
+def _chunk(args):
+    seed, first, count = args
+    out = []
+    for i in range(first, first + count):
+        out.append(story("%d/%d" % (seed, i)))
+    return "\n<|endoftext|>\n".join(out) + "\n<|endoftext|>\n"
+
+
+def generate(megabytes, seed, workers=1):
+    """Yield chunks of text, in order, until `megabytes` of them have been given."""
+    want, done, size = int(megabytes * 1e6), 0, 500
+    jobs = ((seed, i * size, size) for i in range(10 ** 9))
+    if workers <= 1:
+        for job in jobs:
+            if done >= want:
+                return
+            text = _chunk(job)
+            done += len(text)
+            yield text
+        return
+    with multiprocessing.Pool(workers) as pool:
+        first = 0
+        while done < want:
+            batch = [(seed, first + i * size, size) for i in range(workers * 2)]
+            first += size * len(batch)
+            for text in pool.map(_chunk, batch, chunksize=1):
+                if done < want:
+                    done += len(text)
+                    yield text
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    ap.add_argument("--out")
+    ap.add_argument("--megabytes", type=float, default=10)
+    ap.add_argument("--seed", type=int, default=1)
+    ap.add_argument("--workers", type=int, default=1)
+    ap.add_argument("--show", type=int, help="print this many stories instead")
+    ap.add_argument("--plot", help="with --show: only this plot")
+    a = ap.parse_args()
+    if a.show:
+        for i in range(a.show):
+            if a.plot:
+                s = Story(random.Random("%d/%d" % (a.seed, i)))
+                globals()["plot_" + a.plot](s)
+                print(s.text(), "\n---")
+            else:
+                print(story("%d/%d" % (a.seed, i)), "\n---")
+        return
+    with (open(a.out, "w") if a.out else sys.stdout) as f:
+        for text in generate(a.megabytes, a.seed, a.workers):
+            f.write(text)
+
+
+if __name__ == "__main__":
+    main()

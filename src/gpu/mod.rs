@@ -3,6 +3,7 @@
 mod adapter;
 mod buffer;
 mod compute;
+mod staging;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use std::time::Duration;
 pub use adapter::{AdapterChoice, Facts, list_adapters};
 pub use buffer::{Account, Binding, Buffer};
 pub use compute::{Dispatch, Grid, Pipelines, Shader};
+pub use staging::{Readback, Staging};
 
 use crate::error::{Error, Result};
 
@@ -84,15 +86,28 @@ impl Gpu {
         locked(&self.failure).take().map_or(Ok(()), Err)
     }
 
+    /// Starts recording commands.
+    pub fn encoder(&self, label: &str) -> wgpu::CommandEncoder {
+        self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some(label) })
+    }
+
+    /// Runs the callbacks that are due.
+    ///
+    /// # Errors
+    /// Whatever the driver has reported.
+    pub fn poll(&self) -> Result<()> {
+        let outcome = self.device.poll(wgpu::PollType::Poll);
+        self.check()?;
+        outcome.map(|_| ()).map_err(|error| Error::Gpu(error.to_string()))
+    }
+
     /// Waits until the GPU has finished a submission, at most [`WAIT_MAX`].
     ///
     /// # Errors
     /// [`Error::Stuck`] after the time limit, or whatever the driver has reported.
     pub fn wait(&self, submission: &wgpu::SubmissionIndex, what: &str) -> Result<()> {
-        let wait = wgpu::PollType::Wait {
-            submission_index: Some(submission.clone()),
-            timeout: Some(WAIT_MAX),
-        };
+        let wait =
+            wgpu::PollType::Wait { submission_index: Some(submission.clone()), timeout: Some(WAIT_MAX) };
         let outcome = self.device.poll(wait);
         self.check()?;
         match outcome {

@@ -1,0 +1,153 @@
+//! Mapped buffers through which bytes enter and leave GPU memory without new allocations.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Instant;
+
+use super::{Buffer, Gpu, WAIT_MAX};
+use crate::error::{Error, Result};
+
+const UNMAPPED: u8 = 0;
+const PENDING: u8 = 1;
+const MAPPED: u8 = 2;
+const FAILED: u8 = 3;
+
+/// A buffer that alternates between being mapped for the CPU and being used by the GPU.
+struct Mappable {
+    buffer: Buffer,
+    mode: wgpu::MapMode,
+    state: Arc<AtomicU8>,
+    last: Option<wgpu::SubmissionIndex>,
+}
+
+impl Mappable {
+    fn new(gpu: &Gpu, label: &str, bytes: u64, mode: wgpu::MapMode) -> Result<Self> {
+        let usage = match mode {
+            wgpu::MapMode::Read => wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            wgpu::MapMode::Write => wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC,
+        };
+        let buffer = gpu.buffer(label, bytes, usage)?;
+        Ok(Mappable { buffer, mode, state: Arc::new(AtomicU8::new(UNMAPPED)), last: None })
+    }
+
+    /// Asks for the buffer to be mapped once `submission`, its last use, has finished.
+    fn request(&mut self, submission: Option<wgpu::SubmissionIndex>) {
+        self.state.store(PENDING, Ordering::Release);
+        self.last = submission;
+        let state = Arc::clone(&self.state);
+        self.buffer.map_async(self.mode, .., move |outcome| {
+            state.store(if outcome.is_ok() { MAPPED } else { FAILED }, Ordering::Release);
+        });
+    }
+
+    /// Blocks until the requested mapping is there.
+    fn wait(&mut self, gpu: &Gpu, what: &str) -> Result<()> {
+        if self.state.load(Ordering::Acquire) == UNMAPPED {
+            self.request(None);
+        }
+        let start = Instant::now();
+        loop {
+            match self.state.load(Ordering::Acquire) {
+                MAPPED => return Ok(()),
+                FAILED => {
+                    gpu.check()?;
+                    return Err(Error::Gpu(format!("mapping failed while waiting for {what}")));
+                }
+                _ if start.elapsed() > WAIT_MAX => {
+                    return Err(Error::Stuck { what: what.into(), seconds: WAIT_MAX.as_secs() });
+                }
+                // Another thread may be about to run the callback: look again after the wait.
+                _ => match &self.last {
+                    Some(submission) => gpu.wait(submission, what)?,
+                    None => gpu.poll()?,
+                },
+            }
+        }
+    }
+
+    fn unmap(&mut self) {
+        self.buffer.unmap();
+        self.state.store(UNMAPPED, Ordering::Release);
+    }
+}
+
+/// A buffer that the CPU fills and the GPU copies from.
+pub struct Staging(Mappable);
+
+impl Staging {
+    /// Makes a staging buffer.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub fn new(gpu: &Gpu, label: &str, bytes: u64) -> Result<Self> {
+        Mappable::new(gpu, label, bytes, wgpu::MapMode::Write).map(Staging)
+    }
+
+    /// Waits until the last copy out of it is done, then lets `write` fill its first `bytes`.
+    ///
+    /// # Errors
+    /// When the wait fails, or whatever `write` returns.
+    pub fn fill(
+        &mut self,
+        gpu: &Gpu,
+        bytes: u64,
+        write: impl FnOnce(wgpu::WriteOnly<'_, [u8]>) -> Result<()>,
+    ) -> Result<()> {
+        self.0.wait(gpu, "a staging buffer")?;
+        let mut view = self.0.buffer.get_mapped_range_mut(..bytes).map_err(broken)?;
+        write(view.slice(..))
+    }
+
+    /// Submits the commands that `encode` records, which may copy from the buffer, and asks for
+    /// the buffer back.
+    pub fn send(&mut self, gpu: &Gpu, encode: impl FnOnce(&mut wgpu::CommandEncoder, &wgpu::Buffer)) {
+        self.0.unmap();
+        let mut encoder = gpu.encoder("staging");
+        encode(&mut encoder, &self.0.buffer);
+        let submission = gpu.queue.submit([encoder.finish()]);
+        self.0.request(Some(submission));
+    }
+}
+
+/// A buffer that the GPU copies into and the CPU reads.
+pub struct Readback(Mappable);
+
+impl Readback {
+    /// Makes a readback buffer.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub fn new(gpu: &Gpu, label: &str, bytes: u64) -> Result<Self> {
+        Mappable::new(gpu, label, bytes, wgpu::MapMode::Read).map(Readback)
+    }
+
+    /// The buffer as the destination of a copy.
+    pub fn buffer(&self) -> &wgpu::Buffer {
+        &self.0.buffer
+    }
+
+    /// Waits for `submission`, which copied into the buffer, and hands `read` its first `bytes`.
+    ///
+    /// # Errors
+    /// When the wait fails, or whatever `read` returns.
+    pub fn read<T>(
+        &mut self,
+        gpu: &Gpu,
+        submission: wgpu::SubmissionIndex,
+        bytes: u64,
+        read: impl FnOnce(&[u8]) -> T,
+    ) -> Result<T> {
+        self.0.request(Some(submission));
+        self.0.wait(gpu, "results from the GPU")?;
+        let result = {
+            let view = self.0.buffer.get_mapped_range(..bytes).map_err(broken)?;
+            read(&view)
+        };
+        self.0.unmap();
+        Ok(result)
+    }
+}
+
+fn broken(error: wgpu::MapRangeError) -> Error {
+    Error::Gpu(format!("a mapped buffer cannot be accessed: {error}"))
+}

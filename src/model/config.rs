@@ -1,0 +1,159 @@
+//! Typed, strict reading of `config.json`: absurd values and unknown options are refused by name.
+
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+
+/// A JSON object with the file it came from, for error messages.
+#[derive(Clone, Debug)]
+pub struct Fields {
+    path: PathBuf,
+    /// The keys that lead to this object, e.g. `rope_scaling.`.
+    prefix: String,
+    map: Map<String, Value>,
+}
+
+impl Fields {
+    /// Wraps the top level of a configuration.
+    ///
+    /// # Errors
+    /// When it is not a JSON object.
+    pub fn new(path: &Path, value: &Value) -> Result<Self> {
+        let map = value.as_object().cloned().ok_or_else(|| {
+            Error::file(path, "expected a JSON object at the top level; is this a model's config?")
+        })?;
+        Ok(Fields { path: path.to_path_buf(), prefix: String::new(), map })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A value that is present and not null.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.map.get(key).filter(|value| !value.is_null())
+    }
+
+    /// An object, if present.
+    ///
+    /// # Errors
+    /// When the value is not an object.
+    pub fn object(&self, key: &str) -> Result<Option<Fields>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let map = value.as_object().ok_or_else(|| self.wrong(key, "an object", value))?;
+        let prefix = format!("{}{key}.", self.prefix);
+        Ok(Some(Fields { path: self.path.clone(), prefix, map: map.clone() }))
+    }
+
+    /// A string.
+    ///
+    /// # Errors
+    /// When it is missing or not a string.
+    pub fn text(&self, key: &str) -> Result<String> {
+        let value = self.get(key).ok_or_else(|| self.missing(key, "a string"))?;
+        let text = value.as_str().ok_or_else(|| self.wrong(key, "a string", value))?;
+        Ok(text.to_owned())
+    }
+
+    /// A whole number within `range`.
+    ///
+    /// # Errors
+    /// When it is missing, not a whole number, or out of range.
+    pub fn size(&self, key: &str, range: RangeInclusive<u32>) -> Result<u32> {
+        let what = format!("a whole number from {} to {}", range.start(), range.end());
+        let value = self.get(key).ok_or_else(|| self.missing(key, &what))?;
+        let number = value.as_u64().and_then(|n| u32::try_from(n).ok());
+        number.filter(|n| range.contains(n)).ok_or_else(|| self.wrong(key, &what, value))
+    }
+
+    /// Like [`Fields::size`], with a value for when it is absent.
+    ///
+    /// # Errors
+    /// When it is present and not a whole number in range.
+    pub fn size_or(&self, key: &str, range: RangeInclusive<u32>, default: u32) -> Result<u32> {
+        if self.get(key).is_none() { Ok(default) } else { self.size(key, range) }
+    }
+
+    /// A positive finite number.
+    ///
+    /// # Errors
+    /// When it is missing, no number, or not positive.
+    pub fn positive(&self, key: &str) -> Result<f64> {
+        let what = "a positive number";
+        let value = self.get(key).ok_or_else(|| self.missing(key, what))?;
+        let number = value.as_f64().filter(|n| n.is_finite() && *n > 0.0);
+        number.ok_or_else(|| self.wrong(key, what, value))
+    }
+
+    /// Like [`Fields::positive`], with a value for when it is absent.
+    ///
+    /// # Errors
+    /// When it is present and no positive number.
+    pub fn positive_or(&self, key: &str, default: f64) -> Result<f64> {
+        if self.get(key).is_none() { Ok(default) } else { self.positive(key) }
+    }
+
+    /// A truth value, false or true when absent as `default` says.
+    ///
+    /// # Errors
+    /// When it is present and neither true nor false.
+    pub fn flag_or(&self, key: &str, default: bool) -> Result<bool> {
+        self.get(key).map_or(Ok(default), |value| {
+            value.as_bool().ok_or_else(|| self.wrong(key, "true or false", value))
+        })
+    }
+
+    /// Refuses options that change what the model computes and are not implemented, unless they
+    /// hold the value that means "off".
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] naming the first such option.
+    pub fn refuse_unless(&self, options: &[(&str, Value)]) -> Result<()> {
+        for (key, off) in options {
+            let found = self.get(key);
+            let same = |value: &Value| match (value.as_f64(), off.as_f64()) {
+                (Some(a), Some(b)) => a == b,
+                _ => value == off,
+            };
+            if let Some(value) = found.filter(|value| !same(value)) {
+                return Err(self.unsupported(key, value));
+            }
+        }
+        Ok(())
+    }
+
+    /// The refusal of an option's value.
+    pub fn unsupported(&self, key: &str, value: &Value) -> Error {
+        let key = format!("{}{key}", self.prefix);
+        Error::Unsupported(format!("`{key}` = {} in {}", short(value), self.path.display()))
+    }
+
+    /// The complaint about a value that contradicts others.
+    pub fn absurd(&self, problem: String) -> Error {
+        Error::file(&self.path, problem)
+    }
+
+    fn missing(&self, key: &str, what: &str) -> Error {
+        let key = format!("{}{key}", self.prefix);
+        Error::file(&self.path, format!("`{key}` is missing; expected {what}"))
+    }
+
+    fn wrong(&self, key: &str, what: &str, value: &Value) -> Error {
+        let key = format!("{}{key}", self.prefix);
+        Error::file(&self.path, format!("`{key}` should be {what}, found {}", short(value)))
+    }
+}
+
+/// A value as it may appear in a one-line message.
+fn short(value: &Value) -> String {
+    let text = value.to_string();
+    if text.chars().count() <= 60 {
+        return text;
+    }
+    let head: String = text.chars().take(57).collect();
+    format!("{head}...")
+}
