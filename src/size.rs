@@ -18,5 +18,9 @@ fn text(bytes: u64, round: impl Fn(f64) -> f64) -> String {
         value /= 1024.0;
         unit += 1;
     }
-    if unit == 0 { format!("{bytes} B") } else { format!("{:.1} {}", round(value * 10.0) / 10.0, units[unit]) }
+    if unit == 0 {
+        format!("{bytes} B")
+    } else {
+        format!("{:.1} {}", round(value * 10.0) / 10.0, units[unit])
+    }
 }

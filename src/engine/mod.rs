@@ -1,1 +1,442 @@
 //! The loaded model: runs passes over the units, resident or streamed.
+//!
+//! Everything is made when the model is loaded: buffers, pipelines, and for each unit (and each
+//! ring slot it can come to lie in) a list of prepared dispatches. A pass walks the units in
+//! order; for a unit that travels it leases the next ticket of the ring, encodes the list that
+//! reads that slot, submits, and releases the ticket. Nothing else differs between resident and
+//! streamed units, so their results are the same bit for bit.
+
+mod inputs;
+mod program;
+mod timing;
+mod workspace;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::gpu::{Dispatch, Gpu, Pipelines};
+use crate::model::{Activation, Decoder};
+use crate::pack::layout::Section;
+use crate::pipeline::ring::RingShape;
+use crate::pipeline::{Loader, LoaderOptions, Route, Source};
+use crate::plan::{Demand, Home, Plan, UnitDemand};
+use crate::trace::Trace;
+
+use program::{Program, UnitMemory};
+use timing::UnitTimer;
+use workspace::Workspace;
+
+/// One token of a pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PassToken {
+    /// Vocabulary id.
+    pub id: u32,
+    /// Position in its sequence, from 0.
+    pub position: u32,
+    /// KV cache row of its sequence's position 0.
+    pub cache_start: u32,
+}
+
+/// Which kernels a pass uses. Within a class, a token's result does not depend on what else is in
+/// the pass; between the classes it may differ by rounding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// Many tokens of a prompt: matrix times matrix.
+    Prefill,
+    /// Few tokens: matrix times vector.
+    Decode,
+}
+
+/// One walk over all units.
+#[derive(Clone, Copy, Debug)]
+pub struct Pass<'a> {
+    /// The tokens, at most [`Plan::chunk`].
+    pub tokens: &'a [PassToken],
+    /// Indices of the tokens whose logits are wanted, at most [`Plan::selected`].
+    pub selected: &'a [u32],
+    /// Which kernels are used.
+    pub class: Class,
+}
+
+/// Where packed rows of the embedding table are read from.
+pub trait TableRows: Send + Sync {
+    /// The codes and scales of a token's row.
+    fn row(&self, decoder: &Decoder, token: u32) -> (&[u8], &[u8]);
+}
+
+/// Choices that are not the planner's.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Use f32 activations and an f32 cache everywhere.
+    pub exact: bool,
+    /// Rows of the KV cache: the sum of all sequences' contexts.
+    pub cache_rows: u32,
+    /// How travelling units reach GPU memory.
+    pub route: Route,
+    /// Where the timeline is recorded.
+    pub trace: Trace,
+}
+
+/// Sizes that fix the workspace.
+struct Sizes {
+    chunk: u32,
+    selected: u32,
+    cache_rows: u32,
+    cache_f16: bool,
+}
+
+/// What passes have cost so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Costs {
+    /// Passes.
+    pub passes: u64,
+    /// Weight bytes that travelled for them.
+    pub streamed_bytes: u64,
+    /// Time spent waiting for weights to arrive.
+    pub waiting: Duration,
+}
+
+/// The packed model as the engine needs it: sizes from the description, bytes from closures.
+#[derive(Clone)]
+pub struct Weights {
+    /// Where each unit's tensors lie, in the order of [`Decoder::units`].
+    pub sections: Vec<Vec<Section>>,
+    /// Fills a piece of a unit.
+    pub source: Source,
+    /// Embedding rows.
+    pub table: Arc<dyn TableRows>,
+}
+
+/// A model ready to run.
+pub struct Engine {
+    gpu: Arc<Gpu>,
+    decoder: Decoder,
+    plan: Plan,
+    workspace: Workspace,
+    programs: Vec<UnitPrograms>,
+    embed: Dispatch,
+    argmax: Dispatch,
+    ring: Option<Loader>,
+    next_ticket: u64,
+    table: Arc<dyn TableRows>,
+    names: Arc<[String]>,
+    timer: Option<UnitTimer>,
+    trace: Trace,
+    selected: u32,
+    costs: Costs,
+    /// Keeps resident weights alive: bind groups refer to them.
+    _resident: Arc<[crate::gpu::Buffer]>,
+}
+
+/// A unit's programs: one where it is resident, one for each ring slot where it travels.
+struct UnitPrograms {
+    home: Home,
+    in_slot: Vec<Program>,
+}
+
+/// Whether the KV cache is kept in half precision.
+fn cache_f16(decoder: &Decoder, options: &Options) -> bool {
+    let float = crate::quant::WeightKind::F32;
+    let all_float = decoder.units.iter().flat_map(|u| &u.spec.tensors).all(|t| t.kind == float);
+    !(options.exact || all_float)
+}
+
+/// What the planner needs to know about a model.
+pub fn demand(decoder: &Decoder, options: &Options, all_logits: bool) -> Demand {
+    let unit =
+        |unit: &crate::model::Unit| UnitDemand { name: unit.spec.name.clone(), bytes: unit.spec.bytes() };
+    Demand {
+        units: decoder.units.iter().map(unit).collect(),
+        fixed_bytes: workspace::fixed_bytes(decoder, options.cache_rows, cache_f16(decoder, options)),
+        token_bytes: workspace::token_bytes(decoder),
+        selected_bytes: workspace::selected_bytes(decoder),
+        tokens_max: options.cache_rows,
+        all_logits,
+    }
+}
+
+impl Engine {
+    /// Takes all memory, compiles all kernels and loads the resident units. `progress` hears the
+    /// bytes loaded so far.
+    ///
+    /// # Errors
+    /// When the GPU or the packed model fails.
+    pub fn load(
+        gpu: &Arc<Gpu>,
+        decoder: Decoder,
+        weights: &Weights,
+        plan: Plan,
+        options: &Options,
+        mut progress: impl FnMut(u64),
+    ) -> Result<Engine> {
+        let sizes = Sizes {
+            chunk: plan.chunk,
+            selected: plan.selected,
+            cache_rows: options.cache_rows,
+            cache_f16: cache_f16(&decoder, options),
+        };
+        let workspace = Workspace::new(gpu, &decoder, &sizes)?;
+        let names: Arc<[String]> = decoder.units.iter().map(|u| u.spec.name.clone()).collect();
+        let carrier = Carrier { gpu, decoder: &decoder, weights, plan: &plan, options };
+        let resident = carrier.load_resident(&mut progress)?;
+        let ring = carrier.start_ring()?;
+        let mut pipelines = Pipelines::new(gpu);
+        let builder = program::Builder {
+            decoder: &decoder,
+            workspace: &workspace,
+            exact: options.exact,
+            cache_f16: sizes.cache_f16,
+        };
+        let mut programs = Vec::new();
+        let mut next_resident = 0;
+        for (unit, home) in plan.homes.iter().enumerate() {
+            let sections = &weights.sections[unit];
+            let buffers = match home {
+                Home::Vram => {
+                    next_resident += 1;
+                    vec![&resident[next_resident - 1]]
+                }
+                Home::Disk => {
+                    let ring = ring.as_ref().expect("a plan with travelling units has a ring");
+                    (0..plan.depth).map(|slot| ring.slot(slot)).collect()
+                }
+            };
+            let in_slot = buffers
+                .into_iter()
+                .map(|buffer| {
+                    let memory = UnitMemory { buffer, sections };
+                    builder.unit(&mut pipelines, &decoder.units[unit], &memory)
+                })
+                .collect::<Result<_>>()?;
+            programs.push(UnitPrograms { home: *home, in_slot });
+        }
+        let embed = builder.embed(&mut pipelines)?;
+        let argmax = builder.argmax(&mut pipelines)?;
+        let timer = match options.trace.is_on() {
+            true => UnitTimer::new(gpu, decoder.units.len())?,
+            false => None,
+        };
+        log::info!("{} pipelines compiled", pipelines.compiled());
+        Ok(Engine {
+            gpu: Arc::clone(gpu),
+            decoder,
+            plan,
+            workspace,
+            programs,
+            embed,
+            argmax,
+            ring,
+            next_ticket: 0,
+            table: Arc::clone(&weights.table),
+            names,
+            timer,
+            trace: options.trace.clone(),
+            selected: 0,
+            costs: Costs::default(),
+            _resident: resident,
+        })
+    }
+
+    /// The model's description.
+    pub fn decoder(&self) -> &Decoder {
+        &self.decoder
+    }
+
+    /// The plan it runs by.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The device it runs on.
+    pub fn gpu(&self) -> &Arc<Gpu> {
+        &self.gpu
+    }
+
+    /// What passes have cost so far.
+    pub fn costs(&self) -> Costs {
+        self.costs
+    }
+
+    /// Runs one pass: writes the tokens' keys and values to the cache, and the logits of the
+    /// selected tokens to where [`Engine::logits`] and [`Engine::most_likely`] find them.
+    ///
+    /// # Errors
+    /// When the GPU, the disk or a loader thread fails.
+    ///
+    /// # Panics
+    /// If the pass has no token, or more than the plan allows: sessions split their input.
+    pub fn forward(&mut self, pass: &Pass<'_>) -> Result<()> {
+        let (tokens, selected) = (pass.tokens.len() as u32, pass.selected.len() as u32);
+        assert!((1..=self.plan.chunk).contains(&tokens) && selected <= self.plan.selected);
+        self.selected = selected;
+        self.workspace.inputs.send(&self.gpu, &self.decoder, &*self.table, pass)?;
+        let mut walk = Walk::new(&self.gpu, tokens, selected);
+        walk.encode_one("embed", &self.embed, tokens);
+        for unit in 0..self.programs.len() {
+            let programs = &self.programs[unit];
+            let Some(ring) = self.ring.as_ref().filter(|_| programs.home == Home::Disk) else {
+                walk.encode(unit, programs.in_slot[0].of(pass.class), &mut self.timer);
+                continue;
+            };
+            // What is encoded so far must run while this unit is still on its way.
+            walk.submit();
+            let start = Instant::now();
+            let slot = ring.lease(self.next_ticket)?;
+            self.costs.waiting += start.elapsed();
+            walk.encode(unit, programs.in_slot[slot].of(pass.class), &mut self.timer);
+            walk.submit();
+            ring.release(self.next_ticket);
+            self.next_ticket += 1;
+        }
+        walk.submit();
+        self.costs.passes += 1;
+        self.costs.streamed_bytes += self.plan.streamed_bytes;
+        self.gpu.check()?;
+        if let Some(timer) = &mut self.timer {
+            timer.record(&self.gpu, &self.trace, &self.names)?;
+        }
+        Ok(())
+    }
+
+    /// The last pass's logits, f32 `[selected, vocab_size]`.
+    ///
+    /// # Errors
+    /// When the GPU fails.
+    pub fn logits(&mut self) -> Result<Vec<f32>> {
+        let stride = workspace::stride(&self.decoder, Activation::Logits) as usize;
+        let width = self.decoder.vocab_size as usize;
+        let bytes = u64::from(self.selected) * stride as u64 * 4;
+        let mut encoder = self.gpu.encoder("logits");
+        let from = self.workspace.activation(Activation::Logits);
+        encoder.copy_buffer_to_buffer(from, 0, self.workspace.logits_readback.buffer(), 0, bytes);
+        let submission = self.gpu.queue.submit([encoder.finish()]);
+        let to = &mut self.workspace.logits_readback;
+        to.read(&self.gpu, submission, bytes, |read| {
+            let rows = bytemuck::cast_slice::<u8, f32>(read).chunks_exact(stride);
+            rows.flat_map(|row| &row[..width]).copied().collect()
+        })
+    }
+
+    /// The most likely token for each selected token of the last pass; the lowest id wins ties.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] when a logit is NaN or infinite, or when the GPU fails.
+    pub fn most_likely(&mut self) -> Result<Vec<u32>> {
+        let bytes = u64::from(self.selected) * 4;
+        let mut walk = Walk::new(&self.gpu, self.selected, self.selected);
+        walk.encode_one("argmax", &self.argmax, self.selected);
+        let (from, to) = (&self.workspace.argmax, &mut self.workspace.argmax_readback);
+        walk.encoder().copy_buffer_to_buffer(from, 0, to.buffer(), 0, bytes);
+        let submission = walk.submit().expect("something was encoded");
+        let ids =
+            to.read(&self.gpu, submission, bytes, |read| bytemuck::cast_slice::<u8, u32>(read).to_vec())?;
+        if ids.contains(&u32::MAX) {
+            return Err(Error::NonFinite(
+                "the model's logits are not finite; its weights or the GPU driver are broken".into(),
+            ));
+        }
+        Ok(ids)
+    }
+}
+
+/// Commands of a pass on their way to the queue.
+struct Walk<'a> {
+    gpu: &'a Gpu,
+    encoder: Option<wgpu::CommandEncoder>,
+    tokens: u32,
+    selected: u32,
+}
+
+impl<'a> Walk<'a> {
+    fn new(gpu: &'a Gpu, tokens: u32, selected: u32) -> Self {
+        Walk { gpu, encoder: None, tokens, selected }
+    }
+
+    fn encoder(&mut self) -> &mut wgpu::CommandEncoder {
+        self.encoder.get_or_insert_with(|| self.gpu.encoder("pass"))
+    }
+
+    fn encode(&mut self, unit: usize, steps: &[program::Step], timer: &mut Option<UnitTimer>) {
+        let (tokens, selected) = (self.tokens, self.selected);
+        let timestamp_writes = timer.as_mut().map(|timer| timer.writes(unit));
+        let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
+        let mut pass = self.encoder().begin_compute_pass(&descriptor);
+        for step in steps {
+            let count = if step.selected { selected } else { tokens };
+            if count > 0 {
+                step.dispatch.encode(&mut pass, count);
+            }
+        }
+    }
+
+    fn encode_one(&mut self, label: &str, dispatch: &Dispatch, tokens: u32) {
+        let descriptor = wgpu::ComputePassDescriptor { label: Some(label), timestamp_writes: None };
+        dispatch.encode(&mut self.encoder().begin_compute_pass(&descriptor), tokens);
+    }
+
+    fn submit(&mut self) -> Option<wgpu::SubmissionIndex> {
+        let encoder = self.encoder.take()?;
+        Some(self.gpu.queue.submit([encoder.finish()]))
+    }
+}
+
+/// Brings weights into GPU memory as the plan says.
+struct Carrier<'a> {
+    gpu: &'a Arc<Gpu>,
+    decoder: &'a Decoder,
+    weights: &'a Weights,
+    plan: &'a Plan,
+    options: &'a Options,
+}
+
+impl Carrier<'_> {
+    /// Indices of the units with a home.
+    fn units(&self, home: Home) -> Vec<usize> {
+        (0..self.plan.homes.len()).filter(|unit| self.plan.homes[*unit] == home).collect()
+    }
+
+    fn loader(&self, units: &[usize], slots: &[u64], cyclic: bool) -> Result<Loader> {
+        let spec = |unit: &usize| &self.decoder.units[*unit].spec;
+        let options = LoaderOptions {
+            shape: RingShape {
+                item_bytes: units.iter().map(|unit| spec(unit).bytes()).collect(),
+                depth: slots.len(),
+                piece_bytes: self.plan.piece_bytes,
+                cyclic,
+            },
+            route: self.options.route,
+            threads: self.plan.threads,
+            names: units.iter().map(|unit| spec(unit).name.clone()).collect(),
+            trace: self.options.trace.clone(),
+        };
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
+        let slots: Result<Vec<_>> =
+            slots.iter().map(|bytes| self.gpu.buffer("weights", *bytes, usage)).collect();
+        let (source, units) = (Arc::clone(&self.weights.source), units.to_vec());
+        let source: Source = Arc::new(move |item, offset, to| source(units[item], offset, to));
+        Loader::start(self.gpu, &options, slots?, &source)
+    }
+
+    fn load_resident(&self, progress: &mut impl FnMut(u64)) -> Result<Arc<[crate::gpu::Buffer]>> {
+        let units = self.units(Home::Vram);
+        let bytes: Vec<_> = units.iter().map(|u| self.decoder.units[*u].spec.bytes()).collect();
+        if units.is_empty() {
+            return Ok(Arc::new([]));
+        }
+        let mut done = 0;
+        self.loader(&units, &bytes, false)?.finish(|ticket| {
+            done += bytes[ticket as usize];
+            progress(done);
+        })
+    }
+
+    fn start_ring(&self) -> Result<Option<Loader>> {
+        let units = self.units(Home::Disk);
+        if units.is_empty() {
+            return Ok(None);
+        }
+        let slots = vec![self.plan.slot_bytes; self.plan.depth];
+        self.loader(&units, &slots, true).map(Some)
+    }
+}

@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use super::ring::{Piece, Ring, RingShape};
 use crate::error::{Error, Result};
 use crate::gpu::{Binding, Buffer, Gpu, Staging, WAIT_MAX};
-use crate::trace::{Lane, Trace};
+use crate::trace::{Lane, Task, Trace};
 
 /// Fills a mapped piece: the item's index, the first byte within the item, where to write.
 pub type Source = Arc<dyn Fn(usize, u64, wgpu::WriteOnly<'_, [u8]>) -> Result<()> + Send + Sync>;
@@ -35,8 +36,11 @@ pub struct LoaderOptions {
     /// Names of the items, for the timeline.
     pub names: Arc<[String]>,
     /// Where the timeline is recorded.
-    pub trace: Option<Arc<Trace>>,
+    pub trace: Trace,
 }
+
+/// Lanes of the worker threads on the timeline; further threads share the last.
+const LANES: [&str; 8] = ["0", "1", "2", "3", "4", "5", "6", "7"];
 
 /// Staging buffers a worker fills in turn: one travels while the next is filled.
 pub const STAGING_EACH: usize = 2;
@@ -64,7 +68,7 @@ impl Loader {
         let slots: Arc<[Buffer]> = slots.into();
         let ring = Arc::new(Ring::new(options.shape.clone()));
         let mut loader = Loader { ring, slots, workers: Vec::new() };
-        for lane in 0..options.threads {
+        for number in 0..options.threads {
             let mut worker = Worker {
                 gpu: Arc::clone(gpu),
                 ring: Arc::clone(&loader.ring),
@@ -73,9 +77,9 @@ impl Loader {
                 staging: staging(gpu, options)?,
                 names: Arc::clone(&options.names),
                 trace: options.trace.clone(),
-                lane: Lane::LoadWeight(lane),
+                lane: Lane::part(Task::LoadWeight, LANES[number.min(LANES.len() - 1)]),
             };
-            let thread = std::thread::Builder::new().name(format!("load weight {lane}"));
+            let thread = std::thread::Builder::new().name(format!("load weight {number}"));
             let thread = thread.spawn(move || worker.run());
             let thread = thread.map_err(|e| Error::Usage(format!("cannot start a thread: {e}")))?;
             loader.workers.push(thread);
@@ -148,24 +152,22 @@ struct Worker {
     /// Empty on the [`Route::WriteBuffer`].
     staging: VecDeque<Staging>,
     names: Arc<[String]>,
-    trace: Option<Arc<Trace>>,
+    trace: Trace,
     lane: Lane,
 }
 
 impl Worker {
     fn run(&mut self) {
         while let Some(piece) = self.ring.claim() {
-            let start = self.trace.as_ref().map(|trace| trace.now());
+            let start = Instant::now();
             let carried = catch_unwind(AssertUnwindSafe(|| self.carry(&piece)));
             match carried {
                 Ok(Ok(())) => self.ring.arrived(&piece),
                 Ok(Err(error)) => self.ring.fail(error),
                 Err(_) => self.ring.fail(Error::Gpu("a loader thread panicked".into())),
             }
-            if let (Some(trace), Some(start)) = (&self.trace, start) {
-                let end = trace.now();
-                trace.span(self.lane, &self.names[piece.item], start..end, piece.bytes);
-            }
+            let name = &self.names[piece.item];
+            self.trace.record(self.lane, name, start, Instant::now(), piece.bytes);
         }
     }
 

@@ -1,0 +1,108 @@
+//! When each unit computed, by the GPU's own clock, for the timeline.
+
+use std::time::{Duration, Instant};
+
+use crate::error::Result;
+use crate::gpu::{Buffer, Gpu, Readback};
+use crate::trace::{Task, Trace};
+
+/// Clock readings that are compared to align the GPU's clock with the CPU's.
+const ALIGNMENTS: usize = 8;
+
+/// Timestamps around every unit of a pass.
+pub(super) struct UnitTimer {
+    queries: wgpu::QuerySet,
+    resolved: Buffer,
+    readback: Readback,
+    nanoseconds_per_tick: f64,
+    /// A GPU clock reading, in ticks, and the CPU's time at that moment.
+    origin: (u64, Instant),
+    /// Units timed in the pass at hand.
+    timed: Vec<usize>,
+}
+
+impl UnitTimer {
+    /// A timer for passes over `units` units, or nothing where the adapter has no timestamps.
+    ///
+    /// # Errors
+    /// When there is no memory for the readings.
+    pub(super) fn new(gpu: &Gpu, units: usize) -> Result<Option<Self>> {
+        let needed = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS;
+        let count = 2 * units as u32;
+        if !gpu.facts.features.contains(needed) || count > wgpu::QUERY_SET_MAX_QUERIES {
+            return Ok(None);
+        }
+        let bytes = u64::from(count) * 8;
+        let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
+        let mut timer = UnitTimer {
+            queries: gpu.device.create_query_set(&wgpu::QuerySetDescriptor {
+                label: Some("unit times"),
+                ty: wgpu::QueryType::Timestamp,
+                count,
+            }),
+            resolved: gpu.buffer("unit times", bytes, usage)?,
+            readback: Readback::new(gpu, "unit times on their way", bytes)?,
+            nanoseconds_per_tick: f64::from(gpu.queue.get_timestamp_period()),
+            origin: (0, Instant::now()),
+            timed: Vec::new(),
+        };
+        timer.align(gpu)?;
+        Ok(Some(timer))
+    }
+
+    /// Reads both clocks a few times and keeps the reading with the least delay.
+    fn align(&mut self, gpu: &Gpu) -> Result<()> {
+        let mut best = Duration::MAX;
+        for _ in 0..ALIGNMENTS {
+            let start = Instant::now();
+            let mut encoder = gpu.encoder("clock");
+            encoder.write_timestamp(&self.queries, 0);
+            let submission = gpu.queue.submit([encoder.finish()]);
+            gpu.wait(&submission, "the GPU's clock")?;
+            let delay = start.elapsed();
+            let ticks = self.read(gpu, 1)?[0];
+            if delay < best {
+                best = delay;
+                // The reading lies somewhere in between; the middle is off by half the delay.
+                self.origin = (ticks, start + delay / 2);
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, gpu: &Gpu, count: u32) -> Result<Vec<u64>> {
+        let mut encoder = gpu.encoder("unit times");
+        encoder.resolve_query_set(&self.queries, 0..count, &self.resolved, 0);
+        let bytes = u64::from(count) * 8;
+        encoder.copy_buffer_to_buffer(&self.resolved, 0, self.readback.buffer(), 0, bytes);
+        let submission = gpu.queue.submit([encoder.finish()]);
+        self.readback.read(gpu, submission, bytes, |b| bytemuck::cast_slice(b).to_vec())
+    }
+
+    /// The timestamps that the compute pass of `unit` should write.
+    pub(super) fn writes(&mut self, unit: usize) -> wgpu::ComputePassTimestampWrites<'_> {
+        let first = 2 * self.timed.len() as u32;
+        self.timed.push(unit);
+        wgpu::ComputePassTimestampWrites {
+            query_set: &self.queries,
+            beginning_of_pass_write_index: Some(first),
+            end_of_pass_write_index: Some(first + 1),
+        }
+    }
+
+    /// Records the spans of a finished pass on the timeline.
+    pub(super) fn record(&mut self, gpu: &Gpu, trace: &Trace, names: &[String]) -> Result<()> {
+        let timed = std::mem::take(&mut self.timed);
+        let ticks = self.read(gpu, 2 * timed.len() as u32)?;
+        for (unit, times) in timed.iter().zip(ticks.chunks_exact(2)) {
+            let (start, end) = (self.instant(times[0]), self.instant(times[1]));
+            trace.record(Task::Compute, &names[*unit], start, end, 0);
+        }
+        Ok(())
+    }
+
+    fn instant(&self, ticks: u64) -> Instant {
+        let since = ticks.saturating_sub(self.origin.0) as f64 * self.nanoseconds_per_tick;
+        self.origin.1 + Duration::from_nanos(since as u64)
+    }
+}

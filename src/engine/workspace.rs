@@ -1,0 +1,134 @@
+//! The GPU memory a pass works in: activations, quantised activations, KV cache and logits.
+
+use super::Sizes;
+use super::inputs::{self, InputLayout, Inputs};
+use crate::error::{Error, Result};
+use crate::gpu::{Binding, Buffer, Gpu, Readback};
+use crate::model::{Activation, Decoder};
+use crate::quant::{GROUP, groups};
+
+/// Activations with one row for each token of a pass.
+const PER_TOKEN: [Activation; 6] = [
+    Activation::Residual,
+    Activation::Normed,
+    Activation::Qkv,
+    Activation::Attended,
+    Activation::GateUp,
+    Activation::Gated,
+];
+/// Activations with one row for each token whose logits are wanted.
+const PER_SELECTED: [Activation; 2] = [Activation::Selected, Activation::Logits];
+/// Bytes of a quantised group of activations: the codes, and its scale and sum.
+const Q8_CODE_BYTES: u64 = 32;
+const Q8_SCALE_BYTES: u64 = 8;
+
+/// Columns of an activation's row in memory: whole groups, the padding being zero at all times.
+pub(super) fn stride(decoder: &Decoder, activation: Activation) -> u32 {
+    groups(decoder.width(activation)) * GROUP
+}
+
+fn row_bytes(decoder: &Decoder, activations: &[Activation]) -> u64 {
+    activations.iter().map(|a| u64::from(stride(decoder, *a)) * 4).sum()
+}
+
+/// Groups of the widest activation that is ever quantised.
+fn q8_groups(decoder: &Decoder) -> u64 {
+    let inputs = [Activation::Normed, Activation::Attended, Activation::Gated];
+    u64::from(inputs.iter().map(|a| groups(decoder.width(*a))).max().unwrap_or(0))
+}
+
+/// GPU bytes that one more token of a pass takes.
+pub(super) fn token_bytes(decoder: &Decoder) -> u64 {
+    row_bytes(decoder, &PER_TOKEN)
+        + q8_groups(decoder) * (Q8_CODE_BYTES + Q8_SCALE_BYTES)
+        + inputs::token_bytes(decoder)
+}
+
+/// GPU bytes that one more token with logits takes: the logits twice, because they are read back,
+/// and the most likely token's id.
+pub(super) fn selected_bytes(decoder: &Decoder) -> u64 {
+    row_bytes(decoder, &PER_SELECTED) + row_bytes(decoder, &[Activation::Logits]) + 8
+}
+
+/// GPU bytes that do not depend on a pass's number of tokens.
+pub(super) fn fixed_bytes(decoder: &Decoder, cache_rows: u32, cache_f16: bool) -> u64 {
+    u64::from(decoder.blocks) * 2 * cache_bytes(decoder, cache_rows, cache_f16) + inputs::FIXED_BYTES + 64
+}
+
+/// Bytes of one block's keys, or values.
+fn cache_bytes(decoder: &Decoder, rows: u32, f16: bool) -> u64 {
+    u64::from(rows) * u64::from(decoder.cache_width()) * if f16 { 2 } else { 4 }
+}
+
+/// All of it.
+pub(super) struct Workspace {
+    pub(super) inputs: Inputs,
+    activations: Vec<(Activation, Buffer)>,
+    q8_codes: Buffer,
+    q8_scales: Buffer,
+    caches: Vec<[Buffer; 2]>,
+    pub(super) argmax: Buffer,
+    pub(super) logits_readback: Readback,
+    pub(super) argmax_readback: Readback,
+}
+
+impl Workspace {
+    pub(super) fn new(gpu: &Gpu, decoder: &Decoder, sizes: &Sizes) -> Result<Self> {
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
+        let buffer = |label: &str, bytes: u64| -> Result<Buffer> {
+            let limit = gpu.facts.limits.max_storage_buffer_binding_size;
+            if bytes > limit {
+                return Err(Error::Budget(format!(
+                    "{label} of {bytes} bytes would exceed the {limit} bytes that this adapter \
+                     binds at once; use a smaller --context"
+                )));
+            }
+            gpu.buffer(label, bytes, usage)
+        };
+        let mut activations = Vec::new();
+        for (list, rows) in [(&PER_TOKEN[..], sizes.chunk), (&PER_SELECTED[..], sizes.selected)] {
+            for activation in list {
+                let bytes = u64::from(rows) * u64::from(stride(decoder, *activation)) * 4;
+                activations.push((*activation, buffer(&format!("{activation:?}"), bytes)?));
+            }
+        }
+        let cache = cache_bytes(decoder, sizes.cache_rows, sizes.cache_f16);
+        let caches = (0..decoder.blocks)
+            .map(|_| Ok([buffer("key cache", cache)?, buffer("value cache", cache)?]))
+            .collect::<Result<_>>()?;
+        let (chunk, selected) = (u64::from(sizes.chunk), u64::from(sizes.selected));
+        let logits = selected * u64::from(stride(decoder, Activation::Logits)) * 4;
+        let layout = InputLayout::new(decoder, sizes.chunk, sizes.selected);
+        Ok(Workspace {
+            inputs: Inputs::new(gpu, layout)?,
+            activations,
+            q8_codes: buffer("int8 activations", chunk * q8_groups(decoder) * Q8_CODE_BYTES)?,
+            q8_scales: buffer("activation scales", chunk * q8_groups(decoder) * Q8_SCALE_BYTES)?,
+            caches,
+            argmax: buffer("most likely tokens", selected * 4)?,
+            logits_readback: Readback::new(gpu, "logits on their way", logits)?,
+            argmax_readback: Readback::new(gpu, "tokens on their way", selected * 4)?,
+        })
+    }
+
+    pub(super) fn activation(&self, activation: Activation) -> &Buffer {
+        let found = self.activations.iter().find(|(a, _)| *a == activation);
+        &found.expect("every activation has a buffer").1
+    }
+
+    pub(super) fn q8_codes(&self) -> Binding<'_> {
+        self.q8_codes.all()
+    }
+
+    pub(super) fn q8_scales(&self) -> Binding<'_> {
+        self.q8_scales.all()
+    }
+
+    pub(super) fn key_cache(&self, block: u32) -> Binding<'_> {
+        self.caches[block as usize][0].all()
+    }
+
+    pub(super) fn value_cache(&self, block: u32) -> Binding<'_> {
+        self.caches[block as usize][1].all()
+    }
+}
