@@ -58,7 +58,7 @@ pub enum Verb {
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
     /// Hugging Face folder or packed file; left out, the small model inside
-    #[arg(conflicts_with = "dummy")]
+    #[arg(conflicts_with = "dummy", help_heading = None)]
     pub model: Option<PathBuf>,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -102,7 +102,7 @@ pub struct BudgetArgs {
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "GPU")]
 pub struct DeviceArgs {
-    /// GPU by number or part of its name, see `pipo-wgpu devices` [default: the best]
+    /// GPU by number or name, see `pipo-wgpu devices` [default: the best]
     #[arg(long, value_name = "GPU")]
     pub adapter: Option<String>,
     /// Keep activations in f32 instead of int8: slower, for comparisons
@@ -136,7 +136,7 @@ pub struct SamplingArgs {
     /// Keep the K likeliest tokens; 0 is all
     #[arg(long, value_name = "K")]
     pub top_k: Option<u32>,
-    /// Keep the likeliest tokens that reach probability P together; 1 is all
+    /// Keep the likeliest tokens that reach probability P; 1 is all
     #[arg(long, value_name = "P")]
     pub top_p: Option<f32>,
     /// Keep tokens at least P times as likely as the likeliest; 0 is all
@@ -259,10 +259,10 @@ pub struct LogitsArgs {
     #[command(flatten)]
     pub device: DeviceArgs,
     /// Token ids to run, e.g. 3,17,42
-    #[arg(long, value_name = "IDS", value_delimiter = ',', required = true)]
+    #[arg(long, value_name = "IDS", help_heading = None, value_delimiter = ',', required = true)]
     pub ids: Vec<u32>,
     /// Where to write the tensor `logits`, f32 [tokens, vocab]
-    #[arg(long, value_name = "FILE.safetensors")]
+    #[arg(long, value_name = "FILE.safetensors", help_heading = None)]
     pub out: PathBuf,
 }
 
@@ -274,13 +274,14 @@ pub struct PerplexityArgs {
     #[command(flatten)]
     pub model: ModelArgs,
     /// Text to predict
+    #[arg(help_heading = None)]
     pub file: PathBuf,
     #[command(flatten)]
     pub budget: BudgetArgs,
     #[command(flatten)]
     pub device: DeviceArgs,
     /// Tokens between the starts of two windows [default: the context]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", help_heading = None, value_parser = clap::value_parser!(u32).range(1..))]
     pub stride: Option<u32>,
 }
 

@@ -23,7 +23,7 @@ pub fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn,wgpu=error,naga=error"))
         .init();
     match Args::try_parse() {
-        Ok(args) => exit_code(run(args), &mut io::stderr()),
+        Ok(args) => exit_code(run(&args), &mut io::stderr()),
         Err(usage) => {
             // Help and usage can only go to a closed pipe or be shown; neither needs a report.
             let _ = usage.print();
@@ -36,7 +36,7 @@ pub fn main() -> ExitCode {
 ///
 /// # Errors
 /// Whatever the verb reports.
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: &Args) -> Result<()> {
     let name = match args.verb {
         Verb::Run(_) => "run",
         Verb::Pack(_) => "pack",

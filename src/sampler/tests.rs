@@ -83,7 +83,7 @@ fn draws_follow_the_reference_distribution() {
         with(&|o| o.min_p = 0.2),
         with(&|o| o.repetition_penalty = 1.5),
         with(&|o| {
-            (o.top_k, o.top_p, o.min_p, o.temperature, o.repetition_penalty) = (6, 0.9, 0.15, 1.3, 1.2)
+            (o.top_k, o.top_p, o.min_p, o.temperature, o.repetition_penalty) = (6, 0.9, 0.15, 1.3, 1.2);
         }),
     ];
     for options in table {
@@ -105,7 +105,7 @@ fn partial_selection_keeps_what_a_full_sort_keeps() {
     for round in 0..60 {
         let size = [1, 2, 63, 64, 65, 320, 321, 3000][round % 8];
         let spread = [0.0, 0.1, 3.0][round % 3];
-        let logits: Vec<f32> = (0..size).map(|_| spread * rng.random_range(-9i8..=9) as f32).collect();
+        let logits: Vec<f32> = (0..size).map(|_| spread * f32::from(rng.random_range(-9i8..=9))).collect();
         let mut options = SAMPLING;
         options.top_k = [0, 1, 50, 5000][round % 4];
         options.top_p = [1.0, 0.95, 0.5001, 0.0][(round / 4) % 4];

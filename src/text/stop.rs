@@ -90,7 +90,8 @@ mod tests {
 
     #[test]
     fn table() {
-        let cases: &[(&[&str], &[&str], &[&str], bool)] = &[
+        type Case<'a> = (&'a [&'a str], &'a [&'a str], &'a [&'a str], bool);
+        let cases: &[Case] = &[
             (&[], &["any", "thing"], &["any", "thing", ""], false),
             (&["STOP"], &["abSTOPcd", "ef"], &["ab", "", ""], true),
             (&["STOP"], &["abST", "OPcd"], &["ab", "", ""], true),
