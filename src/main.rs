@@ -1,2 +1,7 @@
 //! Command-line entry point: turns the result into an exit code.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pipo_wgpu::cli::main()
+}

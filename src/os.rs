@@ -1,1 +1,127 @@
 //! What differs between operating systems, in one place, each with a portable fallback.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::error::{Error, Result};
+
+/// Environment variable that names the cache folder.
+pub const CACHE_VARIABLE: &str = "PIPO_WGPU_CACHE";
+
+/// Exit code after Ctrl-C, as shells expect it: 128 + SIGINT.
+pub const INTERRUPTED_EXIT_CODE: u8 = 130;
+
+/// The folder for packed models, which may not exist yet: [`CACHE_VARIABLE`], else the user's
+/// cache folder as the operating system defines it.
+///
+/// # Errors
+/// [`Error::Usage`] where neither exists, or the variable is no absolute path.
+pub fn cache_folder() -> Result<PathBuf> {
+    let project =
+        || directories::ProjectDirs::from("", "", "pipo-wgpu").map(|dirs| dirs.cache_dir().to_path_buf());
+    cache_folder_from(std::env::var_os(CACHE_VARIABLE), project)
+}
+
+fn cache_folder_from(variable: Option<OsString>, project: impl Fn() -> Option<PathBuf>) -> Result<PathBuf> {
+    match variable.filter(|value| !value.is_empty()).map(PathBuf::from) {
+        Some(folder) if folder.is_absolute() => Ok(folder),
+        Some(folder) => Err(Error::Usage(format!(
+            "{CACHE_VARIABLE}: expected an absolute path, found {}; start it at the root",
+            folder.display(),
+        ))),
+        None => project().ok_or_else(|| {
+            Error::Usage(format!(
+                "this account has no home folder for the cache; set {CACHE_VARIABLE} to a folder"
+            ))
+        }),
+    }
+}
+
+/// Bytes of main memory that can be taken without swapping, a container's limit included;
+/// `None` where the operating system does not say.
+pub fn free_ram_bytes() -> Option<u64> {
+    let mut system = sysinfo::System::new().ok()?;
+    system.refresh_memory();
+    let machine = Some(system.available_memory()).filter(|bytes| *bytes > 0)?;
+    let container = system.cgroup_limits().map(|limits| limits.free_memory);
+    Some(container.map_or(machine, |container| container.min(machine)))
+}
+
+/// A flag that the first Ctrl-C (or request to terminate) raises; the second ends the process at once with
+/// [`INTERRUPTED_EXIT_CODE`].
+///
+/// The first call installs the handler; all calls give the same flag. Where no handler can be
+/// installed, a warning is logged and Ctrl-C keeps ending the process as it always does.
+pub fn interrupt_flag() -> &'static AtomicBool {
+    static RAISED: AtomicBool = AtomicBool::new(false);
+    static INSTALLED: OnceLock<()> = OnceLock::new();
+    INSTALLED.get_or_init(|| {
+        let handler = || {
+            if RAISED.swap(true, Ordering::SeqCst) {
+                std::process::exit(INTERRUPTED_EXIT_CODE.into());
+            }
+        };
+        if let Err(problem) = ctrlc::set_handler(handler) {
+            log::warn!("Ctrl-C will not end the run cleanly: {problem}");
+        }
+    });
+    &RAISED
+}
+
+/// Turns a raised [`interrupt_flag`] into the error that ends the run.
+///
+/// # Errors
+/// [`Error::Interrupted`] once Ctrl-C was pressed.
+pub fn check_interrupt() -> Result<()> {
+    match interrupt_flag().load(Ordering::SeqCst) {
+        true => Err(Error::Interrupted),
+        false => Ok(()),
+    }
+}
+
+/// Whether a write failed because the reader of the pipe went away.
+pub fn is_broken_pipe(error: &io::Error) -> bool {
+    /// `ERROR_NO_DATA`: Windows' answer while the pipe is being closed.
+    const WINDOWS_NO_DATA: i32 = 232;
+    error.kind() == io::ErrorKind::BrokenPipe
+        || (cfg!(windows) && error.raw_os_error() == Some(WINDOWS_NO_DATA))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_variable_wins_over_the_users_cache_folder() {
+        let absolute = std::env::temp_dir();
+        let home = || Some(PathBuf::from("home-cache"));
+        let nowhere = || None;
+        assert_eq!(cache_folder_from(Some(absolute.clone().into()), home).unwrap(), absolute);
+        assert_eq!(cache_folder_from(None, home).unwrap(), PathBuf::from("home-cache"));
+        assert_eq!(cache_folder_from(Some("".into()), home).unwrap(), PathBuf::from("home-cache"));
+        let problem = cache_folder_from(Some("some/where".into()), home).unwrap_err().to_string();
+        assert!(problem.contains("absolute") && problem.contains("some/where"), "{problem}");
+        assert!(cache_folder_from(None, nowhere).unwrap_err().to_string().contains(CACHE_VARIABLE));
+    }
+
+    #[test]
+    fn free_memory_is_plausible() {
+        let free = free_ram_bytes().unwrap();
+        assert!((1 << 20..1 << 50).contains(&free), "{free}");
+    }
+
+    #[test]
+    fn the_interrupt_flag_is_one_flag() {
+        assert!(std::ptr::eq(interrupt_flag(), interrupt_flag()));
+        check_interrupt().unwrap();
+    }
+
+    #[test]
+    fn only_a_closed_pipe_is_a_broken_pipe() {
+        assert!(is_broken_pipe(&io::ErrorKind::BrokenPipe.into()));
+        assert!(!is_broken_pipe(&io::ErrorKind::StorageFull.into()));
+    }
+}

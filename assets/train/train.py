@@ -269,7 +269,11 @@ def run(a):
     # -- model, with Hugging Face's names
     alpha = torch.zeros((), device=dev)      # 0: float weights, 1: 4-bit weights (straight-through)
 
+    fake = [True]                            # False once the weights themselves are 4-bit values
+
     def fq(w):
+        if not fake[0]:
+            return w
         with torch.no_grad():
             g = w.detach().float().reshape(w.shape[0], -1, GROUP)
             s = (g.abs().amax(-1, keepdim=True) / 7).half().float()
@@ -364,9 +368,15 @@ def run(a):
     opt = torch.optim.AdamW([dict(params=mats, weight_decay=0.1), dict(params=vecs, weight_decay=0.0)], lr=a.lr, betas=(0.9, 0.95), fused=True)
     fast = torch.compile(model) if a.compile else model
 
-    def loss_of(rows, net):
+    def loss_of(rows, net, noisy=0):
+        """`noisy` first rows get some of their input tokens (never BOS) replaced: a regulariser for the real text."""
+        ids = rows[:, :-1].clamp(min=0)
+        if noisy and a.noise:
+            part = ids[:noisy]
+            hit = (torch.rand(part.shape, device=dev) < a.noise) & (part > EOS_ID)
+            ids = torch.cat([torch.where(hit, torch.randint_like(part, 2, C["vocab_size"]), part), ids[noisy:]])
         with torch.autocast("cuda", torch.bfloat16):
-            return net(rows[:, :-1].clamp(min=0), rows[:, 1:])
+            return net(ids, rows[:, 1:])
 
     @torch.no_grad()
     def evaluate():
@@ -417,7 +427,6 @@ def run(a):
         return s
 
     # -- the loop; the schedule is a function of the share of the time that has passed
-    log["history"], best = [], (1e9, None)
     budget, step, start, tokens = a.minutes * 60, 0, None, 0
     last_eval, last_print, seen_real = 0.0, 0.0, 0
     while True:
@@ -439,7 +448,7 @@ def run(a):
         seen_real += n_real * T
         for group in opt.param_groups:
             group["lr"] = lr
-        loss = loss_of(rows, fast)
+        loss = loss_of(rows, fast, n_real)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         opt.step()
@@ -447,7 +456,7 @@ def run(a):
         step += 1
         tokens += a.batch * T
         if step % 20 == 0:
-            loss_v = float(loss)             # also keeps the queue short
+            loss_v = float(loss.detach())             # also keeps the queue short
             if time.time() - last_eval > a.eval_every:
                 ev = evaluate()
                 log["evals"].append(dict(step=step, frac=round(frac, 4), loss=loss_v, lr=lr, alpha=float(alpha), tokens=tokens, real_tokens=seen_real, **ev))
@@ -461,11 +470,11 @@ def run(a):
                     pack(state(), os.path.join(a.out, "packed.npz"))
 
     # -- results, all from the 4-bit weights
-    ev_float = None
     alpha.fill_(0.0)
     ev_float = evaluate()
     pack(state(), os.path.join(a.out, "packed.npz"))
     back = unpack(os.path.join(a.out, "packed.npz"))
+    fake[0] = False
     model.load_state_dict({k[6:]: torch.from_numpy(v) for k, v in back.items()})
     ev = evaluate()
     say("final: float %s, 4-bit %s; %d steps, %.0fM tokens, real %.1fM" % (ev_float, ev, step, tokens / 1e6, seen_real / 1e6))
@@ -520,11 +529,12 @@ def main():
     r.add_argument("--batch", type=int, default=128)
     r.add_argument("--lr", type=float, default=1.5e-3)
     r.add_argument("--warmup", type=int, default=200)
-    r.add_argument("--dropout", type=float, default=0.1)
+    r.add_argument("--dropout", type=float, default=0.2)
+    r.add_argument("--noise", type=float, default=0.05, help="share of replaced input tokens in the real text")
     r.add_argument("--decay-from", type=float, default=0.55)
     r.add_argument("--qat-from", type=float, default=0.7)
     r.add_argument("--eval-every", type=float, default=20.0)
-    r.add_argument("--sample-tokens", type=int, default=450)
+    r.add_argument("--sample-tokens", type=int, default=380)
     r.add_argument("--no-compile", dest="compile", action="store_false")
     r.add_argument("--check", action="store_true", help="compare with transformers' LlamaForCausalLM")
     e = sub.add_parser("export")

@@ -1,1 +1,11 @@
 //! Text to tokens and tokens back to text.
+
+pub mod generation_config;
+pub mod stop;
+pub mod stream;
+pub mod tokenizer;
+
+pub use generation_config::GenerationConfig;
+pub use stop::StopMatcher;
+pub use stream::StreamDecoder;
+pub use tokenizer::{Tokenizer, check_ids};

@@ -1,0 +1,298 @@
+//! The verbs and their options; options that verbs share are written once, as groups.
+
+use std::path::PathBuf;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Parser, Subcommand};
+
+use super::size;
+use crate::error::Result;
+use crate::quant::WeightKind;
+use crate::sampler::SamplerOptions;
+use crate::text::GenerationConfig;
+
+/// Slots of the ring at most: beyond a few, more slots only take memory from resident units.
+pub const DEPTH_MAX: i64 = 64;
+
+const EXAMPLES: &str = "\
+Examples:
+  pipo-wgpu run -p \"Once upon a time\"
+  pipo-wgpu run ./Llama-3.2-1B --vram 1GiB -p \"The sea is\"
+  pipo-wgpu plan ./Llama-3.1-8B --vram 6GiB";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  pipo-wgpu run -p \"Once upon a time\"              a story from the small model inside
+  pipo-wgpu run ./TinyLlama --vram 512MiB < prompt.txt
+  pipo-wgpu run --dummy llama-2-7b --vram 1GiB --ids 1 -n 32 --trace trace.json";
+
+/// Runs language models larger than the GPU's memory, on any vendor's GPU.
+#[derive(Debug, Parser)]
+#[command(name = "pipo-wgpu", version, about, after_help = EXAMPLES, max_term_width = 110)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What the program can do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Write text that continues a prompt
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(RunArgs),
+    /// Convert a model into the packed form, in which it loads fastest
+    Pack(PackArgs),
+    /// Show what would live where, and the tokens per second to expect
+    Plan(PlanArgs),
+    /// List the GPUs that can be used
+    Devices(DevicesArgs),
+    /// Write the logits of every position, for comparing with other engines
+    Logits(LogitsArgs),
+    /// Measure how well a model predicts a text
+    Perplexity(PerplexityArgs),
+}
+
+/// Which model, and how its weights are coded.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Model")]
+pub struct ModelArgs {
+    /// Hugging Face folder or packed file; left out, the small model inside
+    #[arg(conflicts_with = "dummy", help_heading = None)]
+    pub model: Option<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub source: SourceArgs,
+    /// Trust the checksums of packed files instead of checking them
+    #[arg(long)]
+    pub no_verify: bool,
+}
+
+/// What any way of naming a model has in common.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Model")]
+pub struct SourceArgs {
+    /// Named shape with random weights instead of a model, e.g. llama-2-7b
+    #[arg(long, value_name = "SHAPE")]
+    pub dummy: Option<String>,
+    /// How weights are coded: w4, w8, f16 or f32 [default: w4, or as packed]
+    #[arg(long, value_name = "KIND", value_parser = weight_kind(), hide_possible_values = true)]
+    pub weights: Option<WeightKind>,
+}
+
+/// How much memory may be used.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Budget")]
+pub struct BudgetArgs {
+    /// GPU memory to use at most, e.g. 6GiB [default: what is free]
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    pub vram: Option<u64>,
+    /// Main memory for weights at most, e.g. 16GiB [default: what is free]
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    pub ram: Option<u64>,
+    /// Tokens to remember at most [default: as the model and the budget allow]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub context: Option<u32>,
+    /// Slots of the ring of travelling weights; 1 is no overlap [default: by the plan]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=DEPTH_MAX))]
+    pub depth: Option<u32>,
+}
+
+/// Which GPU, and how exactly it computes.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "GPU")]
+pub struct DeviceArgs {
+    /// GPU by number or name, see `pipo-wgpu devices` [default: the best]
+    #[arg(long, value_name = "GPU")]
+    pub adapter: Option<String>,
+    /// Keep activations in f32 instead of int8: slower, for comparisons
+    #[arg(long)]
+    pub exact: bool,
+}
+
+/// What a text starts from.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Text")]
+#[group(multiple = false)]
+pub struct PromptArgs {
+    /// Text to continue [default: standard input where piped, else nothing]
+    #[arg(short, long, value_name = "TEXT")]
+    pub prompt: Option<String>,
+    /// File with the text to continue
+    #[arg(long, value_name = "FILE")]
+    pub prompt_file: Option<PathBuf>,
+    /// Token ids to continue, as they are, e.g. 3,17,42
+    #[arg(long, value_name = "IDS", value_delimiter = ',')]
+    pub ids: Vec<u32>,
+}
+
+/// How the next token is chosen; what is absent comes from the model's `generation_config.json`.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Sampling [default: as the model says]")]
+pub struct SamplingArgs {
+    /// Higher is bolder; 0 always takes the likeliest token
+    #[arg(long, value_name = "T")]
+    pub temperature: Option<f32>,
+    /// Keep the K likeliest tokens; 0 is all
+    #[arg(long, value_name = "K")]
+    pub top_k: Option<u32>,
+    /// Keep the likeliest tokens that reach probability P; 1 is all
+    #[arg(long, value_name = "P")]
+    pub top_p: Option<f32>,
+    /// Keep tokens at least P times as likely as the likeliest; 0 is all
+    #[arg(long, value_name = "P")]
+    pub min_p: Option<f32>,
+    /// Above 1 makes recent tokens less likely
+    #[arg(long, value_name = "R")]
+    pub repetition_penalty: Option<f32>,
+    /// Equal seeds give equal texts [default: a new one each time]
+    #[arg(long)]
+    pub seed: Option<u64>,
+}
+
+impl SamplingArgs {
+    /// Joins the options with the model's defaults.
+    ///
+    /// Tokens are drawn where a temperature, top-k, top-p or min-p was given, or else where the
+    /// model says `do_sample`; in all other cases the likeliest token is taken, as Transformers
+    /// does.
+    ///
+    /// # Errors
+    /// Those of [`SamplerOptions::validate`].
+    pub fn resolve(&self, model: &GenerationConfig) -> Result<SamplerOptions> {
+        let drawing_asked = self.top_k.is_some() || self.top_p.is_some() || self.min_p.is_some();
+        let drawing = drawing_asked || model.do_sample == Some(true);
+        let temperature = if drawing { model.temperature.unwrap_or(1.0) } else { 0.0 };
+        let options = SamplerOptions {
+            temperature: self.temperature.unwrap_or(temperature),
+            top_k: self.top_k.or(model.top_k).unwrap_or(0),
+            top_p: self.top_p.or(model.top_p).unwrap_or(1.0),
+            min_p: self.min_p.or(model.min_p).unwrap_or(0.0),
+            repetition_penalty: self.repetition_penalty.or(model.repetition_penalty).unwrap_or(1.0),
+            seed: self.seed.unwrap_or_else(rand::random),
+        };
+        options.validate().map(|()| options)
+    }
+}
+
+/// Options of `run`.
+#[derive(Clone, Debug, clap::Args)]
+#[allow(missing_docs)]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub budget: BudgetArgs,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    #[command(flatten)]
+    pub prompt: PromptArgs,
+    #[command(flatten)]
+    pub text: TextArgs,
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+    /// Write a timeline for ui.perfetto.dev
+    #[arg(long, value_name = "FILE", help_heading = "GPU")]
+    pub trace: Option<PathBuf>,
+}
+
+/// When a text ends and how it is shown.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Text")]
+pub struct TextArgs {
+    /// Tokens to write at most
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 256)]
+    pub max_tokens: u32,
+    /// Text that ends the output; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
+    /// Go on after the model's own end of text
+    #[arg(long)]
+    pub ignore_eos: bool,
+    /// Print token ids instead of text
+    #[arg(long)]
+    pub print_ids: bool,
+}
+
+/// Options of `pack`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(allow_missing_positional = true)]
+pub struct PackArgs {
+    /// Hugging Face folder
+    #[arg(required_unless_present = "dummy", conflicts_with = "dummy")]
+    pub src: Option<PathBuf>,
+    /// Packed file to write
+    pub dst: PathBuf,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub source: SourceArgs,
+}
+
+/// Options of `plan`.
+#[derive(Clone, Debug, clap::Args)]
+#[allow(missing_docs)]
+pub struct PlanArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub budget: BudgetArgs,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// Options of `devices`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct DevicesArgs {
+    /// Write JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `logits`.
+#[derive(Clone, Debug, clap::Args)]
+#[allow(missing_docs)]
+pub struct LogitsArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub budget: BudgetArgs,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    /// Token ids to run, e.g. 3,17,42
+    #[arg(long, value_name = "IDS", help_heading = None, value_delimiter = ',', required = true)]
+    pub ids: Vec<u32>,
+    /// Where to write the tensor `logits`, f32 [tokens, vocab]
+    #[arg(long, value_name = "FILE.safetensors", help_heading = None)]
+    pub out: PathBuf,
+}
+
+/// Options of `perplexity`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(allow_missing_positional = true)]
+#[allow(missing_docs)]
+pub struct PerplexityArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Text to predict
+    #[arg(help_heading = None)]
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub budget: BudgetArgs,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    /// Tokens between the starts of two windows [default: the context]
+    #[arg(long, value_name = "N", help_heading = None, value_parser = clap::value_parser!(u32).range(1..))]
+    pub stride: Option<u32>,
+}
+
+fn weight_kind() -> impl TypedValueParser<Value = WeightKind> {
+    PossibleValuesParser::new(["w4", "w8", "f16", "f32"]).map(|name| match name.as_str() {
+        "f32" => WeightKind::F32,
+        "f16" => WeightKind::F16,
+        "w8" => WeightKind::W8,
+        _ => WeightKind::W4,
+    })
+}
+
+#[cfg(test)]
+mod tests;

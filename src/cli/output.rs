@@ -1,0 +1,92 @@
+//! Standard output for generated text: every piece is shown at once, and a closed pipe ends the run.
+
+use std::io::{self, Write};
+
+use crate::error::{Error, Result};
+use crate::os;
+
+/// Where generated text and reports go.
+pub struct Output {
+    to: Box<dyn Write + Send>,
+}
+
+impl Output {
+    /// The process's standard output.
+    pub fn stdout() -> Self {
+        Self::new(Box::new(io::stdout()))
+    }
+
+    /// Any other writer, such as a buffer in a test.
+    pub fn new(to: Box<dyn Write + Send>) -> Self {
+        Self { to }
+    }
+
+    /// Writes a piece of text and makes it visible.
+    ///
+    /// # Errors
+    /// [`Error::ClosedPipe`] where the reader went away, [`Error::Io`] for anything else.
+    pub fn piece(&mut self, text: &str) -> Result<()> {
+        self.to.write_all(text.as_bytes()).and_then(|()| self.to.flush()).map_err(|source| {
+            match os::is_broken_pipe(&source) {
+                true => Error::ClosedPipe,
+                false => Error::io("write to", "standard output")(source),
+            }
+        })
+    }
+
+    /// Writes a line of text and makes it visible.
+    ///
+    /// # Errors
+    /// Those of [`Output::piece`].
+    pub fn line(&mut self, text: &str) -> Result<()> {
+        self.piece(&format!("{text}\n"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Arc, Mutex};
+
+    /// Shows what was flushed; fails with `error` once it is set.
+    #[derive(Clone, Default)]
+    struct Reader {
+        pending: Vec<u8>,
+        seen: Arc<Mutex<Vec<u8>>>,
+        error: Option<io::ErrorKind>,
+    }
+
+    impl Write for Reader {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            match self.error {
+                Some(kind) => Err(kind.into()),
+                None => self.pending.write(bytes),
+            }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            self.seen.lock().unwrap().append(&mut self.pending);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn every_piece_is_visible_at_once() {
+        let reader = Reader::default();
+        let mut output = Output::new(Box::new(reader.clone()));
+        for (piece, seen) in [("Once", "Once"), (" upon", "Once upon"), ("", "Once upon")] {
+            output.piece(piece).unwrap();
+            assert_eq!(*reader.seen.lock().unwrap(), seen.as_bytes());
+        }
+        output.line(".").unwrap();
+        assert_eq!(*reader.seen.lock().unwrap(), b"Once upon.\n");
+    }
+
+    #[test]
+    fn a_closed_pipe_has_its_own_error() {
+        let failing = |kind| Output::new(Box::new(Reader { error: Some(kind), ..Reader::default() }));
+        assert!(matches!(failing(io::ErrorKind::BrokenPipe).piece("x"), Err(Error::ClosedPipe)));
+        let problem = failing(io::ErrorKind::StorageFull).piece("x").unwrap_err().to_string();
+        assert!(problem.starts_with("cannot write to standard output"), "{problem}");
+    }
+}

@@ -1,0 +1,131 @@
+//! Progress of long steps on stderr: a bar for people, sparse lines for logs.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::size;
+
+/// Without a terminal, a step writes one line in this time at most.
+const LINE_PAUSE: Duration = Duration::from_secs(5);
+
+/// The progress of one step, counted in bytes; threads may share it.
+pub struct Progress {
+    bar: ProgressBar,
+    /// Set where a bar cannot be drawn.
+    lines: Option<Mutex<Lines>>,
+}
+
+/// Decides when a line is due.
+struct Lines {
+    step: String,
+    total_bytes: u64,
+    done_bytes: u64,
+    began: Instant,
+    last: Instant,
+}
+
+impl Progress {
+    /// Starts a step of `total_bytes`, e.g. `packing`; shows a bar where stderr is a terminal.
+    pub fn bytes(step: &str, total_bytes: u64) -> Self {
+        let bar = ProgressBar::with_draw_target(Some(total_bytes), ProgressDrawTarget::hidden());
+        if io::stderr().is_terminal() {
+            let template = "{prefix:>12} [{bar:32}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} eta {eta} {msg}";
+            // A template that cannot be read would leave indicatif's own, which serves as well.
+            bar.set_style(
+                ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
+            );
+            bar.set_prefix(step.to_owned());
+            bar.set_draw_target(ProgressDrawTarget::stderr());
+            return Self { bar, lines: None };
+        }
+        Self { bar, lines: Some(Mutex::new(Lines::new(step, total_bytes, Instant::now()))) }
+    }
+
+    /// Counts without showing anything.
+    pub fn hidden() -> Self {
+        Self { bar: ProgressBar::hidden(), lines: None }
+    }
+
+    /// Counts `bytes` more as done.
+    pub fn add(&self, bytes: u64) {
+        self.bar.inc(bytes);
+        if let Some(lines) = &self.lines {
+            let line = lines.lock().unwrap_or_else(PoisonError::into_inner).add(bytes, Instant::now());
+            if let Some(line) = line {
+                // Progress that cannot be shown must not stop the work.
+                let _ = writeln!(io::stderr(), "{line}");
+            }
+        }
+    }
+
+    /// Shows what is being worked on behind the bar.
+    pub fn note(&self, what: &str) {
+        if self.lines.is_none() {
+            self.bar.set_message(what.to_owned());
+        }
+    }
+
+    /// Ends the step and takes the bar away; its result is worth a line of its own, or none.
+    pub fn finish(self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+impl Lines {
+    fn new(step: &str, total_bytes: u64, now: Instant) -> Self {
+        Self { step: step.to_owned(), total_bytes, done_bytes: 0, began: now, last: now }
+    }
+
+    /// The line to write now, if one is due.
+    fn add(&mut self, bytes: u64, now: Instant) -> Option<String> {
+        self.done_bytes += bytes;
+        if now.saturating_duration_since(self.last) < LINE_PAUSE {
+            return None;
+        }
+        self.last = now;
+        let seconds = now.saturating_duration_since(self.began).as_secs_f64();
+        let rate = self.done_bytes as f64 / seconds;
+        let left = self.total_bytes.saturating_sub(self.done_bytes) as f64;
+        let eta = if rate > 0.0 { format!("{:.0} s left", left / rate) } else { "time left unknown".into() };
+        let [done, total, rate] = [self.done_bytes, self.total_bytes, rate as u64].map(size::format);
+        Some(format!("{}: {done} of {total}, {rate}/s, {eta}", self.step))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_sparse_and_say_rate_and_time_left() {
+        let zero = Instant::now();
+        let mut lines = Lines::new("packing", 100 << 20, zero);
+        let mut written = Vec::new();
+        for tenths in 1..=200 {
+            written.extend(lines.add(1 << 19, zero + Duration::from_millis(100 * tenths)));
+        }
+        assert_eq!(
+            written,
+            [
+                "packing: 25.0 MiB of 100 MiB, 5.00 MiB/s, 15 s left",
+                "packing: 50.0 MiB of 100 MiB, 5.00 MiB/s, 10 s left",
+                "packing: 75.0 MiB of 100 MiB, 5.00 MiB/s, 5 s left",
+                "packing: 100 MiB of 100 MiB, 5.00 MiB/s, 0 s left",
+            ]
+        );
+    }
+
+    #[test]
+    fn odd_counts_do_no_harm() {
+        let zero = Instant::now();
+        let mut lines = Lines::new("loading", 0, zero);
+        assert_eq!(lines.add(0, zero), None);
+        let late = zero + LINE_PAUSE;
+        assert_eq!(lines.add(0, late).unwrap(), "loading: 0 B of 0 B, 0 B/s, time left unknown");
+        assert_eq!(lines.add(1, late + LINE_PAUSE).unwrap(), "loading: 1 B of 0 B, 0 B/s, 0 s left");
+        Progress::hidden().finish();
+    }
+}

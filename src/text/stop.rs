@@ -1,0 +1,158 @@
+//! Watches generated text for stop strings without delaying or leaking any byte of them.
+
+use crate::error::{Error, Result};
+
+/// Stop strings at most, so that the scan of a piece stays cheap.
+pub const STOPS_MAX: usize = 16;
+
+/// Passes text through until the first stop string, holding back only what may become one.
+///
+/// The stop string that ends first wins; of those that end together, the longest.
+/// Nothing of it is ever emitted.
+#[derive(Clone, Debug)]
+pub struct StopMatcher {
+    stops: Vec<String>,
+    held: String,
+    stopped: bool,
+}
+
+impl StopMatcher {
+    /// A matcher for `stops`; none lets all text pass.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for an empty stop string, which would end every text, or more than
+    /// [`STOPS_MAX`].
+    pub fn new(stops: &[String]) -> Result<Self> {
+        if stops.iter().any(String::is_empty) {
+            return Err(Error::Usage(
+                "a stop string is empty; give at least one character or leave it out".into(),
+            ));
+        }
+        if stops.len() > STOPS_MAX {
+            let found = stops.len();
+            return Err(Error::Usage(format!(
+                "expected at most {STOPS_MAX} stop strings, found {found}; drop some"
+            )));
+        }
+        Ok(Self { stops: stops.to_vec(), held: String::new(), stopped: false })
+    }
+
+    /// Takes the next piece of text and returns what can be shown now.
+    pub fn push(&mut self, piece: &str) -> String {
+        if self.stopped {
+            return String::new();
+        }
+        self.held.push_str(piece);
+        if let Some(start) = self.first_match() {
+            self.stopped = true;
+            self.held.truncate(start);
+            return std::mem::take(&mut self.held);
+        }
+        let rest = self.held.split_off(self.held.len() - self.possible_prefix_bytes());
+        std::mem::replace(&mut self.held, rest)
+    }
+
+    /// Ends the text: returns what was held back and turned out to be ordinary.
+    pub fn flush(&mut self) -> String {
+        std::mem::take(&mut self.held)
+    }
+
+    /// Whether a stop string has been seen.
+    pub fn stopped(&self) -> bool {
+        self.stopped
+    }
+
+    /// Where the stop string that ends first starts.
+    fn first_match(&self) -> Option<usize> {
+        let found = |stop: &String| self.held.find(stop.as_str()).map(|start| (start + stop.len(), start));
+        self.stops.iter().filter_map(found).min().map(|(_, start)| start)
+    }
+
+    /// The length of the longest end of the held text that starts a stop string.
+    fn possible_prefix_bytes(&self) -> usize {
+        let longest = |stop: &String| {
+            let lengths = stop.char_indices().map(|(at, _)| at).rev();
+            lengths.into_iter().find(|&at| self.held.ends_with(&stop[..at])).unwrap_or(0)
+        };
+        self.stops.iter().map(longest).max().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    fn matcher(stops: &[&str]) -> StopMatcher {
+        StopMatcher::new(&stops.iter().map(|&stop| stop.to_owned()).collect::<Vec<_>>()).unwrap()
+    }
+
+    #[test]
+    fn table() {
+        type Case<'a> = (&'a [&'a str], &'a [&'a str], &'a [&'a str], bool);
+        let cases: &[Case] = &[
+            (&[], &["any", "thing"], &["any", "thing", ""], false),
+            (&["STOP"], &["abSTOPcd", "ef"], &["ab", "", ""], true),
+            (&["STOP"], &["abST", "OPcd"], &["ab", "", ""], true),
+            (&["STOP"], &["abST", "ART"], &["ab", "START", ""], false),
+            (&["STOP"], &["abST"], &["ab", "ST"], false),
+            (&["aab"], &["aa", "a", "b"], &["", "a", "", ""], true),
+            (&["\n\n", "User:"], &["x\n", "User", ":"], &["x", "\n", "", ""], true),
+            (&["bcd", "abcde"], &["abcde"], &["a", ""], true),
+            (&["b", "ab"], &["ab"], &["", ""], true),
+            (&["é!"], &["caf", "é", "?"], &["caf", "", "é?", ""], false),
+        ];
+        for (stops, pieces, expected, stopped) in cases {
+            let mut matcher = matcher(stops);
+            let mut shown: Vec<String> = pieces.iter().map(|piece| matcher.push(piece)).collect();
+            shown.push(matcher.flush());
+            assert_eq!(shown, *expected, "{stops:?} {pieces:?}");
+            assert_eq!(matcher.stopped(), *stopped);
+        }
+    }
+
+    #[test]
+    fn bad_stops_are_refused() {
+        assert!(StopMatcher::new(&[String::new()]).unwrap_err().to_string().contains("empty"));
+        assert!(StopMatcher::new(&vec!["a".to_owned(); 17]).unwrap_err().to_string().contains("found 17"));
+    }
+
+    /// What must have been shown after `text`, by looking at every prefix of it.
+    fn oracle(stops: &[String], text: &str, ended: bool) -> (String, bool) {
+        let ends = text.char_indices().map(|(at, c)| at + c.len_utf8());
+        for end in ends {
+            let hits = stops.iter().filter(|stop| text[..end].ends_with(stop.as_str()));
+            if let Some(longest) = hits.map(String::len).max() {
+                return (text[..end - longest].to_owned(), true);
+            }
+        }
+        let could_stop = |at: &usize| stops.iter().any(|stop| stop.starts_with(&text[*at..]));
+        let mut starts = text.char_indices().map(|(at, _)| at);
+        let shown = if ended { text.len() } else { starts.find(could_stop).unwrap_or(text.len()) };
+        (text[..shown].to_owned(), false)
+    }
+
+    #[test]
+    fn any_split_shows_exactly_what_the_oracle_allows() {
+        let mut rng = ChaCha8Rng::seed_from_u64(9);
+        let alphabet = ['a', 'b', 'é', '😀'];
+        for _ in 0..5000 {
+            let mut word = |longest: usize| -> String {
+                (0..rng.random_range(1..=longest)).map(|_| alphabet[rng.random_range(0..4)]).collect()
+            };
+            let stops: Vec<String> = (0..3).map(|_| word(4)).collect();
+            let pieces: Vec<String> = (0..6).map(|_| word(3)).collect();
+            let mut matcher = StopMatcher::new(&stops).unwrap();
+            let (mut text, mut shown) = (String::new(), String::new());
+            for piece in &pieces {
+                text.push_str(piece);
+                shown.push_str(&matcher.push(piece));
+                let expected = oracle(&stops, &text, false);
+                assert_eq!((shown.clone(), matcher.stopped()), expected, "{stops:?} {pieces:?}");
+            }
+            shown.push_str(&matcher.flush());
+            assert_eq!(shown, oracle(&stops, &text, true).0);
+        }
+    }
+}
