@@ -1,10 +1,14 @@
 //! What differs between operating systems, in one place, each with a portable fallback.
 
+mod file;
+
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+pub use file::{advise_dont_need, advise_will_need, map_file, read_exact_at, temporary_in};
 
 use crate::error::{Error, Result};
 

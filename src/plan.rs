@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 use crate::error::{Error, Result};
-use crate::size::{bytes_text, bytes_text_up};
+use crate::size::{format as bytes_text, format_up as bytes_text_up};
 
 /// What a model needs, in bytes.
 #[derive(Clone, Debug)]
@@ -373,8 +373,8 @@ mod tests {
         let units = [4 << 20; 8];
         let error = with(&units, 1 << 20).unwrap_err().to_string();
         // One slot of 4 MiB, 1 MiB fixed, two staging pieces of 1 MiB, 1 KiB each for one token.
-        assert!(error.contains("needs at least 7.1 MiB"), "{error}");
-        assert!(with(&units, (7.1 * f64::from(1 << 20)) as u64).is_ok());
+        assert!(error.contains("needs at least 7.01 MiB"), "{error}");
+        assert!(with(&units, (7.01 * f64::from(1 << 20)) as u64).is_ok());
         assert!(with(&units, 7 << 20).is_err());
     }
 

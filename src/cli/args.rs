@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
-use super::size;
+use crate::size;
 use crate::error::Result;
 use crate::quant::WeightKind;
 use crate::sampler::SamplerOptions;

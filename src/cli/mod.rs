@@ -4,7 +4,6 @@ pub mod args;
 pub mod output;
 pub mod progress;
 pub mod prompt;
-pub mod size;
 
 use std::io::{self, Write};
 use std::panic::PanicHookInfo;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::size;
+use crate::size;
 
 /// Without a terminal, a step writes one line in this time at most.
 const LINE_PAUSE: Duration = Duration::from_secs(5);

@@ -58,7 +58,7 @@ fn text(from: &mut dyn Read, path: &Path) -> Result<Prompt> {
     let mut bytes = Vec::new();
     from.take(PROMPT_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(Error::io("read the prompt", path))?;
     if bytes.len() as u64 > PROMPT_BYTES_MAX {
-        let most = super::size::format(PROMPT_BYTES_MAX);
+        let most = crate::size::format(PROMPT_BYTES_MAX);
         return Err(Error::file(path, format!("expected a prompt of at most {most}; give a shorter text")));
     }
     let mut text = String::from_utf8(bytes).map_err(|e| {

@@ -1,0 +1,142 @@
+//! Reads and checks the header of one safetensors file.
+//!
+//! Format: <https://github.com/huggingface/safetensors#format>, an 8-byte little-endian header
+//! length, that many bytes of JSON, then the tensors without gaps.
+
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use ::safetensors::tensor::Metadata;
+use ::safetensors::{Dtype, SafeTensorError};
+
+use crate::error::{Error, Result};
+use crate::os;
+
+/// The largest header that the format's own library accepts.
+pub(crate) const HEADER_BYTES_MAX: u64 = 100_000_000;
+/// Bytes of the header length that starts a file.
+pub(crate) const LENGTH_BYTES: u64 = 8;
+
+/// Where a tensor lies and what it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Element type as stored.
+    pub dtype: Dtype,
+    /// Dimensions, slowest first.
+    pub shape: Vec<u64>,
+    /// Its bytes within the file.
+    pub bytes: Range<u64>,
+    /// Which of the checkpoint's files holds it.
+    pub(super) shard: usize,
+}
+
+impl TensorInfo {
+    /// Rows: all dimensions but the last, multiplied; 1 for a vector.
+    pub fn rows(&self) -> u64 {
+        let leading = self.shape.len().saturating_sub(1);
+        self.shape[..leading].iter().product()
+    }
+
+    /// Columns: the last dimension; 1 for a scalar.
+    pub fn cols(&self) -> u64 {
+        self.shape.last().copied().unwrap_or(1)
+    }
+}
+
+/// One open safetensors file.
+#[derive(Debug)]
+pub(super) struct Shard {
+    /// Its path.
+    pub(super) path: PathBuf,
+    /// The handle that rows are read through.
+    pub(super) file: File,
+    /// Its header's JSON, for the identity.
+    pub(super) header_hash: u128,
+}
+
+/// Opens a file, checks its header and lists its tensors as parts of shard number `shard`.
+pub(super) fn open(path: &Path, shard: usize) -> Result<(Shard, Vec<(String, TensorInfo)>)> {
+    let file = File::open(path).map_err(Error::io("open", path))?;
+    let size = file.metadata().map_err(Error::io("read", path))?.len();
+    let mut length = [0; LENGTH_BYTES as usize];
+    if size >= LENGTH_BYTES {
+        os::read_exact_at(&file, &mut length, 0).map_err(Error::io("read", path))?;
+    }
+    let header_bytes = header_length(path, length, size)?;
+    let mut header = vec![0; header_bytes as usize];
+    os::read_exact_at(&file, &mut header, LENGTH_BYTES).map_err(Error::io("read", path))?;
+    let metadata = parse_header(path, &header, size)?;
+    let data = LENGTH_BYTES + header_bytes;
+    let tensors = metadata.tensors().into_iter().map(|(name, info)| {
+        let (start, end) = info.data_offsets;
+        let info = TensorInfo {
+            dtype: info.dtype,
+            shape: info.shape.iter().map(|&n| n as u64).collect(),
+            bytes: data + start as u64..data + end as u64,
+            shard,
+        };
+        (name, info)
+    });
+    let header_hash = xxhash_rust::xxh3::xxh3_128(&header);
+    let shard = Shard { path: path.to_path_buf(), file, header_hash };
+    Ok((shard, tensors.collect()))
+}
+
+/// The header's length, which must fit the file's size and [`HEADER_BYTES_MAX`].
+pub(crate) fn header_length(path: &Path, length: [u8; 8], size: u64) -> Result<u64> {
+    if size < LENGTH_BYTES {
+        let problem = format!(
+            "expected a safetensors file, found only {size} bytes; the download is incomplete"
+        );
+        return Err(Error::file(path, problem));
+    }
+    let bytes = u64::from_le_bytes(length);
+    let room = size - LENGTH_BYTES;
+    let problem = if bytes == 0 {
+        "its header has a length of 0; this is not a safetensors file".into()
+    } else if bytes > room {
+        format!(
+            "its header claims {bytes} bytes but the file has {room} left; it is truncated or \
+             not a safetensors file"
+        )
+    } else if bytes > HEADER_BYTES_MAX {
+        format!("its header claims {bytes} bytes, more than the format's {HEADER_BYTES_MAX}")
+    } else {
+        return Ok(bytes);
+    };
+    Err(Error::file(path, problem))
+}
+
+/// Parses the header's JSON and checks every tensor against the file's size.
+pub(crate) fn parse_header(path: &Path, header: &[u8], size: u64) -> Result<Metadata> {
+    let metadata: Metadata = serde_json::from_slice(header)
+        .map_err(|error| Error::file(path, format!("its header is damaged: {}", plain(&error))))?;
+    let expected = LENGTH_BYTES + header.len() as u64 + metadata.data_len() as u64;
+    if expected != size {
+        let problem = format!(
+            "its header promises a file of {expected} bytes but it has {size}; get it again"
+        );
+        return Err(Error::file(path, problem));
+    }
+    Ok(metadata)
+}
+
+/// The cause of a header's refusal in plain words.
+fn plain(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let offset = SafeTensorError::InvalidOffset(String::new()).to_string();
+    let known = [
+        (offset.as_str(), "a tensor overlaps its neighbour or leaves a gap"),
+        (
+            &SafeTensorError::TensorInvalidInfo.to_string(),
+            "a tensor's shape and dtype need another number of bytes than its offsets span",
+        ),
+        (
+            &SafeTensorError::ValidationOverflow.to_string(),
+            "a tensor's shape is larger than any computer's memory",
+        ),
+    ];
+    let cause = known.iter().find(|(start, _)| text.starts_with(start.trim_end_matches(": ")));
+    cause.map_or(text.clone(), |(_, words)| format!("{words} ({text})"))
+}

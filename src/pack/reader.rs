@@ -1,0 +1,290 @@
+//! Maps a packed file, believes nothing in it before it is checked, and hands out its units.
+
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ::safetensors::tensor::Metadata;
+use memmap2::Mmap;
+use rayon::prelude::*;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::layout::{Section, UNIT_ALIGNMENT};
+use super::manifest::{MANIFEST_KEY, Manifest, ManifestUnit, TensorInfo, VERSION, VERSION_KEY};
+use crate::checkpoint::safetensors::{LENGTH_BYTES, header_length, parse_header};
+use crate::error::{Error, Result};
+use crate::os;
+
+/// One unit of a packed file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PackedUnit {
+    /// Name, e.g. `block.0.mlp`.
+    pub name: String,
+    /// Its tensors as stored.
+    pub tensors: Vec<TensorInfo>,
+    /// Byte ranges of each tensor within the unit.
+    pub sections: Vec<Section>,
+    /// Where the unit lies in the file; start and length are multiples of
+    /// [`UNIT_ALIGNMENT`].
+    pub bytes: Range<u64>,
+    /// xxh3-64 of its bytes.
+    pub checksum: u64,
+}
+
+/// An open packed model.
+#[derive(Debug)]
+pub struct Packed {
+    path: PathBuf,
+    bytes: Bytes,
+    units: Vec<PackedUnit>,
+    files: Vec<(String, Range<u64>)>,
+}
+
+/// Where a packed model's bytes live.
+#[derive(Debug)]
+enum Bytes {
+    Mapped(Mmap),
+    Static(&'static [u8]),
+}
+
+impl Packed {
+    /// Maps a packed file and checks everything but the checksums, see [`Self::verify`].
+    ///
+    /// # Errors
+    /// The file cannot be read, is not a packed model of this version, or contradicts itself.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let file = File::open(path).map_err(Error::io("open", path))?;
+        let size = file.metadata().map_err(Error::io("read", path))?.len();
+        if size < LENGTH_BYTES {
+            header_length(path, [0; 8], size)?;
+        }
+        let map = os::map_file(&file).map_err(Error::io("map", path))?;
+        Self::new(path.to_path_buf(), Bytes::Mapped(map))
+    }
+
+    /// A packed model inside the program.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn from_static(bytes: &'static [u8]) -> Result<Self> {
+        Self::new("(built-in model)".into(), Bytes::Static(bytes))
+    }
+
+    /// Checks header, manifest and sizes.
+    fn new(path: PathBuf, bytes: Bytes) -> Result<Self> {
+        let all = bytes.all();
+        let size = all.len() as u64;
+        let length = all.first_chunk().copied().unwrap_or_default();
+        let data = LENGTH_BYTES + header_length(&path, length, size)?;
+        let header = &all[LENGTH_BYTES as usize..data as usize];
+        let metadata = parse_header(&path, header, size)?;
+        let complain = |problem: String| Error::file(&path, problem);
+        let manifest = manifest(&metadata).map_err(complain)?;
+        let units = units(&metadata, &manifest, data).map_err(complain)?;
+        let files = files(&metadata, data).map_err(complain)?;
+        Ok(Packed { path, bytes, units, files })
+    }
+
+    /// The file's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The units in execution order.
+    pub fn units(&self) -> &[PackedUnit] {
+        &self.units
+    }
+
+    /// Number of units.
+    pub fn len(&self) -> usize {
+        self.units.len()
+    }
+
+    /// Whether there are no units; an opened model always has some.
+    pub fn is_empty(&self) -> bool {
+        self.units.is_empty()
+    }
+
+    /// The bytes of unit `i`.
+    ///
+    /// # Panics
+    /// If there is no unit `i`.
+    pub fn unit_bytes(&self, i: usize) -> &[u8] {
+        self.slice(&self.units[i].bytes)
+    }
+
+    /// The bytes of a small file such as `tokenizer.json`.
+    pub fn file(&self, name: &str) -> Option<&[u8]> {
+        self.files.iter().find(|(found, _)| found == name).map(|(_, range)| self.slice(range))
+    }
+
+    /// The names of the small files.
+    pub fn file_names(&self) -> impl Iterator<Item = &str> {
+        self.files.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// Compares unit `i` with its checksum.
+    ///
+    /// # Errors
+    /// The bytes have changed since they were written.
+    ///
+    /// # Panics
+    /// If there is no unit `i`.
+    pub fn verify(&self, i: usize) -> Result<()> {
+        let (unit, found) = (&self.units[i], xxh3_64(self.unit_bytes(i)));
+        if found == unit.checksum {
+            return Ok(());
+        }
+        let problem = format!(
+            "unit `{}` has checksum {found:016x} where {:016x} was written; the file is damaged, \
+             delete it and pack the model again",
+            unit.name, unit.checksum
+        );
+        Err(Error::file(&self.path, problem))
+    }
+
+    /// Compares all units with their checksums, on all cores; `progress` gets the bytes done and
+    /// the bytes in all.
+    ///
+    /// # Errors
+    /// As [`Self::verify`].
+    pub fn verify_all(&self, progress: &(dyn Fn(u64, u64) + Sync)) -> Result<()> {
+        let bytes = |unit: &PackedUnit| unit.bytes.end - unit.bytes.start;
+        let total = self.units.iter().map(bytes).sum();
+        let done = AtomicU64::new(0);
+        (0..self.len()).into_par_iter().try_for_each(|i| {
+            self.verify(i)?;
+            let bytes = bytes(&self.units[i]);
+            progress(done.fetch_add(bytes, Ordering::Relaxed) + bytes, total);
+            Ok(())
+        })
+    }
+
+    /// Hints that `range` of unit `i` will be read soon.
+    ///
+    /// # Panics
+    /// If the unit has no such range.
+    pub fn advise_will_need(&self, i: usize, range: Range<u64>) {
+        self.advise(i, range, os::advise_will_need);
+    }
+
+    /// Hints that `range` of unit `i` will not be read soon.
+    ///
+    /// # Panics
+    /// If the unit has no such range.
+    pub fn advise_dont_need(&self, i: usize, range: Range<u64>) {
+        self.advise(i, range, os::advise_dont_need);
+    }
+
+    /// Passes a hint on if the model is mapped.
+    fn advise(&self, i: usize, range: Range<u64>, hint: fn(&Mmap, Range<u64>)) {
+        let unit = &self.units[i].bytes;
+        let range = unit.start + range.start..unit.start + range.end;
+        assert!(range.start <= range.end && range.end <= unit.end, "unit {i} has no {range:?}");
+        if let Bytes::Mapped(map) = &self.bytes {
+            hint(map, range);
+        }
+    }
+
+    /// Bytes of the file; ranges were checked when it was opened.
+    fn slice(&self, range: &Range<u64>) -> &[u8] {
+        &self.bytes.all()[range.start as usize..range.end as usize]
+    }
+}
+
+impl Bytes {
+    /// The whole file.
+    fn all(&self) -> &[u8] {
+        match self {
+            Bytes::Mapped(map) => map,
+            Bytes::Static(bytes) => bytes,
+        }
+    }
+}
+
+/// The manifest of a file of this version.
+fn manifest(metadata: &Metadata) -> Result<Manifest, String> {
+    let get = |key: &str| metadata.metadata().as_ref().and_then(|map| map.get(key));
+    let version = get(VERSION_KEY).ok_or(
+        "a safetensors file but not a packed model; give the model's folder, or pack it first",
+    )?;
+    if version != VERSION {
+        return Err(format!(
+            "packed in layout version `{version}` where this program reads `{VERSION}`; pack the \
+             model again"
+        ));
+    }
+    let text = get(MANIFEST_KEY).ok_or("its manifest is missing; pack the model again")?;
+    let manifest: Manifest = serde_json::from_str(text)
+        .map_err(|error| format!("its manifest is damaged: {error}; pack the model again"))?;
+    let lying = |problem| format!("its manifest is wrong: {problem}; pack the model again");
+    manifest.check().map_err(lying)?;
+    Ok(manifest)
+}
+
+/// The units, each where the manifest's order and sizes imply.
+fn units(metadata: &Metadata, manifest: &Manifest, data: u64) -> Result<Vec<PackedUnit>, String> {
+    let mut end = data;
+    let mut units = Vec::with_capacity(manifest.units.len());
+    for described in &manifest.units {
+        let unit = unit(metadata, described, data)?;
+        if unit.bytes.start != end {
+            return Err(format!("unit `{}` is not stored in execution order", unit.name));
+        }
+        end = unit.bytes.end;
+        units.push(unit);
+    }
+    let is_unit = |name: &&String| name.starts_with("unit.");
+    let stored = metadata.offset_keys();
+    let stored = stored.iter().filter(is_unit).count();
+    if stored != units.len() {
+        let described = units.len();
+        return Err(format!("its manifest describes {described} units but {stored} are stored"));
+    }
+    Ok(units)
+}
+
+/// One unit; its stored size must be what its tensors need.
+fn unit(metadata: &Metadata, described: &ManifestUnit, data: u64) -> Result<PackedUnit, String> {
+    let name = &described.name;
+    let bytes = tensor_bytes(metadata, &format!("unit.{name}"), data)?
+        .ok_or_else(|| format!("unit `{name}` is in the manifest but not in the file"))?;
+    if bytes.start % UNIT_ALIGNMENT != 0 {
+        return Err(format!(
+            "unit `{name}` starts at byte {}, which is not a multiple of {UNIT_ALIGNMENT}",
+            bytes.start
+        ));
+    }
+    let (sections, expected) = described.spec().layout();
+    let found = bytes.end - bytes.start;
+    if found != expected {
+        return Err(format!("unit `{name}` has {found} bytes where its tensors need {expected}"));
+    }
+    let checksum = described.checksum().unwrap_or_default();
+    let tensors = described.tensors.clone();
+    Ok(PackedUnit { name: name.clone(), tensors, sections, bytes, checksum })
+}
+
+/// The small files' names and places.
+fn files(metadata: &Metadata, data: u64) -> Result<Vec<(String, Range<u64>)>, String> {
+    let mut files = Vec::new();
+    for key in metadata.offset_keys() {
+        let Some(name) = key.strip_prefix("file.") else { continue };
+        if let Some(bytes) = tensor_bytes(metadata, &key, data)? {
+            files.push((name.to_owned(), bytes));
+        }
+    }
+    Ok(files)
+}
+
+/// Where a U8 tensor lies in the file.
+fn tensor_bytes(metadata: &Metadata, name: &str, data: u64) -> Result<Option<Range<u64>>, String> {
+    let Some(info) = metadata.info(name) else { return Ok(None) };
+    if info.dtype != ::safetensors::Dtype::U8 {
+        return Err(format!("`{name}` has dtype {} where U8 is expected", info.dtype));
+    }
+    let (start, end) = info.data_offsets;
+    Ok(Some(data + start as u64..data + end as u64))
+}

@@ -1,0 +1,141 @@
+//! Packs a checkpoint: reads its rows, quantises them on all cores, never holds a whole tensor.
+
+use std::ops::Range;
+use std::path::Path;
+
+use super::container::{self, Chunk, Watch};
+use super::layout::{Source, TensorSpec, UnitSpec};
+use crate::checkpoint::{Checkpoint, Dtype};
+use crate::error::{Error, Result};
+use crate::quant::encode_row;
+
+/// Packs `units` of a checkpoint, and `files` as `(name, bytes)`, into `dst`, which appears only
+/// when it is complete: a failed or interrupted run leaves nothing behind and an older `dst` as
+/// it was. Rows are coded in parallel; memory stays below 100 MiB plus a few rows a thread.
+///
+/// # Errors
+/// A source that is missing or has another shape or dtype than expected (checked before any
+/// work), a weight that is not finite or does not fit its kind, a disk without room, or
+/// [`Error::Interrupted`].
+pub fn write(
+    dst: &Path,
+    units: &[UnitSpec],
+    source: &Checkpoint,
+    files: &[(String, Vec<u8>)],
+    watch: Watch<'_>,
+) -> Result<()> {
+    for unit in units {
+        for tensor in &unit.tensors {
+            check_sources(unit, tensor, source)?;
+        }
+    }
+    container::write(dst, units, files, &|chunk| fill(source, chunk), watch)
+}
+
+/// Every source must have the expected shape, and together they must make up the tensor.
+fn check_sources(unit: &UnitSpec, tensor: &TensorSpec, checkpoint: &Checkpoint) -> Result<()> {
+    let mut weights = 0;
+    for source in &tensor.sources {
+        let Source { tensor: name, shape, rows } = source;
+        let info = checkpoint.require(name)?;
+        let path = checkpoint.file_of(info);
+        if info.shape != *shape {
+            let problem = format!(
+                "tensor `{name}` has shape {:?} but config.json implies {shape:?}; they belong to \
+                 different models",
+                info.shape
+            );
+            return Err(Error::file(path, problem));
+        }
+        if !matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+            return Err(crate::checkpoint::unsupported_dtype(name, info.dtype));
+        }
+        let taken = source_rows(source);
+        if taken.start > taken.end || taken.end > info.rows() {
+            let problem = format!("tensor `{name}` has no rows {rows:?}; its shape is {shape:?}");
+            return Err(Error::file(path, problem));
+        }
+        weights += (taken.end - taken.start) * info.cols();
+        if tensor.rows > 1 && info.cols() != u64::from(tensor.cols) {
+            return Err(mismatch(unit, tensor, format!("`{name}` has {} columns", info.cols())));
+        }
+    }
+    let expected = u64::from(tensor.rows) * u64::from(tensor.cols);
+    if weights != expected {
+        let found = format!("its sources have {weights} weights, not {expected}");
+        return Err(mismatch(unit, tensor, found));
+    }
+    Ok(())
+}
+
+/// The complaint that a tensor's sources do not make it up.
+fn mismatch(unit: &UnitSpec, tensor: &TensorSpec, found: String) -> Error {
+    let TensorSpec { name, rows, cols, .. } = tensor;
+    Error::Unsupported(format!(
+        "tensor `{name}` of unit `{}` is [{rows}, {cols}] but {found}",
+        unit.name
+    ))
+}
+
+/// The rows to read; a one-dimensional tensor is one row, and may be given as all its elements.
+fn source_rows(source: &Source) -> Range<u64> {
+    let rows = u64::from(source.rows.start)..u64::from(source.rows.end);
+    if source.shape.len() < 2 && rows == (0..source.shape.first().copied().unwrap_or(1)) {
+        0..1
+    } else {
+        rows
+    }
+}
+
+/// Reads and codes a chunk's rows.
+fn fill(checkpoint: &Checkpoint, chunk: Chunk<'_>) -> Result<()> {
+    if chunk.tensor.rows == 1 {
+        fill_vector(checkpoint, chunk)
+    } else {
+        fill_matrix(checkpoint, chunk)
+    }
+}
+
+/// A vector joins its sources' elements.
+fn fill_vector(checkpoint: &Checkpoint, chunk: Chunk<'_>) -> Result<()> {
+    let (mut row, mut part) = (Vec::new(), Vec::new());
+    for source in &chunk.tensor.sources {
+        checkpoint.read_rows(&source.tensor, source_rows(source), &mut part)?;
+        row.extend_from_slice(&part);
+    }
+    encode_row(chunk.tensor.kind, &row, chunk.codes, chunk.scales).map_err(|bad| {
+        let names: Vec<_> = chunk.tensor.sources.iter().map(|s| s.tensor.as_str()).collect();
+        Error::NonFinite(format!("tensor `{}`, {bad}", names.join("` + `")))
+    })
+}
+
+/// A matrix stacks its sources' rows.
+fn fill_matrix(checkpoint: &Checkpoint, chunk: Chunk<'_>) -> Result<()> {
+    let TensorSpec { kind, cols, sources, .. } = chunk.tensor;
+    let code_bytes = kind.code_bytes(1, *cols) as usize;
+    let scale_bytes = kind.scale_bytes(1, *cols) as usize;
+    let mut weights = Vec::new();
+    let mut start = 0;
+    let mut done = 0;
+    for source in sources {
+        let taken = source_rows(source);
+        let end = start + taken.end - taken.start;
+        let wanted = u64::from(chunk.rows.start).max(start)..u64::from(chunk.rows.end).min(end);
+        let first = taken.start + wanted.start.saturating_sub(start);
+        start = end;
+        if wanted.is_empty() {
+            continue;
+        }
+        let rows = first..first + wanted.end - wanted.start;
+        checkpoint.read_rows(&source.tensor, rows.clone(), &mut weights)?;
+        for (row, number) in weights.chunks_exact(*cols as usize).zip(rows) {
+            let codes = &mut chunk.codes[done * code_bytes..][..code_bytes];
+            let scales = &mut chunk.scales[done * scale_bytes..][..scale_bytes];
+            encode_row(*kind, row, codes, scales).map_err(|bad| {
+                Error::NonFinite(format!("tensor `{}`, row {number}, {bad}", source.tensor))
+            })?;
+            done += 1;
+        }
+    }
+    Ok(())
+}
