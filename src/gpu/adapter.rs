@@ -40,11 +40,7 @@ const WANTED: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY
 
 impl Facts {
     pub(super) fn of(adapter: &wgpu::Adapter) -> Self {
-        Facts {
-            info: adapter.get_info(),
-            limits: adapter.limits(),
-            features: adapter.features() & WANTED,
-        }
+        Facts { info: adapter.get_info(), limits: adapter.limits(), features: adapter.features() & WANTED }
     }
 
     /// Whether the "GPU" is the CPU.

@@ -89,10 +89,8 @@ impl Gpu {
     /// # Errors
     /// [`Error::Stuck`] after the time limit, or whatever the driver has reported.
     pub fn wait(&self, submission: &wgpu::SubmissionIndex, what: &str) -> Result<()> {
-        let wait = wgpu::PollType::Wait {
-            submission_index: Some(submission.clone()),
-            timeout: Some(WAIT_MAX),
-        };
+        let wait =
+            wgpu::PollType::Wait { submission_index: Some(submission.clone()), timeout: Some(WAIT_MAX) };
         let outcome = self.device.poll(wait);
         self.check()?;
         match outcome {
