@@ -1,8 +1,8 @@
-// What every shader shares: the pass's inputs and the reading of coded weights.
+// What every shader shares: the pass's inputs, the reading of coded weights, int8 quantisation.
 
 // Numbers of one pass over the model.
 struct Step {
-    // Tokens in the pass.
+    // Tokens in the pass (or selected rows, for the kernels after the last block).
     tokens: u32,
     // Tokens for which logits are wanted.
     selected: u32,
@@ -20,8 +20,9 @@ struct Row {
     reserved: u32,
 }
 
-// Columns that share one scale.
+// Columns that share one scale, and the quads (four columns each) that make them up.
 const GROUP: u32 = 32u;
+const GROUP_QUADS: u32 = 8u;
 
 // Weight kinds as `override KIND` gives them.
 const W4: u32 = 0u;
@@ -29,18 +30,108 @@ const W8: u32 = 1u;
 const F16: u32 = 2u;
 const F32: u32 = 3u;
 
+// The bits of positive infinity: a float is finite when its bits without the sign are less.
+const INFINITY_BITS: u32 = 0x7f800000u;
+
+// Below this the largest magnitude of a group counts as zero, so that no reciprocal overflows.
+const PEAK_MIN: f32 = 1e-30;
+
 // Index of a workgroup whose count was spread over x and y.
 fn group_index(id: vec3<u32>, count: vec3<u32>) -> u32 {
     return id.y * count.x + id.x;
 }
 
-// Vectors of four words that one group's codes occupy.
-fn group_words(kind: u32) -> u32 {
-    return 1u << kind;
+// Groups that a row of `cols` columns occupies.
+fn groups_of(cols: u32) -> u32 {
+    return (cols + GROUP - 1u) / GROUP;
 }
 
 // The half at `index` of an array of packed halves, given the word that holds it.
 fn half_of(word: u32, index: u32) -> f32 {
     let pair = unpack2x16float(word);
     return select(pair.x, pair.y, (index & 1u) == 1u);
+}
+
+// The first of the words that hold the weights of a quad; a quad has 1, 1, 2 or 4 of them.
+fn quad_word(kind: u32, group: u32, quad: u32) -> u32 {
+    switch kind {
+        case W4: { return group * 4u + (quad & 3u); }
+        case W8: { return group * 8u + quad; }
+        case F16: { return (group * 8u + quad) * 2u; }
+        default: { return (group * 8u + quad) * 4u; }
+    }
+}
+
+// Four weights from their words. Exact: f16 scale times small integer fits an f32.
+fn decode_quad(kind: u32, words: vec4<u32>, quad: u32, scale: f32) -> vec4<f32> {
+    switch kind {
+        case W4: {
+            let codes = unpack4xU8((words.x >> (quad & 4u)) & 0x0f0f0f0fu);
+            return scale * (vec4<f32>(codes) - 8.0);
+        }
+        case W8: { return scale * vec4<f32>(unpack4xI8(words.x)); }
+        case F16: { return vec4<f32>(unpack2x16float(words.x), unpack2x16float(words.y)); }
+        default: { return bitcast<vec4<f32>>(words); }
+    }
+}
+
+// The values of the columns below `cols` among four from `first`, zero for the others.
+fn keep_columns(values: vec4<f32>, first: u32, cols: u32) -> vec4<f32> {
+    let column = vec4<u32>(first) + vec4<u32>(0u, 1u, 2u, 3u);
+    return select(vec4<f32>(0.0), values, column < vec4<u32>(cols));
+}
+
+// The largest magnitude of four values as bits, whose order is that of the magnitudes with
+// infinity and NaN above all.
+fn peak_bits(values: vec4<f32>) -> u32 {
+    let bits = bitcast<vec4<u32>>(values) & vec4<u32>(0x7fffffffu);
+    return max(max(bits.x, bits.y), max(bits.z, bits.w));
+}
+
+// The int8 scale of a group from its peak: NaN if any value was not finite.
+fn int8_scale(peak: u32) -> f32 {
+    if peak >= INFINITY_BITS {
+        return bitcast<f32>(peak | 0x7fc00000u);
+    }
+    let magnitude = bitcast<f32>(peak);
+    return select(magnitude * (1.0 / 127.0), 0.0, magnitude < PEAK_MIN);
+}
+
+// The int8 codes of four values of a group with this peak.
+fn int8_codes(values: vec4<f32>, peak: u32) -> vec4<i32> {
+    let magnitude = bitcast<f32>(peak);
+    if peak >= INFINITY_BITS || magnitude < PEAK_MIN {
+        return vec4<i32>(0);
+    }
+    let codes = round(values * (127.0 / magnitude));
+    return vec4<i32>(clamp(codes, vec4<f32>(-127.0), vec4<f32>(127.0)));
+}
+
+// The sum of four codes.
+fn sum4(codes: vec4<i32>) -> i32 {
+    return (codes.x + codes.y) + (codes.z + codes.w);
+}
+
+// Activation functions as `override ACTIVATION` gives them.
+const SILU: u32 = 0u;
+const GELU_TANH: u32 = 1u;
+const GELU_ERF: u32 = 2u;
+const RELU: u32 = 3u;
+
+// The error function to 1.5e-7 (Abramowitz and Stegun 7.1.26).
+fn erf(x: f32) -> f32 {
+    let t = 1.0 / (1.0 + 0.3275911 * abs(x));
+    let p = fma(fma(fma(fma(1.061405429, t, -1.453152027), t, 1.421413741), t, -0.284496736), t, 0.254829592);
+    return sign(x) * (1.0 - p * t * exp(-x * x));
+}
+
+// An activation function of one value; NaN gives NaN.
+fn activation(kind: u32, x: f32) -> f32 {
+    switch kind {
+        case SILU: { return x / (1.0 + exp(-x)); }
+        // 0.5 (1 + tanh u) is the logistic function of 2u, which cannot overflow to NaN.
+        case GELU_TANH: { return x / (1.0 + exp(-1.5957691216 * x * (1.0 + 0.044715 * x * x))); }
+        case GELU_ERF: { return 0.5 * x * (1.0 + erf(x * 0.70710678118)); }
+        default: { return select(x, 0.0, x < 0.0); }
+    }
 }

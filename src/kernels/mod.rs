@@ -1,1 +1,245 @@
-//! Compute kernels: one file for each shader of the same stem.
+//! Compute kernels: one file for each shader of the same stem, each a pure description of
+//! constants and grid plus `dispatch`, which prepares it on a device.
+//!
+//! Layouts, slowest dimension first. Activations are f32 `[tokens, stride(cols)]` whose padding
+//! columns hold zeros at all times. Int8 activations are two buffers: `codes`, signed bytes
+//! `[tokens, groups(cols), 32]`, and `scales`, `[tokens, groups(cols)]` pairs of f32 (scale, sum
+//! of the 32 codes). Weights lie as [`crate::quant`] says. A NaN or infinite input never becomes
+//! a finite result. No kernel's value for one token depends on the other tokens of the pass.
+
+pub mod argmax;
+pub mod attention;
+pub mod embed;
+pub mod glu;
+pub mod glu_q8;
+pub mod matmul_exact;
+pub mod matmul_q4;
+pub mod matmul_q8;
+pub mod matvec_exact;
+pub mod matvec_q4;
+pub mod matvec_q8;
+pub mod quantize_q8;
+pub mod rms_norm;
+pub mod rms_norm_q8;
+pub mod rope_store;
+pub mod select_rows;
+
+use crate::gpu::{Binding, Facts, Grid};
+use crate::quant::{GROUP, WeightKind, groups};
+
+/// An `override` of a shader: its name and value.
+pub type Constant = (&'static str, f64);
+
+/// Values between the starts of two rows of activations with `cols` columns.
+pub const fn stride(cols: u32) -> u32 {
+    groups(cols) * GROUP
+}
+
+/// One product `y[t, y_offset + r] (+)= bias[r] + sum over c of w[r, c] x[t, c]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Matrix {
+    /// Rows of the weights: values made for each token.
+    pub rows: u32,
+    /// Columns of the weights: values read for each token.
+    pub cols: u32,
+    /// Values between two tokens of `y`.
+    pub y_stride: u32,
+    /// Column of `y` that row 0 goes to.
+    pub y_offset: u32,
+    /// Whether `y` is added to instead of overwritten.
+    pub accumulate: bool,
+    /// Whether there is a bias.
+    pub bias: bool,
+}
+
+impl Matrix {
+    /// A product that overwrites the whole of `y`, without a bias.
+    pub const fn new(rows: u32, cols: u32) -> Self {
+        Matrix { rows, cols, y_stride: stride(rows), y_offset: 0, accumulate: false, bias: false }
+    }
+
+    fn constants(&self, groups: u32) -> Vec<Constant> {
+        assert!(self.rows > 0 && self.cols > 0, "an empty matrix: {self:?}");
+        assert!(self.y_offset + self.rows <= self.y_stride, "rows do not fit into y: {self:?}");
+        vec![
+            ("ROWS", self.rows.into()),
+            ("COLS", self.cols.into()),
+            ("Y_STRIDE", self.y_stride.into()),
+            ("Y_OFFSET", self.y_offset.into()),
+            ("ACCUMULATE", u32::from(self.accumulate).into()),
+            ("BIAS", u32::from(self.bias).into()),
+            ("GROUPS", groups.into()),
+        ]
+    }
+}
+
+/// What a product of int8 activations is bound to.
+#[derive(Clone, Debug)]
+pub struct Int8Args<'a> {
+    /// Uniform `Step`.
+    pub step: Binding<'a>,
+    /// Codes of the weights.
+    pub codes: Binding<'a>,
+    /// Scales of the weights.
+    pub scales: Binding<'a>,
+    /// f32 `[rows]`; anything when there is no bias.
+    pub bias: Binding<'a>,
+    /// Codes of the activations.
+    pub x_codes: Binding<'a>,
+    /// Scales and sums of the activations.
+    pub x_scales: Binding<'a>,
+    /// f32 `[tokens, y_stride]`.
+    pub y: Binding<'a>,
+}
+
+impl<'a> Int8Args<'a> {
+    fn bindings(&self) -> [Binding<'a>; 7] {
+        let a = self.clone();
+        [a.step, a.codes, a.scales, a.bias, a.x_codes, a.x_scales, a.y]
+    }
+}
+
+/// What a product of f32 activations is bound to.
+#[derive(Clone, Debug)]
+pub struct ExactArgs<'a> {
+    /// Uniform `Step`.
+    pub step: Binding<'a>,
+    /// Codes of the weights.
+    pub codes: Binding<'a>,
+    /// Scales of the weights; anything for kinds without.
+    pub scales: Binding<'a>,
+    /// f32 `[rows]`; anything when there is no bias.
+    pub bias: Binding<'a>,
+    /// f32 `[tokens, stride(cols)]`.
+    pub x: Binding<'a>,
+    /// f32 `[tokens, y_stride]`.
+    pub y: Binding<'a>,
+}
+
+impl<'a> ExactArgs<'a> {
+    fn bindings(&self) -> [Binding<'a>; 6] {
+        let a = self.clone();
+        [a.step, a.codes, a.scales, a.bias, a.x, a.y]
+    }
+}
+
+/// How a matvec workgroup is laid over rows and columns. Two shapes may round differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Shape {
+    /// Rows of one thread: 1, 2 or 4.
+    pub rows_each: u32,
+    /// Threads side by side along the rows.
+    pub row_lanes: u32,
+    /// Threads side by side along the columns; a power of two.
+    pub col_lanes: u32,
+}
+
+/// The most workgroup memory that a kernel may use, WebGPU's default limit.
+const WORKGROUP_BYTES_MAX: u32 = 16 << 10;
+/// The most threads that a workgroup may have, WebGPU's default limit.
+const THREADS_MAX: u32 = 256;
+
+impl Shape {
+    /// Threads of a workgroup.
+    pub const fn threads(&self) -> u32 {
+        self.row_lanes * self.col_lanes
+    }
+
+    /// Rows that a workgroup makes.
+    pub const fn rows(&self) -> u32 {
+        self.row_lanes * self.rows_each
+    }
+
+    /// Whether a workgroup of this shape fits WebGPU's default limits for so many tokens.
+    pub const fn fits(&self, tokens_per_group: u32) -> bool {
+        matches!(self.rows_each, 1 | 2 | 4)
+            && self.col_lanes.is_power_of_two()
+            && self.threads() > 0
+            && self.threads() <= THREADS_MAX
+            && matches!(tokens_per_group, 1 | 2 | 4 | 8)
+            && self.threads() * tokens_per_group * 16 <= WORKGROUP_BYTES_MAX
+    }
+
+    fn constants(&self, tokens_per_group: u32) -> [Constant; 4] {
+        assert!(self.fits(tokens_per_group), "{self:?} with {tokens_per_group} tokens");
+        [
+            ("TOKENS", tokens_per_group.into()),
+            ("ROWS_EACH", self.rows_each.into()),
+            ("ROW_LANES", self.row_lanes.into()),
+            ("COL_LANES", self.col_lanes.into()),
+        ]
+    }
+
+    fn grid(&self, rows: u32, tokens_per_group: u32) -> Grid {
+        Grid { groups: rows.div_ceil(self.rows()), tokens_each: tokens_per_group }
+    }
+}
+
+/// The shapes that an adapter runs best.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shapes {
+    /// For [`matvec_q4`] and [`matvec_q8`].
+    pub matvec_int8: Shape,
+    /// For [`matvec_exact`].
+    pub matvec_exact: Shape,
+}
+
+impl Shapes {
+    /// Shapes by the kind of adapter: many short threads on a GPU, few long ones on a CPU.
+    pub fn for_adapter(facts: &Facts) -> Self {
+        if facts.is_software() {
+            let shape = Shape { rows_each: 4, row_lanes: 8, col_lanes: 1 };
+            Shapes { matvec_int8: shape, matvec_exact: shape }
+        } else {
+            let shape = Shape { rows_each: 2, row_lanes: 1, col_lanes: 64 };
+            Shapes { matvec_int8: shape, matvec_exact: shape }
+        }
+    }
+}
+
+/// The function between the two halves of a gated unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// x times the logistic function of x.
+    Silu,
+    /// The tanh approximation of GELU.
+    GeluTanh,
+    /// GELU by the error function.
+    GeluErf,
+    /// The larger of x and 0.
+    Relu,
+}
+
+impl Activation {
+    fn number(self) -> f64 {
+        match self {
+            Activation::Silu => 0.0,
+            Activation::GeluTanh => 1.0,
+            Activation::GeluErf => 2.0,
+            Activation::Relu => 3.0,
+        }
+    }
+}
+
+/// The number that shaders know a weight kind by.
+fn kind_number(kind: WeightKind) -> f64 {
+    match kind {
+        WeightKind::W4 => 0.0,
+        WeightKind::W8 => 1.0,
+        WeightKind::F16 => 2.0,
+        WeightKind::F32 => 3.0,
+    }
+}
+
+/// Workgroups of 64 threads for so many items of each token.
+fn item_grid(items: u32) -> Grid {
+    Grid { groups: items.div_ceil(64), tokens_each: 1 }
+}
+
+/// One workgroup for each token.
+const TOKEN_GRID: Grid = Grid { groups: 1, tokens_each: 1 };
+
+/// Quads of four columns in a row of activations.
+fn quads(cols: u32) -> u32 {
+    stride(cols) / 4
+}

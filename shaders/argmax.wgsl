@@ -1,0 +1,60 @@
+// The column of a row's largest value, the lowest among equals: one workgroup a row.
+
+override COLS: u32;
+const THREADS: u32 = 256u;
+const NONE: u32 = 0xffffffffu;
+
+@group(0) @binding(0) var<uniform> step: Step;
+@group(0) @binding(1) var<storage, read> logits: array<f32>;
+@group(0) @binding(2) var<storage, read_write> ids: array<u32>;
+
+// A value's rank and column, kept apart.
+var<workgroup> ranks: array<u32, THREADS>;
+var<workgroup> columns: array<u32, THREADS>;
+
+// Integers in the order of the floats; zeros are equal; NaN and positive infinity are `NONE`.
+fn rank(value: f32) -> u32 {
+    let bits = bitcast<u32>(value);
+    let magnitude = bits & 0x7fffffffu;
+    if magnitude > INFINITY_BITS || bits == INFINITY_BITS {
+        return NONE;
+    }
+    if magnitude == 0u {
+        return 0x80000000u;
+    }
+    return select(bits | 0x80000000u, ~bits, bits != magnitude);
+}
+
+@compute @workgroup_size(THREADS)
+fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    let token = id.z;
+    if token >= step.tokens || id.x + id.y > 0u {
+        return;
+    }
+    let row = token * groups_of(COLS) * GROUP;
+    var best = 0u;
+    var column = NONE;
+    for (var i = thread; i < COLS; i += THREADS) {
+        let r = rank(logits[row + i]);
+        if r > best {
+            best = r;
+            column = i;
+        }
+    }
+    ranks[thread] = best;
+    columns[thread] = column;
+    for (var half = THREADS / 2u; half > 0u; half /= 2u) {
+        workgroupBarrier();
+        if thread < half {
+            let other = ranks[thread + half];
+            let other_column = columns[thread + half];
+            if other > ranks[thread] || (other == ranks[thread] && other_column < columns[thread]) {
+                ranks[thread] = other;
+                columns[thread] = other_column;
+            }
+        }
+    }
+    if thread == 0u {
+        ids[token] = select(columns[0], NONE, ranks[0] == NONE);
+    }
+}

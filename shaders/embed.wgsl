@@ -1,0 +1,54 @@
+// Gathers rows of a coded table into activations: one thread makes four columns of one token.
+
+override KIND: u32;
+override ROWS: u32;
+override COLS: u32;
+override INDEXED: u32;
+override SCALE: f32;
+override GROUPS: u32;
+
+@group(0) @binding(0) var<uniform> step: Step;
+@group(0) @binding(1) var<storage, read> rows: array<Row>;
+@group(0) @binding(2) var<storage, read> codes: array<u32>;
+@group(0) @binding(3) var<storage, read> scales: array<u32>;
+@group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;
+
+fn weights(group: u32, quad: u32) -> vec4<f32> {
+    let first = quad_word(KIND, group, quad);
+    var words = vec4<u32>(codes[first], 0u, 0u, 0u);
+    if KIND == F16 || KIND == F32 {
+        words.y = codes[first + 1u];
+    }
+    if KIND == F32 {
+        words.z = codes[first + 2u];
+        words.w = codes[first + 3u];
+    }
+    var scale = 1.0;
+    if KIND == W4 || KIND == W8 {
+        scale = half_of(scales[group / 2u], group);
+    }
+    return decode_quad(KIND, words, quad, scale);
+}
+
+@compute @workgroup_size(64)
+fn main(
+    @builtin(workgroup_id) id: vec3<u32>,
+    @builtin(num_workgroups) count: vec3<u32>,
+    @builtin(local_invocation_index) thread: u32,
+) {
+    let quads = groups_of(COLS) * GROUP_QUADS;
+    let index = group_index(id, count) * 64u + thread;
+    let token = id.z;
+    if group_index(id, count) >= GROUPS || index >= quads || token >= step.tokens {
+        return;
+    }
+    let wanted = rows[token].token;
+    let row = select(token, wanted, INDEXED == 1u);
+    var value = weights(min(row, ROWS - 1u) * (quads / GROUP_QUADS) + index / GROUP_QUADS, index % GROUP_QUADS);
+    value *= SCALE;
+    if row >= ROWS {
+        // There is no such row: NaN, so that nobody takes the result for one.
+        value = bitcast<vec4<f32>>(vec4<u32>(row | 0x7fc00000u));
+    }
+    y[token * quads + index] = keep_columns(value, index * 4u, COLS);
+}

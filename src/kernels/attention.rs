@@ -1,0 +1,75 @@
+//! Causal attention over the KV cache in one pass (<https://arxiv.org/abs/2205.14135>).
+
+use super::Constant;
+use crate::error::Result;
+use crate::gpu::{Binding, Dispatch, Grid, Pipelines, Shader};
+
+/// The shader.
+pub const SHADER: Shader = Shader { name: "attention", source: include_str!("../../shaders/attention.wgsl") };
+
+/// The largest head that fits the shader's workgroup memory and registers.
+pub const HEAD_DIM_MAX: u32 = 256;
+
+/// Sizes and choices.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spec {
+    /// Query heads.
+    pub heads: u32,
+    /// Key (and value) heads; divides `heads`.
+    pub kv_heads: u32,
+    /// Values of one head, even.
+    pub head_dim: u32,
+    /// Whether the cache holds f16, two to a word; otherwise f32.
+    pub cache_f16: bool,
+    /// Positions that a token sees, itself included; all if none.
+    pub window: Option<u32>,
+    /// Factor of the scores, usually `1 / sqrt(head_dim)`.
+    pub scale: f32,
+}
+
+/// What the kernel is bound to.
+#[derive(Clone, Debug)]
+pub struct Args<'a> {
+    /// Uniform `Step`.
+    pub step: Binding<'a>,
+    /// `[tokens]` of `Row`.
+    pub rows: Binding<'a>,
+    /// f32 `[tokens, stride((heads + 2 * kv_heads) * head_dim)]`; the rotated queries are read.
+    pub qkv: Binding<'a>,
+    /// Keys, `[cache rows, kv_heads * head_dim]`.
+    pub cache_k: Binding<'a>,
+    /// Values, the same shape.
+    pub cache_v: Binding<'a>,
+    /// Result, f32 `[tokens, stride(heads * head_dim)]`.
+    pub y: Binding<'a>,
+}
+
+/// The shader's constants.
+pub fn constants(spec: &Spec) -> Vec<Constant> {
+    assert!(spec.heads.is_multiple_of(spec.kv_heads), "{spec:?}");
+    assert!(spec.head_dim.is_multiple_of(2) && spec.head_dim <= HEAD_DIM_MAX, "{spec:?}");
+    vec![
+        ("HEADS", spec.heads.into()),
+        ("KV_HEADS", spec.kv_heads.into()),
+        ("HEAD_DIM", spec.head_dim.into()),
+        ("CACHE_F16", u32::from(spec.cache_f16).into()),
+        ("WINDOW", spec.window.unwrap_or(0).into()),
+        ("SCALE", spec.scale.into()),
+        ("GROUPS", grid(spec).groups.into()),
+    ]
+}
+
+/// Workgroups.
+pub fn grid(spec: &Spec) -> Grid {
+    Grid { groups: spec.heads, tokens_each: 1 }
+}
+
+/// Prepares the kernel.
+///
+/// # Errors
+/// When the device refuses the shader or a binding.
+pub fn dispatch(pipelines: &mut Pipelines, spec: &Spec, args: &Args<'_>) -> Result<Dispatch> {
+    let a = args.clone();
+    let bindings = [a.step, a.rows, a.qkv, a.cache_k, a.cache_v, a.y];
+    pipelines.dispatch(SHADER, &constants(spec), &bindings, grid(spec))
+}

@@ -1,0 +1,36 @@
+//! Product of 8-bit weights and int8 activations for many tokens.
+
+use super::{Constant, Int8Args, Matrix};
+use crate::error::Result;
+use crate::gpu::{Dispatch, Grid, Pipelines, Shader};
+
+/// The shader.
+pub const SHADER: Shader = Shader { name: "matmul_q8", source: include_str!("../../shaders/matmul_q8.wgsl") };
+
+/// Rows, and tokens, that one workgroup makes.
+const TILE: u32 = 64;
+
+/// Sizes and choices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spec {
+    /// The product.
+    pub matrix: Matrix,
+}
+
+/// The shader's constants.
+pub fn constants(spec: &Spec) -> Vec<Constant> {
+    spec.matrix.constants(grid(spec).groups)
+}
+
+/// Workgroups.
+pub fn grid(spec: &Spec) -> Grid {
+    Grid { groups: spec.matrix.rows.div_ceil(TILE), tokens_each: TILE }
+}
+
+/// Prepares the kernel.
+///
+/// # Errors
+/// When the device refuses the shader or a binding.
+pub fn dispatch(pipelines: &mut Pipelines, spec: &Spec, args: &Int8Args<'_>) -> Result<Dispatch> {
+    pipelines.dispatch(SHADER, &constants(spec), &args.bindings(), grid(spec))
+}
