@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Pass, TableRows};
+use super::{Pass, Weights};
 use crate::error::Result;
 use crate::gpu::{Binding, Buffer, Gpu, Staging};
 use crate::model::Decoder;
@@ -57,11 +57,6 @@ impl InputLayout {
         };
         layout.bytes = bytes;
         layout
-    }
-
-    /// Bytes of the input buffer.
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes
     }
 }
 
@@ -146,7 +141,7 @@ impl Inputs {
         &mut self,
         gpu: &Gpu,
         decoder: &Decoder,
-        table: &dyn TableRows,
+        weights: &Weights,
         pass: &Pass<'_>,
     ) -> Result<()> {
         self.angles.clear();
@@ -169,7 +164,7 @@ impl Inputs {
             for (i, token) in (0..).zip(pass.tokens) {
                 let row = [token.id, token.position, token.cache_start, 0];
                 put(&layout.rows, i * 16, bytemuck::cast_slice(&row));
-                let (codes, scales) = table.row(decoder, token.id);
+                let (codes, scales) = weights.table_row(decoder, token.id);
                 put(&layout.table_codes, i * codes.len() as u64, codes);
                 put(&layout.table_scales, i * scales.len() as u64, scales);
             }

@@ -9,6 +9,7 @@
 mod inputs;
 mod program;
 mod timing;
+mod weights;
 mod workspace;
 
 use std::sync::Arc;
@@ -17,14 +18,14 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 use crate::gpu::{Dispatch, Gpu, Pipelines};
 use crate::model::{Activation, Decoder};
-use crate::pack::layout::Section;
 use crate::pipeline::ring::RingShape;
-use crate::pipeline::{Loader, LoaderOptions, Route, Source};
+use crate::pipeline::{Loader, LoaderOptions, Route};
 use crate::plan::{Demand, Home, Plan, UnitDemand};
 use crate::trace::Trace;
 
 use program::{Program, UnitMemory};
 use timing::UnitTimer;
+pub use weights::Weights;
 use workspace::Workspace;
 
 /// One token of a pass.
@@ -59,12 +60,6 @@ pub struct Pass<'a> {
     pub class: Class,
 }
 
-/// Where packed rows of the embedding table are read from.
-pub trait TableRows: Send + Sync {
-    /// The codes and scales of a token's row.
-    fn row(&self, decoder: &Decoder, token: u32) -> (&[u8], &[u8]);
-}
-
 /// Choices that are not the planner's.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -97,15 +92,15 @@ pub struct Costs {
     pub waiting: Duration,
 }
 
-/// The packed model as the engine needs it: sizes from the description, bytes from closures.
-#[derive(Clone)]
-pub struct Weights {
-    /// Where each unit's tensors lie, in the order of [`Decoder::units`].
-    pub sections: Vec<Vec<Section>>,
-    /// Fills a piece of a unit.
-    pub source: Source,
-    /// Embedding rows.
-    pub table: Arc<dyn TableRows>,
+impl Costs {
+    /// What has been added since an earlier reading.
+    pub fn since(&self, earlier: &Costs) -> Costs {
+        Costs {
+            passes: self.passes - earlier.passes,
+            streamed_bytes: self.streamed_bytes - earlier.streamed_bytes,
+            waiting: self.waiting - earlier.waiting,
+        }
+    }
 }
 
 /// A model ready to run.
@@ -119,7 +114,7 @@ pub struct Engine {
     argmax: Dispatch,
     ring: Option<Loader>,
     next_ticket: u64,
-    table: Arc<dyn TableRows>,
+    weights: Weights,
     names: Arc<[String]>,
     timer: Option<UnitTimer>,
     trace: Trace,
@@ -191,7 +186,7 @@ impl Engine {
         let mut programs = Vec::new();
         let mut next_resident = 0;
         for (unit, home) in plan.homes.iter().enumerate() {
-            let sections = &weights.sections[unit];
+            let sections = weights.sections(unit);
             let buffers = match home {
                 Home::Vram => {
                     next_resident += 1;
@@ -228,7 +223,7 @@ impl Engine {
             argmax,
             ring,
             next_ticket: 0,
-            table: Arc::clone(&weights.table),
+            weights: weights.clone(),
             names,
             timer,
             trace: options.trace.clone(),
@@ -270,7 +265,7 @@ impl Engine {
         let (tokens, selected) = (pass.tokens.len() as u32, pass.selected.len() as u32);
         assert!((1..=self.plan.chunk).contains(&tokens) && selected <= self.plan.selected);
         self.selected = selected;
-        self.workspace.inputs.send(&self.gpu, &self.decoder, &*self.table, pass)?;
+        self.workspace.inputs.send(&self.gpu, &self.decoder, &self.weights, pass)?;
         let mut walk = Walk::new(&self.gpu, tokens, selected);
         walk.encode_one("embed", &self.embed, tokens);
         for unit in 0..self.programs.len() {
@@ -413,9 +408,7 @@ impl Carrier<'_> {
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
         let slots: Result<Vec<_>> =
             slots.iter().map(|bytes| self.gpu.buffer("weights", *bytes, usage)).collect();
-        let (source, units) = (Arc::clone(&self.weights.source), units.to_vec());
-        let source: Source = Arc::new(move |item, offset, to| source(units[item], offset, to));
-        Loader::start(self.gpu, &options, slots?, &source)
+        Loader::start(self.gpu, &options, slots?, &self.weights.source(units))
     }
 
     fn load_resident(&self, progress: &mut impl FnMut(u64)) -> Result<Arc<[crate::gpu::Buffer]>> {

@@ -1,0 +1,93 @@
+//! A packed model as the engine reads it: pieces of units, and rows of the embedding table.
+
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::model::Decoder;
+use crate::pack::Packed;
+use crate::pack::layout::{Section, UnitSpec};
+use crate::pipeline::Source;
+use crate::quant::groups;
+
+/// A packed model that was found to match its description.
+#[derive(Clone)]
+pub struct Weights {
+    packed: Arc<Packed>,
+    /// Index in the packed file of the first unit that computes.
+    first_unit: usize,
+}
+
+impl Weights {
+    /// Checks that a packed file holds exactly the tensors of a description.
+    ///
+    /// # Errors
+    /// [`Error::File`] naming the first difference.
+    pub fn new(packed: Arc<Packed>, decoder: &Decoder) -> Result<Self> {
+        let specs = decoder.packed_units();
+        if specs.len() != packed.len() {
+            let (want, found) = (specs.len(), packed.len());
+            let problem = format!(
+                "its config.json describes {want} units, the file has {found}; pack the model again"
+            );
+            return Err(Error::file(packed.path(), problem));
+        }
+        for (index, spec) in specs.iter().enumerate() {
+            compare(&packed, index, spec)?;
+        }
+        Ok(Weights { packed, first_unit: decoder.packed_index(0) })
+    }
+
+    /// Where a computing unit's tensors lie.
+    pub(super) fn sections(&self, unit: usize) -> &[Section] {
+        &self.packed.units()[self.first_unit + unit].sections
+    }
+
+    /// A source for units that travel in the given order. Asks the operating system to read each
+    /// unit ahead while the one before it travels.
+    pub(super) fn source(&self, order: &[usize]) -> Source {
+        let packed = Arc::clone(&self.packed);
+        let order: Vec<_> = order.iter().map(|unit| self.first_unit + unit).collect();
+        Arc::new(move |item, offset, mut to| {
+            if offset == 0 {
+                let next = order[(item + 1) % order.len()];
+                let range = &packed.units()[next].bytes;
+                packed.advise_will_need(next, 0..range.end - range.start);
+            }
+            let start = offset as usize;
+            to.copy_from_slice(&packed.unit_bytes(order[item])[start..start + to.len()]);
+            Ok(())
+        })
+    }
+
+    /// The codes and scales of a token's row of the embedding table.
+    pub(super) fn table_row(&self, decoder: &Decoder, token: u32) -> (&[u8], &[u8]) {
+        let (part, row) = decoder.table_row(token);
+        let tensor = decoder.table_tensor(part);
+        let section = &self.packed.units()[part.unit].sections[part.tensor];
+        let bytes = self.packed.unit_bytes(part.unit);
+        let of_row = |range: &std::ops::Range<u64>, group_bytes: u64| {
+            let row_bytes = u64::from(groups(tensor.cols)) * group_bytes;
+            let start = range.start + u64::from(row) * row_bytes;
+            &bytes[start as usize..(start + row_bytes) as usize]
+        };
+        (
+            of_row(&section.codes, tensor.kind.group_code_bytes()),
+            of_row(&section.scales, tensor.kind.group_scale_bytes()),
+        )
+    }
+}
+
+fn compare(packed: &Packed, index: usize, spec: &UnitSpec) -> Result<()> {
+    let unit = &packed.units()[index];
+    let mut found = unit.tensors.iter().map(|t| (t.name.as_str(), t.kind, t.rows, t.cols));
+    let mut wanted = spec.tensors.iter().map(|t| (t.name.as_str(), t.kind, t.rows, t.cols));
+    let same = unit.name == spec.name && unit.sections == spec.layout().0;
+    if same && found.by_ref().eq(wanted.by_ref()) {
+        return Ok(());
+    }
+    let problem = format!(
+        "unit `{}` is not what its config.json describes as `{}`; pack the model again",
+        unit.name, spec.name
+    );
+    Err(Error::file(packed.path(), problem))
+}
