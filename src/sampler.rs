@@ -65,6 +65,13 @@ impl SamplerOptions {
     }
 }
 
+impl SamplerOptions {
+    /// Whether the choice is simply the likeliest token, which needs no logits on the CPU.
+    pub fn takes_likeliest(&self) -> bool {
+        self.temperature == 0.0 && self.repetition_penalty == 1.0
+    }
+}
+
 /// A token that may still be chosen, with its logit.
 #[derive(Clone, Copy, Debug)]
 struct Candidate {

@@ -138,11 +138,12 @@ class Char:
         self.kind, self.gender, self.name, self.adj, self.human = kind, gender, name, adj, human
         self.fixed = fixed            # a fixed reference such as "his mom"
         self.attr = attr
+        self.shown = name is None     # has the reader been told its kind?
 
     def ref(self, s):
         if self.fixed:
             return self.fixed
-        if self.name and (self.human or s.r.random() < 0.82 or s.same_kind(self)):
+        if self.name and (self.human or not self.shown or s.r.random() < 0.82 or s.same_kind(self)):
             return self.name
         if self.human and not self.name:
             return "the " + self.kind
@@ -159,6 +160,8 @@ class Char:
         if a == "s":
             t = self.ref(s)
             return t + "'s"
+        if a in ("a", "ak"):
+            self.shown = True
         if a == "a":
             base = "a %s %s" % (self.adj, self.kind) if self.adj else "a " + self.kind
             return base + ("{ named | called | named }" + self.name if self.name else "")
@@ -442,6 +445,7 @@ def helper(s, key):
 def opening(s, *traits):
     """Introduce H; each trait is a template for what H is or likes, with H as its subject."""
     h = s.c["H"]
+    h.shown = True
     s.v["trait"] = s.pick(traits) if traits else "loved to play outside"
     s.v["home"] = h.attr["home"]
     if h.name:
@@ -457,6 +461,9 @@ def opening(s, *traits):
           "<H.n> was <H.ak> who lived <home>. <H.he> <trait>.",
           "<H.n> was <H.ak>. <H.he> <trait>.",
           ("<H.n> <trait>. <H.he> was <H.ak> who lived <home>." if h.human else "<H.n> the <H.kind> <trait>. <H.he> lived <home>."),
+          "In a {small|quiet|little|far away} {village|town|land|valley} {by the sea|near the mountains|full of trees|by a river}, there lived <H.a>. <H.he> <trait>.",
+          "Once upon a time, in a {small|quiet|far away} {village|town|land}, there was <H.a>. <H.he> <trait>.",
+          "There was <H.a> who <trait>. <H.he> lived <home>.",
           "In {a quiet place|a place not far from here|a small and happy place}, there lived <H.a>. <H.he> <trait>.")
     else:
         s("Once upon a time, there was <H.ak> who lived <home>. The <H.kind> <trait>.",
@@ -478,7 +485,9 @@ LOVED = [("ball", "bounce"), ("teddy bear", "hug"), ("kite", "fly"), ("scarf", "
          ("toy train", "push"), ("picture book", "read"), ("blanket", "hold"), ("bell", "ring"), ("whistle", "blow"), ("toy car", "push"),
          ("necklace", "wear"), ("music box", "play"), ("bucket", "carry"), ("lantern", "carry"), ("flute", "play"), ("doll", "hug"), ("ribbon", "wear"),
          ("marble", "roll"), ("balloon", "hold"), ("cup", "use"), ("crown", "wear"), ("button", "hold"), ("coin", "hold"), ("toy robot", "play with"),
-         ("umbrella", "carry"), ("feather", "hold"), ("stone", "hold")]
+         ("umbrella", "carry"), ("feather", "hold"), ("stone", "hold"), ("jacket", "wear"), ("dress", "wear"), ("toy plane", "fly"), ("puppet", "play with"), ("bracelet", "wear"), ("backpack", "carry"),
+         ("paint brush", "use"), ("spoon", "use"), ("pen", "use"), ("toy truck", "push"), ("bicycle bell", "ring"), ("pillow", "hug"), ("locket", "wear"), ("compass", "hold"), ("yo-yo", "play with"), ("toy dinosaur", "play with"),
+         ("mitten", "wear"), ("shell", "hold"), ("map", "read"), ("wooden horse", "ride"), ("snow globe", "shake"), ("violin", "play"), ("toy helicopter", "fly"), ("jar", "carry"), ("ring", "wear"), ("glove", "wear"), ("card", "read")]
 FOODS = ["apple pie", "honey cake", "carrot soup", "berry jam", "banana bread", "chocolate cake", "pumpkin soup", "cherry pie", "cookies", "pancakes",
          "strawberry cake", "bread", "corn soup", "muffins", "apple cake"]
 FRUITS = ["apples", "berries", "pears", "cherries", "plums", "nuts", "carrots", "strawberries", "oranges", "blueberries", "grapes", "peaches"]
@@ -908,7 +917,7 @@ def plot_race(s):
     s.v["race"] = s.x(s.v["race"])
     opening(s, "loved to run", "was not very fast", "wanted to win something, just once", "was {the slowest of all|smaller than the others}")
     s.p("<day>, there was a <race>. The {winner|first one to reach <far>} would get <prize>.", "<day>, everyone came to see the <race>. The prize was <prize>.")
-    s("<F.a> wanted to {win|be in the race}, too. [F/happy:I {am the fastest|will win|run like the wind}! {Nobody can beat me|You are too slow}.]", "[F/ask:You want to race, <H.voc>? {But you are so slow|You will never win}!] said with a laugh" .replace(" said with a laugh", ""))
+    s("<F.a> wanted to {win|be in the race}, too. [F/happy:I {am the fastest|will win|run like the wind}! {Nobody can beat me|You are too slow}.]", "<F.a> {came closer|laughed}. [F/ask:You want to race, <H.voc>? {But you are so slow|You will never win}!]")
     s("[H/answer:{I will do my best|We will see|I just want to try}.]", "<H> {said nothing|only smiled}.")
     s.p("\"{One, two, three, go|Ready, set, go}!\" {And they were off|Everybody ran}. <F> {was soon far ahead|ran very fast}.", "The race began. <F> {was in front|took the lead}, and <H> came {after|behind}.")
     ending = s.pick("help", "steady", "together")
@@ -1300,12 +1309,307 @@ PLOTS = [(plot_lost, 1.2), (plot_learn, 1.2), (plot_rescue, 1.3), (plot_share, 1
          (plot_quest, 0.9), (plot_sea, 0.9), (plot_day, 0.9), (plot_build, 0.9)]
 
 
+# ---------------------------------------------------------------- more plots
+
+FINDS = [("an old map", "It showed a red cross near {a big tree|the old well}", "followed the map and dug a hole with a stick", "a small chest full of {shiny coins|glass beads|old toys}", "share the treasure with everyone"),
+         ("a tiny key", "It was rusty and had a star on it", "tried the key in every door", "a little garden behind the last door, full of {roses|butterflies}", "take care of the garden together"),
+         ("a bottle with a message inside", "The message said, \"{Please write to me. I am lonely|Hello from far away}\"", "wrote a letter back and drew a picture", "a new friend on the other side of the {lake|sea}", "write a letter every week"),
+         ("a huge box", "It was empty, and it was bigger than both of them", "cut a door and two windows into it", "the best {house|rocket|castle} in the world", "play in it every day"),
+         ("a lost phone", "It rang and rang", "answered it, and a worried lady spoke to them", "that the lady had been looking for it all day", "always give back what they found"),
+         ("a purse on the ground", "There was money inside", "took it to a police officer", "that it belonged to an old man, who was very relieved", "be honest, even when nobody is watching"),
+         ("a round seed", "It was as black as coal", "planted it in a pot and gave it water", "a tall plant with purple flowers", "save the seeds for their friends"),
+         ("a magnifying glass", "It made everything look big", "looked at ants, leaves and their own fingers", "a caterpillar that was turning into a butterfly", "look closely at small things"),
+         ("a torn kite", "It was caught in a bush", "sewed it with a needle and some thread", "that it flew even higher than a new one", "fix things before they threw them away"),
+         ("a crying baby bird", "It had fallen out of its nest", "asked a tall man with a ladder for help", "that the mother bird was waiting in the tree", "be gentle with small animals"),
+         ("a strange machine", "It had a big button and a long pipe", "pushed the button together", "that it filled the whole yard with bubbles", "be careful with buttons, but laugh a lot"),
+         ("an old drum", "It was dusty, but it was not broken", "cleaned it with a cloth and began to play", "that all the neighbors came out to dance", "make music every Sunday")]
+
+
+def plot_pair(s):
+    """Two children find a thing."""
+    h = make_kid(s)
+    s.put("H", h)
+    f = s.put("F", make_kid(s, avoid=(h.name,)))
+    k = s.pick(FINDS)
+    s.v.update(find=k[0], look=k[1], do=k[2], get=s.x(k[3]), learn=k[4], place=s.pick("in the park", "in the garden", "at the beach", "in the woods", "behind the school", "in the attic", "near the pond", "in the backyard"),
+               rel=s.pick("friends", "good friends", "best friends", "brother and sister" if h.gender != f.gender else "friends", "twins", "neighbors"))
+    s("<H.n> and <F.n> were <rel>. They liked to {play|explore|have fun} together.", "Once upon a time, there were two <rel>, <H.n> and <F.n>." if s.v["rel"] != "brother and sister" else "Once upon a time, there were a brother and a sister, <H.n> and <F.n>.", "<H.n> and <F.n> liked to play <place>. They were <rel>.",
+      "Once, <H.n> and <F.n> were playing <place>. They were <rel>.")
+    s.p("<day>, they found <find> <place>. <look>.", "<day>, <F> saw something {strange|unusual} <place>. It was <find>! <look>.", "<day>, <H> shouted, \"{Look|Come here|Look what I found}!\" It was <find>. <look>.")
+    s("[F/ask:{What is it|What should we do with it|Is it ours}?] [H/answer:{I don't know, but I have a plan|Let's find out|Let's see what happens}.]", "[F/happy:{Wow|How interesting}! Let's {show Mom|try something}.] {But first|And then} [H/say:{Wait. I have a plan|I know what to do}.]".replace("{But first|And then} ", ""))
+    s("At first, they {wanted to fight about it|could not agree}, but then they decided to do it together.", "<H> was {nervous|a bit nervous}, but <F> was {eager|excited}.", "")
+    s.p("So they <do>.", "They thought about it, and then they <do>.")
+    s("It {took a long time|was not easy}, but they did not give up.", "<H> helped <F>, and <F> helped <H>.", "")
+    s("And what did they find? <get>!" if not k[3].startswith("that") else "Soon they found out <get>.", "In the end, they found <get>." if not k[3].startswith("that") else "In the end, they found out <get>.")
+    s("[H/happy:{This is amazing|I can't believe it|We did it}!] [F/happy:{We are a great team|Hooray|What a day}!]", "They were {delighted|so excited|very proud}.")
+    s.p("Their {parents|moms|grandparents} were {proud|impressed|happy} when they heard about it.", "They told their {parents about it at dinner|teacher about it at school}.", "")
+    s("From that day on, they {decided|wanted|promised} to <learn>.", "<H> and <F> learned to <learn>.")
+    s("The end.", "It was a day to remember.", "")
+
+
+JOBS = [("baker", "bakery", "the big oven stopped working", "built a fire outside and baked the bread on hot stones", "bread"), ("painter", "workshop", "all the blue paint spilled on the floor", "painted a beautiful sea with the spilled paint", "a picture"),
+        ("bus driver", "bus", "a herd of sheep stood on the road", "played a song on a whistle, and the sheep walked away", "a ride"), ("doctor", "hospital", "a little boy was too scared to take his medicine", "told a funny story until he laughed and drank it", "a kind word"),
+        ("captain", "ship", "thick fog came and nobody could see the land", "rang a bell and listened for the sound of the shore", "a safe trip"), ("firefighter", "fire station", "a kitten was stuck on the roof of a tall house", "put a bowl of milk at the top of the ladder and waited", "help"),
+        ("farmer", "farm", "all the chickens ran out of the gate", "walked slowly with a bag of corn, and the chickens followed", "eggs"), ("teacher", "school", "the children were too loud to learn", "began to whisper, so that everyone had to listen", "a lesson"),
+        ("cook", "kitchen", "there was too much salt in the soup", "added potatoes and milk until it was tasty again", "soup"), ("barber", "shop", "a man with very messy hair was in a hurry", "washed and brushed his hair and cut it in two minutes", "a new look"),
+        ("gardener", "garden", "hungry bugs were eating all the leaves", "brought a family of ladybugs to the garden", "flowers"), ("mail carrier", "post office", "the wind blew all the letters away", "asked the birds and the children to catch them", "letters")]
+
+
+def plot_job(s):
+    hero(s, 0.8, 0.14)
+    k = s.pick(JOBS)
+    s.v.update(job=k[0], shop=k[1], bad=k[2], fix=k[3], gave=k[4])
+    s.put("B", Char("old " + k[0] if s.chance(0.5) else k[0], s.pick("m", "f"), None, "", False, paws="hands", go="walked"))
+    opening(s, "wanted to be a <job>", "dreamed of being a <job> {one day|some day}", "loved to watch the <job> at work")
+    s.p("<day>, <H> went to the <shop>. [H/ask:{Can|May} I help you today?] [B/kind:{Of course|Yes, you can}. {But it is hard work|I can use some help}.]", "<day>, the <job> said, \"I {need a helper|need help} today. Would you like to come with me?\" [H/happy:{Yes, please|I would love to}!]")
+    s("<H> worked hard. <H.he> {swept the floor|carried boxes|cleaned the tools} and {listened|watched} carefully.", "At first, <H> was clumsy and made a few mistakes, but the <job> was patient.")
+    s.p("{Suddenly|Then|But at noon}, there was a problem. <bad>! {Nobody knew what to do|Even the <job> was worried}.")
+    s("[B/sad:{Oh no|Oh dear}! What can we do now?]", "<H> {thought hard|looked around|took a deep breath}.")
+    s("[H/happy:I have {an idea|a plan}!] <H> <fix>.", "Then <H> had a {clever|brilliant} idea. <H.he> <fix>.")
+    s("It worked! Everyone {clapped|cheered|was impressed}.", "Soon, everything was {fine|all right} again.")
+    s.p("[B/happy:{You are very smart|Well done|What a clever idea}! You will be a great <job> one day.]", "The <job> gave <H> {a real hat|a special badge|a shiny coin}. [B/kind:You saved the day.]")
+    closing(s, "<H> was {very proud|so proud} and told everyone about it.", "<H> learned that {hard work and a good idea can fix many things|it is good to stay calm when there is a problem}.")
+
+
+def plot_jealous(s):
+    h = make_kid(s)
+    s.put("H", h)
+    parent(s)
+    k = s.pick(("baby brother", "the new baby", "m"), ("baby sister", "the new baby", "f"), ("new puppy", "the puppy", "m"), ("cousin", "the cousin", "f"))
+    s.put("B", Char(k[0], k[2], None, "", True))
+    s.v.update(baby=k[0], love=s.pick("the big blue blanket", "the old teddy bear", "the best toy car", "the music box"), fun=s.pick("a funny face", "a silly dance", "a tower of blocks", "a song"))
+    opening(s, "was {the only child|the only one} at home", "liked it when everyone looked at <H.him>", "had a happy life with <P>")
+    s.p("<day>, everything changed. There was a <baby> in the house. Everyone {came to see|talked about|smiled at} <B.him> all day long.", "Then <P> brought home a <baby>. Everybody {gave gifts|brought presents} and said how cute <B.he> was.")
+    s("Nobody had time for <H>. <H> felt {jealous|left out|lonely}. [H/sad:{They don't love me anymore|Why does nobody play with me?|I wish things were like before}.]".replace("me?|", "me|"), "<H> was jealous. <H.he> {hid in the closet|would not eat dinner|slammed the door}.")
+    s.p("<P> {sat down on the bed|found <H.him>}. [P/kind:{I love you just as much as before|There is enough love in my heart for both of you|You are very special to me}. {And I need your help|<B.he> needs you, too}.]")
+    s("[H/ask:Me? What can I do?] [P/kind:You can {make <B.him> smile|teach <B.him> to play}. Nobody else can do it like you.]", "<H> wiped away a tear and {nodded|came out}.")
+    s("So <H> made <fun>. The <baby> looked at <H.him> with big eyes and {laughed|smiled for the first time|clapped}!" if "puppy" not in k[0] else "So <H> made <fun>. The puppy looked at <H.him> with big eyes and wagged his tail!", "<H> went closer and gave <B.him> <love>. The <baby> {held on to <H.his> finger|came close and fell asleep}.")
+    s.p("<H> felt warm inside. [H/happy:{I think <B.he> likes me|We will be best friends}!]", "[H/happy:{Look! I made <B.him> happy|I will always take care of you}!]")
+    closing(s, "<H> learned that {love gets bigger when you share it|there is enough love for everyone}.", "From that day on, <H> was not jealous anymore.")
+
+
+def plot_messy(s):
+    h = make_kid(s)
+    s.put("H", h)
+    parent(s)
+    s.v.update(lost=s.pick("favorite shoes", "new crayons", "swimming suit", "ticket for the circus", "homework", "football", "red jacket", "library book"), event=s.pick("the parade", "a birthday party", "the beach", "school", "the circus", "a big match", "a trip to the zoo"),
+               mess=s.pick("clothes on the floor, toys under the bed and crumbs on the desk", "socks on the lamp and blocks all over the floor", "dirty plates, books and toys everywhere"))
+    opening(s, "was clever, but very messy", "never cleaned <H.his> room", "did not like to tidy up")
+    s("There were <mess>.", "<P> said, \"Please clean your room, <H.voc>.\" But <H> always said, \"{Later|Tomorrow|Not now}.\"")
+    s.p("<day>, it was time to go to <event>. But <H> could not find <H.his> <lost>!", "<day>, <H> was excited because of <event>. {Then|But then} <H.he> saw that <H.his> <lost> {was|was} gone.".replace("{was|was} gone", "could not be found"))
+    s("<H.he> looked under the pillows and behind the {couch|chair}. There was too much stuff! [H/cry:{Where can it be|I will be late}!]".replace("Where can it be|", ""), "<H.he> searched and searched, and the mess got even bigger. [H/sad:I can't find anything.]")
+    s("[P/kind:{Maybe you will find it if you clean up|Let's start with one corner|One thing at a time}.]")
+    s.p("So <H> {put the toys in the box|picked up the clothes}. Then <H.he> put the books on the shelf and the {laundry|trash} in the basket.", "<H> {sighed|was frustrated}, but <H.he> began. First the toys, then the books, then the clothes.")
+    s("{At last|Finally}, at the very bottom, there {was|was} the thing <H.he> had been looking for!".replace("{was|was}", "was"), "And there, under the last {sock|towel|blanket}, <H.he> found it!")
+    s("[H/happy:{I found it|Here it is}! And look, my room is so {big|nice} now!]", "The room {looked wonderful|was clean}, and there was even space to {dance|play}.")
+    s.p("<H> was {just in time|only a little late} for <event>, and it was {great|so much fun}.")
+    closing(s, "From that day on, <H> {cleaned up|put things away} every evening.", "<H> learned that {when things have a place, you can find them|it is better to clean up a little every day}.")
+
+
+def plot_doctor(s):
+    h = hero(s, 0.8, 0.2)
+    parent(s)
+    k = s.pick(("a bad cough", "the doctor", "drink a spoon of medicine", "it tasted like cherries"), ("a sore tooth", "the dentist", "open wide", "it only tickled a little"), ("a broken arm" if h.human else "a broken leg", "the hospital doctor", "hold very still", "it was over before <H.he> could count to ten"),
+               ("a high fever", "the nurse", "stay in bed and rest", "it was nice to hear stories all day"), ("a splinter in the foot", "the kind nurse", "look at the picture on the wall", "it was gone in a second"), ("red spots all over", "the doctor", "wear a green cream", "it made <H.him> look like a frog, and everyone laughed"))
+    s.v.update(ill=k[0], doc=k[1], must=k[2], truth=k[3])
+    opening(s, "was always full of energy", "was never sick", "was scared of doctors", "loved to run around")
+    s.p("<day>, <H> woke up with <ill>. [H/sad:{I don't feel good|It hurts}, <P.voc>.]" if "broken" not in k[0] and "splinter" not in k[0] else "<day>, <H> fell {while playing|near the steps} and got <ill>. [H/cry:{Ouch|It hurts}!]")
+    s("[P/kind:{Poor dear|Oh, my dear}. We {must|need to} go to see <doc>.] [H/scared:{No, I don't want to|I am scared|Will it hurt me}.]".replace("|Will it hurt me", ""))
+    s.p("<doc> {smiled|had a warm smile and a funny hat}. \"{Hello|Good morning}, <H.voc>. {Do not be nervous|You look very brave}. You only have to <must>,\" said <doc>.")
+    s("<H> {held <P.s> hand|closed <H.his> eyes} and was brave.", "<H> was nervous, but <H.he> did it.")
+    s("And do you know what? <truth>!", "To <H.his> surprise, <truth>.")
+    s.p("{After a few days|Soon|The next week}, <H> {was healthy again|felt much better} and could {run and jump|play outside} again.", "<doc> gave <H.him> {a sticker with a star|a small toy|a balloon} for being so brave.")
+    closing(s, "<H> learned that {doctors help us feel better|it is okay to be nervous, and brave at the same time}.", "[H/happy:{I am not scared anymore|That was easy}!]")
+
+
+def plot_selfish(s):
+    h = s.put("H", Char(s.pick("king", "queen", "rich man", "prince", "princess", "squirrel", "crow", "bear", "dragon"), "m", None, s.pick("selfish", "greedy", "proud"), False, home=s.pick("in a big castle", "in a large house", "on a hill"), go="walked", paws="hands"))
+    h.gender = "f" if h.kind in ("queen", "princess") else s.pick("m", "f") if h.kind in ("squirrel", "crow", "bear", "dragon") else "m"
+    if h.kind in ("squirrel", "crow", "bear", "dragon"):
+        h.attr["home"] = s.pick("in a big tree", "in a warm cave", "on a high hill")
+    helper(s, "F")
+    s.v.update(stuff=s.pick("gold", "apples", "honey", "bread and cheese", "nuts", "firewood", "sweet cakes"), winter=s.pick("a cold winter", "a long dry summer", "a terrible storm", "a year without rain"),
+               bad=s.pick("a fire burned it all", "thieves came in the night and took it", "a flood carried it away", "mice ate everything", "the roof fell in and covered it with snow"))
+    s("Once upon a time, there was <H.ak> who lived <H.home>. <H.he> had a lot of <stuff>, but <H.he> never shared.", "Once there was <H.ak>. <H.he> had more <stuff> than anyone else, and <H.he> kept it all.", "Long ago, <H.ak> lived <H.home> with a room full of <stuff>.")
+    s("Every day, <H.he> counted it and {smiled|locked the door}. [H/say:It is all mine, and {nobody else may have it|I will never give it away}.]")
+    s.p("{Then|One day}, there was <winter>. The others had nothing {left |}to eat. <F.ak> came to the door. [F/ask:Please, can you {help us|give us a little}?]", "When <winter> came, <F.ak> knocked on the door. [F/sad:{We are so hungry and cold|My family needs help}. Please share with us.]")
+    s("[H/angry:{No|Go away}! {It is mine|Find your own}.]", "But <H> {only laughed|closed the door}. [H/say:That is not my problem.]")
+    s.p("That night, <bad>. In the morning, there was nothing left. <H> {sat down and cried|was poor and alone}.", "A few days later, <bad>. Now <H> had nothing at all.")
+    s("[H/sad:{Who will help me now|What have I done}?] {Nobody came. Then|After a while,} there was a knock. It was the <F.kind>.".replace(",}", "}"), "<H> was too ashamed to ask for help. But then the <F.kind> came.")
+    s("[F/kind:{You can eat with us|We do not have much, but we will share it with you|Come and sit by our fire}.] [H/ask:Why are you {kind|so nice} to me? I did not help you.] [F/wise:{Because it is the right thing to do|Because you need help, just like we did}.]")
+    s.p("<H> {felt ashamed|was very sorry}. [H/sorry:I was selfish. I will never be like that again.]")
+    s("When better days came, <H> {opened the door for everyone|shared everything with the others} and {had many friends|was never lonely again}.")
+    closing(s, "<H> learned that {sharing makes you richer than gold|it is better to be generous than rich}.", "And everyone respected the once <H.adj> <H.kind>.")
+
+
+SADS = [("had lost <H.his> voice", "sang very softly until the voice came back"), ("did not know how to {fly|dance|swim}", "held <H.his> <H.paws> and showed the first steps"), ("nobody remembered <H.his> birthday", "made a small cake with one candle"),
+        ("<H.his> best friend had moved away", "wrote a letter to the friend with <H.him>"), ("<H.he> could not make anyone laugh", "told <H.him> the silliest joke in the world"), ("<H.he> was too big to {play hide and seek|fit in the boat}", "made up a game where being big was best"),
+        ("<H.he> had broken something special", "fixed it with glue and a ribbon"), ("it had been raining for a whole week", "made paper boats, and they had a race in the puddles"), ("<H.he> thought that <H.he> was ugly", "showed <H.him> how beautiful <H.his> reflection was in the lake"),
+        ("everyone was afraid of <H.him>", "sat down next to <H.him> and was not afraid at all"), ("<H.his> favorite tree had lost all its leaves", "hung paper hearts on the branches"), ("<H.he> missed <H.his> {mother|grandma}", "looked at the stars with <H.him> and told <H.him> that she was looking at them, too")]
+
+
+def plot_sad(s):
+    h = hero(s, 0.25, 0.4)
+    k = s.pick(SADS)
+    s.v.update(why=k[0], cure=k[1])
+    friend(s, "F")
+    helper(s, "A")
+    helper(s, "B")
+    s.v["kindly"] = "the " + h.kind if not h.human else h.name
+    if h.human or s.chance(0.4):
+        opening(s, "was sad. <H.he> did not smile anymore", "used to laugh all day", "had not smiled for a long time")
+        s("<H> was sad because <why>." if not k[0].startswith(("had", "did")) else "<H> was sad because <H.he> <why>.")
+    else:
+        s(("The <H.kind> was sad because " if s.chance(0.6) else "There was <H.ak> who was very sad because ") + ("<H.he> <why>." if k[0].startswith(("had", "did")) else "<why>."))
+        if h.name:
+            s("{<H.his> name was <H.n>.|The <H.kind> was called <H.n>.}")
+    s("<H.he> {sat alone|lay in bed|looked out at the rain} and {sighed|did not want to talk to anyone}.")
+    s.p("<A.ak> tried to {help|cheer <H.him> up}. The <A.kind> {told a joke|danced in circles|brought a flower}, but <H> {did not smile|only sighed}.", "First came <A.ak>. [A/kind:{Do not be sad|Cheer up}!] But that did not help.")
+    s("Then <B.ak> {came|tried}. The <B.kind> {sang a song|made a funny face|brought something sweet}. But it did not help.", "Next, <B.ak> gave <H.him> a {shiny stone|red apple|blue feather}. <H> said thank you, but <H.he> was still sad.")
+    s.p("At last, <F.n> came. <F> did not {say anything|joke} at first. <F.he> {just |}sat down and asked, \"{What is wrong|Why are you so sad|Do you want to tell me about it}?\"")
+    s("<H> told <F.him> everything. <F> listened {carefully|until the end}.", "Nobody had asked that before. <H> told <F> {all about it|the whole story}.")
+    s("Then <F> <cure>.", "<F> {thought|nodded}. And then <F.he> <cure>.")
+    s("{Little by little|Slowly}, a smile came back to <H.s> face.", "<H> began to smile, and then <H.he> laughed out loud.")
+    s("[H/happy:{Thank you for listening|I feel so much better|You are a true friend}!]")
+    s.p()
+    closing(s, "<H> learned that {it helps to talk about your feelings|a good friend listens}.", "Sometimes, the best way to help is {to listen|just to be there}.")
+
+
+def plot_boydog(s):
+    h = make_kid(s)
+    s.put("H", h)
+    kind = s.pick("dog", "dog", "puppy", "cat", "pony", "parrot")
+    g = s.pick("m", "f")
+    d = s.put("D", Char(kind, g, s.pick([n for n in (PET_M if g == "m" else PET_F) if n != h.name]), s.pick("big", "small", "brown", "happy", "clever", "fluffy"), False, go="ran", paws="paws"))
+    s.v.update(place=s.pick("the beach", "the park", "the woods", "the lake", "the hill", "the river", "the market"), sound=dict(dog="barked", puppy="barked", cat="meowed", pony="neighed", parrot="called")[kind])
+    s("<H.n> and <H.his> <D.kind> went to <place>.", "<H.n> had <D.a>. They went everywhere together.", "Once upon a time, there was a <H.boy> named <H.n> who had a <D.kind>. The <D.kind> was called <D.n>.", "<H.n> loved <H.his> <D.kind>, <D.n>.")
+    s("The <D.kind> was <D.adj> and {very playful|always hungry|full of fun}.", "<D.n> liked to {chase|play with} {leaves|balls|sticks}.", "")
+    s.p("<day>, they {played|ran around} at <place>. <air>" if s.v["place"] not in ("the hill", "the woods") else "<day>, they played together on the way to <place>. <air>")
+    k = s.pick("treasure", "save", "lost", "thief", "friend")
+    if k == "treasure":
+        s("Suddenly, <D.n> {began to dig|scratched the ground}. <D.he> <sound> and <sound>. [H/ask:What is it, <D.n>?] <H> helped to dig, and they found {an old box|a wooden chest|a rusty tin}.")
+        s.p("Inside, there {were|was} {a silver whistle|a gold coin|an old letter|a ring with a green gem}.".replace("{were|was}", "was"), "When <H> opened it, <H.he> found a {shiny|beautiful} ring.")
+        s("[H/happy:{Wow|We found treasure}!] They {showed it to|took it to} an old woman who lived nearby. She began to cry with joy. \"I lost this when I was a little girl,\" she said. \"Thank you both.\"")
+        closing(s, "As a reward, <D.n> got {a big bone|a tasty treat} and <H> got a {hug|slice of cake}." if kind in ("dog", "puppy") else "As a reward, <D.n> got a tasty treat and <H> got a slice of cake.")
+    elif k == "save":
+        s("Then <H> slipped and fell {into a deep hole|into the mud}. <H.he> could not get out. [H/cry:{Help|<D.n>, get help}!]")
+        s.p("<D.n> {ran as fast as <D.he> could|did not wait}. <D.he> found {a farmer|<H.his> dad|a strong woman} and <sound> until {the farmer|Dad|she} followed.".replace("{a farmer|<H.his> dad|a strong woman}", "a farmer").replace("{the farmer|Dad|she}", "the farmer"))
+        s("The farmer pulled <H> out with a rope. <H> {hugged <D.n>|put <H.his> arms around <D.n>}. [H/happy:You saved me! You are the {best|smartest} <D.kind> in the world!]")
+        closing(s, "That night, <D.n> slept at the end of <H.s> bed.", "<H> never forgot what <H.his> friend had done.")
+    elif k == "lost":
+        s("But then <D.n> {saw a rabbit|heard a strange noise} and ran away. [H/cry:<D.n>! Come back!] But <D.he> was gone.")
+        s.p("<H> looked everywhere. <H.he> asked {a lady with a red hat|the man who sold ice cream|two girls on a bench}, but nobody had seen <D.him>. <H> sat down and cried.")
+        s("Then <H.he> felt something {wet|soft} on <H.his> {hand|cheek}. It was <D.n>! [H/happy:{There you are|I missed you so much}! Never run away again.] <D.n> <sound> happily.")
+        closing(s, "They walked home together, and <H> did not let go.", "<H> was so relieved.")
+    elif k == "thief":
+        s("They sat down to eat, but the sandwiches were gone! [H/ask:<D.n>, did you eat them?] <D.n> looked {sad|innocent} and shook <D.his> head.")
+        s.p("They followed a trail of crumbs {around the corner|behind a tree}. There sat a {skinny|small} {raccoon|fox|squirrel} with three babies, and they were eating the last piece.")
+        s("[H/kind:{They were hungry|Oh, you have a family}. It's okay.] <H> hugged <D.n>. [H/sorry:I'm sorry I blamed you.]")
+        closing(s, "<H> learned that {you should not blame someone before you know the truth|it is important to trust your friends}.")
+    else:
+        s("There they saw a {girl|boy} who {sat alone on a bench|looked very lonely}. <D.n> ran to the child and put a {stick|ball} down at the child's feet.")
+        s.p("The child looked up and {smiled|laughed}. \"Is this your <D.kind>? {I always wanted one|Can I play with you}?\"".replace("{I always wanted one|Can I play with you}", "Can I play with you"))
+        s("[H/happy:{Of course|Sure}! {<D.he> likes you|We need one more player}.] The three of them played until the sun went down.")
+        closing(s, "Thanks to <D.n>, <H> had {made a new friend|found a friend}.")
+
+
+def plot_robot(s):
+    name = s.pick("Beep", "Zip", "Bolt", "Chip", "Dot", "Rivet", "Spark", "Tik", "Buzz", "Bob", "Pixel", "Gizmo")
+    h = s.put("H", Char("robot", s.pick("m", "m", "f", "n"), name if s.chance(0.85) else None, s.pick("little", "small", "shiny", "old", "rusty", "kind"), False, home=s.pick("in a workshop", "in a big factory", "in a quiet house", "in a city of metal"), go="rolled", paws="hands"))
+    k = s.pick(("know what flowers smell like", "a girl", "put a rose in the robot's metal hand and told what it smelled like: honey, rain and summer", "could not smell it, but felt something warm inside"),
+               ("make a friend", "a mouse", "asked if it could live in the robot's empty arm box, where it was warm", "was not alone anymore, and neither was the mouse"), ("learn to dance", "an old man", "turned on the radio and showed one slow step after another", "danced so well that sparks flew"),
+               ("see the stars", "a boy", "opened the roof of the workshop", "looked up for the whole night and gave every star a name"), ("paint a picture", "a painter", "gave it a brush and said that there was no wrong way to paint", "painted a yellow sun with a smile"),
+               ("have a heart", "a little girl", "cut a heart out of red paper and glued it on", "knew that it had been kind all along"), ("help people", "a woman with heavy bags", "let it carry the bags up all the stairs", "felt so useful that its lights turned green"))
+    s.v.update(want=k[0], did=k[2], felt=k[3])
+    s.put("G", Char(k[1].split(" ", 1)[1].split(" with")[0], "f" if "girl" in k[1] or "woman" in k[1] else "m", None, "", False, paws="hands", go="walked"))
+    s.v["ga"] = k[1]
+    s("Once upon a time, there was <H.a> who wanted to <want>.", "There was <H.ak> who wanted to <want>." + (" <H.his> name was <H.n>." if h.name else ""), "Once there was <H.a>. <H.he> lived <H.home> and wanted to <want>.", "In a place full of machines, there was <H.a>. More than anything, <H.he> wanted to <want>.")
+    s("All day long, <H.he> {cleaned the floor|carried boxes|counted screws}. The other machines said, \"{Robots cannot do that|You are only a machine|That is silly}.\"", "[H/say:I know how to {count|lift|clean}, but I do not know how to <want>.]")
+    s.p("<day>, <H> {met|saw} <ga>. [H/ask:{Hello|Beep! Hello}. Can you help me? I want to <want>.]", "<day>, <H> left the house and rolled down the street, where <H.he> met <ga>.")
+    s("The <G.kind> {was surprised|laughed a friendly laugh}. [G/kind:{Why not|Of course|Let's try}.]")
+    s("Then the <G.kind> <did>.", "The <G.kind> thought about it. Then the <G.kind> <did>.")
+    s("<H> <felt>.", "{For the first time|And so}, <H> <felt>.".replace("{For the first time|And so}", "And so"))
+    s.p("[H/happy:{Thank you|Beep, beep! Thank you}! {Now I understand|This is the best day of my life}.]", "<H.s> eyes {glowed|shone} {blue|green|like two little lamps}.")
+    closing(s, "The other machines {were amazed|came to watch}. Soon they wanted to try it, too.", "<H> learned that {you can be more than others think|it is good to ask for help|feelings are for everyone}.", "And from then on, <H> visited the <G.kind> every day.")
+
+
+def plot_winter(s):
+    """One works, one plays; winter comes."""
+    h = make_animal(s, s.pick("squirrel", "mouse", "beaver", "hedgehog", "mole", "badger"), True)
+    s.put("H", h)
+    friend(s, "F", like=h)
+    s.v.update(food=s.pick("nuts", "seeds", "berries", "apples", "corn"))
+    opening(s, "worked hard every day", "always planned ahead", "liked to be ready for everything")
+    s("<H> had a friend named <F.n>, who only wanted to {play and sing|sleep in the sun|dance and have fun}.")
+    s.p("All summer, <H> {gathered|collected|picked} <food> and {carried|put} them in a safe place. [F/happy:{Come and play|Why do you work so hard}! {The sun is shining|Winter is far away}.]".replace("{Come and play|Why do you work so hard}", "Come and play"), "<day>, <F> laughed at <H.him>. [F/ask:Why do you work all the time?] [H/answer:{Winter will come|Soon it will be cold}, and then there will be no <food>. You should {work, too|get ready, too}.]")
+    s("But <F> {did not listen|only laughed|ran off to play}.")
+    s.p("Then {winter came|the first snow fell}. The ground was {white|frozen} and there was nothing to eat. <F> was {cold|shivering} and hungry.", "Soon the leaves fell, and the cold wind came. <F> looked for <food>, but there were none left.")
+    s("<F> knocked on <H.s> door. [F/sorry:{You were right|I should have listened to you}. {Please, may I come in|Can you give me a little food}?]")
+    s("<H> {looked at <F.him>|thought about it}. [H/kind:{Come in and get warm|You are my friend}. There is enough for {two|both of us}. But next year, you will help me.]")
+    s("[F/happy:{I promise|Thank you! I will}!]", "All winter long, <F> {sang songs|told stories} by the fire, and <H> was glad to have company.")
+    s.p("When summer came again, <F> {kept the promise|worked hard}, and they {finished early|had time to play, too}.")
+    closing(s, "{First work, then play|It is good to plan ahead}, and it is even better to do it with a friend.", "<F> learned to {plan ahead|work before it is too late}, and <H> learned to {play a little|have some fun}.")
+
+
+def plot_trick(s):
+    """A small one is cleverer than a hungry big one."""
+    h = make_animal(s, s.pick("rabbit", "mouse", "lamb", "squirrel", "duck", "goat", "hedgehog", "monkey", "frog", "turtle", "pig"))
+    s.put("H", h)
+    s.put("W", Char(s.pick("wolf", "crocodile", "tiger", "snake", "hungry cat", "hawk", "lion", "ogre"), s.pick("m", "m", "f"), None, s.pick("big", "hungry", "big bad", "mean"), False, paws="paws", go="ran"))
+    k = s.pick(("I am so thin now. Wait until I have eaten a big lunch, and I will taste much better", "waited and waited, but the little one never came back"), ("before you eat me, let me sing my last song", "listened with closed eyes, and fell asleep"),
+               ("there is a much bigger one in the well. Look", "looked into the well, saw a face in the water, jumped in, and got very wet"), ("you must wash your hands before you eat", "went to the river to wash, and when it was done, there was no one there"),
+               ("I bet that you cannot fit in that tiny box", "wanted to show it, climbed in, and the lid fell shut"), ("my big brother is right behind you", "turned around to look"), ("if you can guess my riddle, you may eat me. What has a neck but no head", "sat down to think, and is still thinking today. It is a bottle, of course"))
+    s.v.update(trick=k[0], result=k[1])
+    opening(s, "was small but very clever", "was smarter than the others", "always stayed calm")
+    s.p("<day>, <H> was {looking for food|walking home|picking flowers} when <W.ak> jumped out {from behind a tree|of the bushes}. [W/grump:{I am hungry|What a tasty little meal|At last, some lunch}! I am going to eat you.]")
+    s("<H> was {scared|afraid}, but <H.he> {did not show it|thought fast}.", "<H.s> heart beat fast. [H/think:I must be clever now.]")
+    s("[H/say:{Oh, all right|Please wait}, but <trick>.]" if "What has" not in k[0] else "[H/say:Please wait. If you can guess my riddle, you may eat me. What has a neck but no head?]")
+    s("[W/ask:Is that true?] [H/answer:{Of course|It is|I promise}.]" if "riddle" not in k[0] else "[W/grump:That is easy! Let me think.]", "")
+    s("The <W.kind> <result>." , "So the {silly |}<W.kind> <result>.")
+    s("And <H> ran away as fast as <H.he> could!", "<H> {laughed|giggled} and {ran|hurried} home.")
+    s.p("At home, <H> told {everyone|the whole family} about it. They {laughed and laughed|were amazed}.", "")
+    closing(s, "You do not have to be big and strong if you are {clever|smart}.", "<H> learned that {a calm head is better than strong teeth|it is good to think before you run}.", "And the <W.kind> never came back.")
+
+
+PLOTS2 = [(plot_pair, 1.5), (plot_job, 0.8), (plot_jealous, 0.5), (plot_messy, 0.6), (plot_doctor, 0.5), (plot_selfish, 0.6), (plot_sad, 1.0), (plot_boydog, 1.0), (plot_robot, 0.7), (plot_winter, 0.5), (plot_trick, 0.7)]
+
+
+# ---------------------------------------------------------------- surface style
+
+SYNONYMS = {"big": "large huge", "shouted": "yelled", "hurried": "rushed", "wonderful": "amazing great", "scared": "frightened", "beautiful": "lovely pretty", "delicious": "yummy tasty", "strange": "odd mysterious",
+            "shiny": "sparkly bright", "smiled": "grinned", "angry": "mad", "began": "started", "small": "tiny", "sad": "upset", "quickly": "fast", "clever": "smart", "stones": "rocks", "path": "road", "gift": "present",
+            "walked": "went", "search": "look", "answered": "replied", "glad": "pleased", "afraid": "scared", "woods": "forest", "house": "home", "cried": "called"}
+CONTRACT = [("did not", "didn't"), ("could not", "couldn't"), ("was not", "wasn't"), ("do not", "don't"), ("does not", "doesn't"), ("is not", "isn't"), ("would not", "wouldn't"), ("will not", "won't"), ("had not", "hadn't"), ("were not", "weren't"),
+            ("cannot", "can't"), ("can not", "can't"), ("Do not", "Don't"), ("I am (?=[a-z])", "I'm "), ("It is (?=[a-z])", "It's "), ("I will (?=[a-z])", "I'll "), ("You are (?=[a-z])", "You're "), ("Let us (?=[a-z])", "Let's "), ("That is (?=[a-z])", "That's ")]
+_CONTRACT = [(re.compile(r"\b%s%s" % (a, "" if a.endswith(")") else r"\b")), b) for a, b in CONTRACT]
+_LEARNED = re.compile(r"(^|\n|[.!?] )(?:The )?(?:[A-Za-z]+ ){0,3}[A-Za-z]+ learned that ([^.\n<]*\.)")
+
+
+def style(text, r):
+    """Contractions, a few synonyms and other ways to put the moral, chosen once a story."""
+    if r.random() < 0.5:
+        for rx, b in _CONTRACT:
+            text = rx.sub(b, text)
+    if r.random() < 0.6:
+        for w in r.sample(sorted(SYNONYMS), 7):
+            if w in text:
+                text = re.sub(r"\b%s\b" % w, r.choice(SYNONYMS[w].split()), text)
+    if r.random() < 0.25:
+        lead = r.choice(["The moral of the story is that ", "The lesson is that ", "And so we see that ", "Remember: "])
+        m = _LEARNED.search(text)
+        if m and not re.search(r"\b(he|she|they|his|her)\b", m.group(2)):
+            body = m.group(2)
+            text = text[:m.start()] + m.group(1) + lead + (body if lead != "Remember: " else body) + text[m.end():]
+    return _AN.sub(_article, text)
+
+
 def story(seed):
     rng = random.Random(seed)
     s = Story(rng)
-    fn = rng.choices([p for p, _ in PLOTS], [w for _, w in PLOTS])[0]
+    plots = PLOTS + PLOTS2
+    fn = rng.choices([p for p, _ in plots], [w for _, w in plots])[0]
     fn(s)
-    return s.text()
+    return style(s.text(), rng)
 
 
 def _chunk(args):

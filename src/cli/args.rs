@@ -108,6 +108,9 @@ pub struct DeviceArgs {
     /// Keep activations in f32 instead of int8: slower, for comparisons
     #[arg(long)]
     pub exact: bool,
+    /// Send weights with `queue.write_buffer`, the slow way that works everywhere
+    #[arg(long, hide = true)]
+    pub write_buffer: bool,
 }
 
 /// What a text starts from.

@@ -1,6 +1,11 @@
 //! The command line: verbs, options, progress and figures.
 
 pub mod args;
+pub mod devices;
+pub mod generate;
+pub mod measure;
+pub mod open;
+pub mod prepare;
 pub mod output;
 pub mod progress;
 pub mod prompt;
@@ -11,9 +16,15 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::cli::args::{Args, Verb};
+use crate::checkpoint::Checkpoint;
+use crate::cli::args::{Args, PackArgs, PlanArgs, Verb};
 use crate::error::{Error, Result};
 use crate::os;
+use crate::quant::WeightKind;
+use crate::trace::Trace;
+
+/// Tokens that `plan` assumes to be remembered when the user does not say.
+const PLAN_CONTEXT: u32 = 4096;
 
 /// Parses the command line, runs the verb and turns the outcome into an exit code: 0 done, 1
 /// failed, 2 wrong usage, 130 interrupted.
@@ -36,15 +47,34 @@ pub fn main() -> ExitCode {
 /// # Errors
 /// Whatever the verb reports.
 pub fn run(args: &Args) -> Result<()> {
-    let name = match args.verb {
-        Verb::Run(_) => "run",
-        Verb::Pack(_) => "pack",
-        Verb::Plan(_) => "plan",
-        Verb::Devices(_) => "devices",
-        Verb::Logits(_) => "logits",
-        Verb::Perplexity(_) => "perplexity",
-    };
-    Err(Error::Usage(format!("`{name}` is not built yet")))
+    match &args.verb {
+        Verb::Run(args) => generate::run(args),
+        Verb::Pack(args) => pack(args),
+        Verb::Plan(args) => plan(args),
+        Verb::Devices(args) => devices::run(args),
+        Verb::Logits(args) => measure::logits(args),
+        Verb::Perplexity(args) => measure::perplexity(args),
+    }
+}
+
+fn pack(args: &PackArgs) -> Result<()> {
+    let kind = args.source.weights.unwrap_or(WeightKind::W4);
+    match (&args.src, &args.source.dummy) {
+        (_, Some(shape)) => open::pack_dummy(shape, kind, &args.dst)?,
+        (Some(folder), None) => open::pack_folder(&Checkpoint::open(folder)?, kind, &args.dst)?,
+        (None, None) => {
+            return Err(Error::Usage("expected a model folder or --dummy, found neither".into()));
+        }
+    }
+    eprintln!("packed into {}", args.dst.display());
+    Ok(())
+}
+
+fn plan(args: &PlanArgs) -> Result<()> {
+    let opened = open::Opened::new(&args.model)?;
+    let need = prepare::Need { context: PLAN_CONTEXT, all_logits: false, trace: Trace::off() };
+    let prepared = prepare::prepare(&opened, &args.budget, &args.device, &need)?;
+    output::Output::stdout().line(&prepared.plan.to_string())
 }
 
 /// Reports a failure on one line. A closed pipe is no failure: `pipo-wgpu run | head` is meant

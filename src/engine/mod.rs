@@ -7,6 +7,7 @@
 //! streamed units, so their results are the same bit for bit.
 
 mod inputs;
+pub mod probe;
 mod program;
 mod timing;
 mod weights;

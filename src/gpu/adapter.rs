@@ -48,6 +48,11 @@ impl Facts {
         self.info.device_type == wgpu::DeviceType::Cpu
     }
 
+    /// Whether GPU memory is main memory.
+    pub fn shares_ram(&self) -> bool {
+        matches!(self.info.device_type, wgpu::DeviceType::Cpu | wgpu::DeviceType::IntegratedGpu)
+    }
+
     /// One line: name, kind, backend and driver.
     pub fn describe(&self) -> String {
         let kind = match self.info.device_type {
@@ -84,10 +89,21 @@ pub fn list_adapters() -> Vec<Facts> {
     enumerate().iter().map(Facts::of).collect()
 }
 
+/// Adapters of the platform's own APIs, or, where there are none, of OpenGL. `WGPU_BACKEND` names
+/// others.
 fn enumerate() -> Vec<wgpu::Adapter> {
-    let descriptor = wgpu::InstanceDescriptor::new_without_display_handle_from_env();
-    let instance = wgpu::Instance::new(descriptor);
-    let mut adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
+    let named = wgpu::Backends::from_env();
+    let tries = named.map_or(vec![wgpu::Backends::PRIMARY, wgpu::Backends::SECONDARY], |b| vec![b]);
+    tries.into_iter().map(enumerate_on).find(|found| !found.is_empty()).unwrap_or_default()
+}
+
+fn enumerate_on(backends: wgpu::Backends) -> Vec<wgpu::Adapter> {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    // Debug information in shaders is SPIR-V that older validation layers do not know; WGPU_DEBUG=1
+    // asks for it all the same.
+    descriptor.flags.remove(wgpu::InstanceFlags::DEBUG);
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor { backends, ..descriptor.with_env() });
+    let mut adapters = pollster::block_on(instance.enumerate_adapters(backends));
     adapters.retain(|a| {
         let flags = a.get_downlevel_capabilities().flags;
         flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS)

@@ -4,6 +4,8 @@ mod adapter;
 mod buffer;
 mod compute;
 mod staging;
+#[cfg(not(target_vendor = "apple"))]
+mod vulkan;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -26,6 +28,7 @@ pub struct Gpu {
     pub queue: wgpu::Queue,
     /// What the adapter is and can do.
     pub facts: Facts,
+    free_vram_bytes: Option<u64>,
     account: Arc<Account>,
     failure: Arc<Mutex<Option<Error>>>,
 }
@@ -38,10 +41,11 @@ impl Gpu {
     pub fn open(choice: &AdapterChoice) -> Result<Arc<Gpu>> {
         let adapter = adapter::choose(choice)?;
         let facts = Facts::of(&adapter);
+        let free_vram_bytes = free_vram_bytes(&adapter);
         let (device, queue) = adapter::open_device(&adapter)?;
         let failure = Arc::new(Mutex::new(None));
         report_failures(&device, &failure);
-        Ok(Arc::new(Gpu { device, queue, facts, account: Arc::default(), failure }))
+        Ok(Arc::new(Gpu { device, queue, facts, free_vram_bytes, account: Arc::default(), failure }))
     }
 
     /// Makes a zeroed buffer and books its bytes.
@@ -71,6 +75,11 @@ impl Gpu {
                 self.account.bytes()
             ))),
         }
+    }
+
+    /// GPU memory that was free when the device was opened; `None` where the driver does not say.
+    pub fn free_vram_bytes(&self) -> Option<u64> {
+        self.free_vram_bytes
     }
 
     /// The books of all buffers made through [`Gpu::buffer`].
@@ -118,6 +127,16 @@ impl Gpu {
             Err(error) => Err(Error::Gpu(error.to_string())),
         }
     }
+}
+
+#[cfg(not(target_vendor = "apple"))]
+fn free_vram_bytes(adapter: &wgpu::Adapter) -> Option<u64> {
+    vulkan::free_vram_bytes(adapter)
+}
+
+#[cfg(target_vendor = "apple")]
+fn free_vram_bytes(_adapter: &wgpu::Adapter) -> Option<u64> {
+    None
 }
 
 /// Keeps the first error that no scope caught, instead of wgpu's default panic.

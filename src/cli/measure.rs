@@ -1,0 +1,184 @@
+//! The verbs `logits` and `perplexity`: what a model thinks of given tokens.
+
+use std::borrow::Cow;
+
+use safetensors::tensor::{Dtype, View};
+
+use crate::cli::args::{LogitsArgs, PerplexityArgs};
+use crate::cli::open::Opened;
+use crate::cli::output::Output;
+use crate::cli::prepare::{Need, prepare};
+use crate::error::{Error, Result};
+use crate::os;
+use crate::session::{Session, log_probability};
+use crate::trace::Trace;
+
+/// Tokens of a perplexity window when the user does not say.
+const WINDOW: u32 = 512;
+
+/// A matrix to be written.
+struct Logits {
+    shape: [usize; 2],
+    bytes: Vec<u8>,
+}
+
+impl View for Logits {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&self.bytes)
+    }
+
+    fn data_len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+/// Writes the logits of every position as one tensor `logits`, f32 `[tokens, vocab]`.
+///
+/// # Errors
+/// Whatever goes wrong on the way, or when the file cannot be written.
+pub fn logits(args: &LogitsArgs) -> Result<()> {
+    let opened = Opened::new(&args.model)?;
+    crate::text::check_ids(&args.ids, opened.decoder.vocab_size)?;
+    let need = Need { context: args.ids.len() as u32, all_logits: true, trace: Trace::off() };
+    let prepared = prepare(&opened, &args.budget, &args.device, &need)?;
+    let cache_rows = prepared.options.cache_rows;
+    let mut engine = prepared.load(&opened)?;
+    let shape = [args.ids.len(), opened.decoder.vocab_size as usize];
+    let mut all = Logits { shape, bytes: Vec::with_capacity(shape[0] * shape[1] * 4) };
+    Session::new(&mut engine, cache_rows).read_scored(&args.ids, |_, row| {
+        all.bytes.extend_from_slice(bytemuck::cast_slice(row));
+        Ok(())
+    })?;
+    let folder = args.out.parent().filter(|p| !p.as_os_str().is_empty());
+    let folder = folder.unwrap_or(std::path::Path::new("."));
+    let temporary = os::temporary_in(folder).map_err(Error::io("write", &args.out))?;
+    safetensors::serialize_to_file([("logits", all)], None, temporary.path())
+        .map_err(|error| Error::file(&args.out, format!("cannot be written: {error}")))?;
+    temporary.persist(&args.out).map_err(|e| Error::io("write", &args.out)(e.error))?;
+    eprintln!("wrote {} x {} logits to {}", shape[0], shape[1], args.out.display());
+    Ok(())
+}
+
+/// Prints how well the model predicts a text: windows of the context, each token scored once.
+///
+/// # Errors
+/// Whatever goes wrong on the way, or when the text is too short.
+pub fn perplexity(args: &PerplexityArgs) -> Result<()> {
+    let opened = Opened::new(&args.model)?;
+    let text = std::fs::read(&args.file).map_err(Error::io("read", &args.file))?;
+    let text = String::from_utf8(text).map_err(|e| {
+        let at = e.utf8_error().valid_up_to();
+        Error::file(&args.file, format!("expected text in UTF-8, but byte {at} is not; convert it first"))
+    })?;
+    let ids = opened.tokenizer()?.encode(&text, true)?;
+    if ids.len() < 2 {
+        return Err(Error::file(&args.file, "expected a text of at least two tokens, found less"));
+    }
+    let need = Need { context: WINDOW, all_logits: true, trace: Trace::off() };
+    let prepared = prepare(&opened, &args.budget, &args.device, &need)?;
+    let context = prepared.options.cache_rows;
+    let stride = args.stride.unwrap_or(context).min(context);
+    let mut engine = prepared.load(&opened)?;
+    let mut session = Session::new(&mut engine, context);
+    let windows = windows(ids.len(), context as usize, stride as usize);
+    let bar = crate::cli::progress::Progress::bytes("scoring", windows.len() as u64);
+    let mut score = Score::default();
+    for window in &windows {
+        session.clear();
+        let ids = &ids[window.start..window.end];
+        session.read_scored(ids, |index, logits| {
+            let next = index + 1;
+            if next < ids.len() && window.start + next >= window.first_scored {
+                score.add(log_probability(logits, ids[next]))?;
+            }
+            Ok(())
+        })?;
+        bar.add(1);
+    }
+    bar.finish();
+    let mean = score.mean();
+    Output::stdout().line(&format!(
+        "perplexity {:.4} ({mean:.4} nats a token) over {} tokens, context {context}, stride {stride}",
+        mean.exp(),
+        score.tokens
+    ))
+}
+
+/// A part of a text that is read at once.
+#[derive(Debug, PartialEq, Eq)]
+struct Window {
+    start: usize,
+    end: usize,
+    /// Index in the text of the first token that no earlier window has scored.
+    first_scored: usize,
+}
+
+/// Windows of at most `context` tokens, `stride` apart, that together score every token but the
+/// text's first; a window's own first token is scored only if an earlier window can.
+fn windows(tokens: usize, context: usize, stride: usize) -> Vec<Window> {
+    let mut windows = Vec::new();
+    let (mut start, mut scored) = (0, 1);
+    while scored < tokens {
+        let end = tokens.min(start + context);
+        windows.push(Window { start, end, first_scored: scored });
+        scored = end.max(scored + 1);
+        start += stride;
+    }
+    windows
+}
+
+/// Sum of log probabilities.
+#[derive(Default)]
+struct Score {
+    sum: f64,
+    tokens: u64,
+}
+
+impl Score {
+    fn add(&mut self, log_probability: f64) -> Result<()> {
+        if !log_probability.is_finite() {
+            return Err(Error::NonFinite(format!(
+                "token {} of the text has a probability that is not finite",
+                self.tokens + 1
+            )));
+        }
+        self.sum += log_probability;
+        self.tokens += 1;
+        Ok(())
+    }
+
+    /// Mean negative log probability.
+    fn mean(&self) -> f64 {
+        -self.sum / self.tokens as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_score_every_token_at_most_once() {
+        for (tokens, context, stride) in [(10, 4, 4), (10, 4, 2), (10, 4, 1), (3, 8, 8), (9, 4, 3)] {
+            let mut scored = vec![0; tokens];
+            for w in windows(tokens, context, stride) {
+                assert!(w.end - w.start <= context);
+                for token in w.first_scored.max(w.start + 1)..w.end {
+                    scored[token] += 1;
+                }
+            }
+            assert!(scored.iter().all(|n| *n <= 1), "{scored:?}");
+            if stride < context {
+                assert_eq!(scored.iter().sum::<i32>() as usize, tokens - 1);
+            }
+        }
+    }
+}

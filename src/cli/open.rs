@@ -1,0 +1,228 @@
+//! From what the user names to an open packed model: packs, makes or finds it in the cache.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::checkpoint::Checkpoint;
+use crate::cli::args::{ModelArgs, SourceArgs};
+use crate::cli::progress::Progress;
+use crate::error::{Error, Result};
+use crate::model::{self, Decoder, dummy};
+use crate::os;
+use crate::pack::{self, Packed, Watch, cache};
+use crate::quant::WeightKind;
+use crate::text::{GenerationConfig, Tokenizer};
+
+/// The model that `run` uses when none is named; `assets/train` says how it was made.
+static BUILT_IN: &[u8] = include_bytes!("../../assets/story.safetensors");
+
+/// Files of a model folder that travel inside a packed file.
+const SMALL_FILES: [&str; 4] =
+    ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"];
+/// Seed of dummy weights: everybody times the same ones.
+const DUMMY_SEED: u64 = 0;
+
+/// A packed model with everything that was inside it.
+pub struct Opened {
+    /// The weights.
+    pub packed: Arc<Packed>,
+    /// What they are.
+    pub decoder: Decoder,
+    /// Text to tokens, if the model came with a tokenizer.
+    pub tokenizer: Option<Tokenizer>,
+    /// Sampling defaults and end tokens.
+    pub generation: GenerationConfig,
+}
+
+impl Opened {
+    /// Opens what the options name.
+    ///
+    /// # Errors
+    /// Everything that can be wrong with a model.
+    pub fn new(args: &ModelArgs) -> Result<Self> {
+        let packed = match (&args.model, &args.source.dummy) {
+            (_, Some(shape)) => Packed::open(dummy_in_cache(shape, &args.source)?)?,
+            (None, None) => Packed::from_static(BUILT_IN)?,
+            (Some(path), None) if path.is_dir() => Packed::open(folder_in_cache(path, &args.source)?)?,
+            (Some(path), None) => Packed::open(path)?,
+        };
+        refuse_other_kind(&packed, args.source.weights)?;
+        if !args.no_verify {
+            verify(&packed)?;
+        }
+        Opened::from_packed(packed)
+    }
+
+    fn from_packed(packed: Packed) -> Result<Self> {
+        let path = packed.path().to_path_buf();
+        let config = json(&packed, "config.json")?.ok_or_else(|| {
+            Error::file(&path, "expected a config.json inside, found none; pack the model again")
+        })?;
+        let kind = matrix_kind(&packed);
+        let decoder = model::describe(&path, &config, kind)?;
+        let generation = json(&packed, "generation_config.json")?;
+        let generation = GenerationConfig::from_json(generation.as_ref(), Some(&config))
+            .map_err(|error| Error::file(&path, error.to_string()))?;
+        let tokenizer = match packed.file("tokenizer.json") {
+            Some(bytes) => {
+                let tokenizer = Tokenizer::from_bytes(bytes);
+                Some(tokenizer.map_err(|error| Error::file(&path, error.to_string()))?)
+            }
+            None => None,
+        };
+        Ok(Opened { packed: Arc::new(packed), decoder, tokenizer, generation })
+    }
+
+    /// The tokenizer.
+    ///
+    /// # Errors
+    /// When the model came without one.
+    pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        self.tokenizer.as_ref().ok_or_else(|| self.no_tokenizer())
+    }
+
+    /// The complaint that text needs a tokenizer.
+    pub fn no_tokenizer(&self) -> Error {
+        let problem = "this model has no tokenizer.json, so it cannot read or write text; \
+                       give --ids and --print-ids";
+        Error::file(self.packed.path(), problem)
+    }
+
+    /// One line: family sizes, weight kind and bytes.
+    pub fn describe(&self) -> String {
+        let d = &self.decoder;
+        let bytes = self.packed.units().iter().map(|u| u.bytes.end - u.bytes.start).sum();
+        format!(
+            "{}: {} blocks, hidden {}, {}/{} heads, vocabulary {}, {:?} weights, {}",
+            self.packed.path().display(),
+            d.blocks,
+            d.hidden_size,
+            d.heads,
+            d.kv_heads,
+            d.vocab_size,
+            matrix_kind(&self.packed),
+            crate::size::format(bytes)
+        )
+    }
+}
+
+/// How the matrices of a packed file are coded: all alike, and the last tensor is one.
+fn matrix_kind(packed: &Packed) -> WeightKind {
+    let last = packed.units().last().and_then(|unit| unit.tensors.last());
+    last.map_or(WeightKind::F32, |tensor| tensor.kind)
+}
+
+fn refuse_other_kind(packed: &Packed, wanted: Option<WeightKind>) -> Result<()> {
+    let found = matrix_kind(packed);
+    match wanted {
+        Some(wanted) if wanted != found => Err(Error::Usage(format!(
+            "--weights {wanted:?}: {} is packed as {found:?}; give the folder that it was packed from",
+            packed.path().display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn json(packed: &Packed, name: &str) -> Result<Option<Value>> {
+    let Some(bytes) = packed.file(name) else { return Ok(None) };
+    serde_json::from_slice(bytes)
+        .map(Some)
+        .map_err(|error| Error::file(packed.path(), format!("its {name} is not JSON: {error}")))
+}
+
+fn verify(packed: &Packed) -> Result<()> {
+    let total = packed.units().iter().map(|unit| unit.bytes.end - unit.bytes.start).sum();
+    with_progress("checking", total, |watch| packed.verify_all(watch.progress))
+}
+
+/// Runs a long step with a progress bar that Ctrl-C interrupts.
+fn with_progress<T>(step: &str, total: u64, work: impl FnOnce(Watch<'_>) -> Result<T>) -> Result<T> {
+    let flag = os::interrupt_flag();
+    let bar = Progress::bytes(step, total);
+    let seen = std::sync::atomic::AtomicU64::new(0);
+    let progress = |done: u64, _total: u64| {
+        let before = seen.fetch_max(done, std::sync::atomic::Ordering::Relaxed);
+        bar.add(done.saturating_sub(before));
+    };
+    let interrupted = || flag.load(std::sync::atomic::Ordering::Relaxed);
+    let result = work(Watch { progress: &progress, interrupted: &interrupted });
+    bar.finish();
+    result
+}
+
+fn packed_bytes(decoder: &Decoder) -> u64 {
+    decoder.packed_units().iter().map(|unit| unit.bytes()).sum()
+}
+
+fn folder_in_cache(folder: &Path, source: &SourceArgs) -> Result<PathBuf> {
+    let checkpoint = Checkpoint::open(folder)?;
+    let kind = source.weights.unwrap_or(WeightKind::W4);
+    let path = cache::cached_pack_path(&checkpoint.identity()?, tag(kind))?;
+    if !is_usable(&path) {
+        make_folder_for(&path)?;
+        pack_folder(&checkpoint, kind, &path)?;
+        eprintln!("packed into {}", path.display());
+    }
+    Ok(path)
+}
+
+/// Packs a Hugging Face folder into `dst`.
+pub(super) fn pack_folder(checkpoint: &Checkpoint, kind: WeightKind, dst: &Path) -> Result<()> {
+    let path = checkpoint.folder().join("config.json");
+    let config = checkpoint.read_json("config.json")?;
+    let decoder = model::describe(&path, &config.unwrap_or(Value::Null), kind)?;
+    let mut files = Vec::new();
+    for name in SMALL_FILES {
+        files.extend(checkpoint.read_file(name)?.map(|bytes| (name.to_owned(), bytes)));
+    }
+    let units = decoder.packed_units();
+    with_progress("packing", packed_bytes(&decoder), |watch| {
+        pack::write(dst, &units, checkpoint, &files, watch)
+    })
+}
+
+/// Packs a dummy shape into `dst`.
+pub(super) fn pack_dummy(shape: &str, kind: WeightKind, dst: &Path) -> Result<()> {
+    let config = dummy::config(shape)?;
+    let decoder = model::describe(Path::new(shape), &config, kind)?;
+    let files = [("config.json".to_owned(), config.to_string().into_bytes())];
+    let units = decoder.packed_units();
+    with_progress("making", packed_bytes(&decoder), |watch| {
+        pack::write_dummy(dst, &units, &files, DUMMY_SEED, watch)
+    })
+}
+
+fn dummy_in_cache(shape: &str, source: &SourceArgs) -> Result<PathBuf> {
+    // A misspelt name is refused before it becomes part of a path.
+    dummy::config(shape)?;
+    let kind = source.weights.unwrap_or(WeightKind::W4);
+    let path = cache::cached_pack_path(&format!("dummy-{shape}"), tag(kind))?;
+    if !is_usable(&path) {
+        make_folder_for(&path)?;
+        pack_dummy(shape, kind, &path)?;
+        eprintln!("made random weights in {}", path.display());
+    }
+    Ok(path)
+}
+
+/// Whether a cached file opens; one of an older version, or damaged, is made again.
+fn is_usable(path: &Path) -> bool {
+    path.exists()
+        && Packed::open(path).inspect_err(|error| log::warn!("{error}; making it again")).is_ok()
+}
+
+fn make_folder_for(path: &Path) -> Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).map_err(Error::io("make the folder", folder))
+}
+
+fn tag(kind: WeightKind) -> &'static str {
+    match kind {
+        WeightKind::W4 => "w4",
+        WeightKind::W8 => "w8",
+        WeightKind::F16 => "f16",
+        WeightKind::F32 => "f32",
+    }
+}

@@ -1,0 +1,128 @@
+//! From an open model and the user's budgets to an engine that runs it.
+
+use std::sync::Arc;
+
+use crate::cli::args::{BudgetArgs, DeviceArgs};
+use crate::cli::open::Opened;
+use crate::cli::progress::Progress;
+use crate::engine::{self, Engine, Options, Weights, probe};
+use crate::error::{Error, Result};
+use crate::gpu::{AdapterChoice, Gpu};
+use crate::os;
+use crate::pipeline::Route;
+use crate::plan::{self, Budget, Plan};
+use crate::size;
+use crate::trace::Trace;
+
+/// GPU memory to use when neither the user nor the driver says how much there is.
+const VRAM_UNKNOWN_BYTES: u64 = 4 << 30;
+/// Share of free memory that is used by default, in sixteenths: the rest is for everybody else.
+const FREE_SIXTEENTHS: u64 = 14;
+
+/// What a verb needs from the engine.
+pub struct Need {
+    /// Tokens to remember when the user does not say.
+    pub context: u32,
+    /// Whether logits are wanted for every token.
+    pub all_logits: bool,
+    /// Where the timeline is recorded.
+    pub trace: Trace,
+}
+
+/// A device, a plan for it, and the options that belong to both.
+pub struct Prepared {
+    /// The device.
+    pub gpu: Arc<Gpu>,
+    /// What lives where.
+    pub plan: Plan,
+    /// The engine's options.
+    pub options: Options,
+}
+
+/// Opens the device and plans, saying on stderr what was found.
+///
+/// # Errors
+/// When there is no adapter, or the budget is too small.
+pub fn prepare(
+    opened: &Opened,
+    budget: &BudgetArgs,
+    device: &DeviceArgs,
+    need: &Need,
+) -> Result<Prepared> {
+    let choice = device.adapter.as_deref().map_or(Ok(AdapterChoice::Best), str::parse);
+    let Ok(choice) = choice;
+    let gpu = Gpu::open(&choice)?;
+    eprintln!("model  {}", opened.describe());
+    eprintln!("GPU    {}", gpu.facts.describe());
+    let context = context(opened, budget, need)?;
+    let options = Options {
+        exact: device.exact,
+        cache_rows: context,
+        route: if device.write_buffer { Route::WriteBuffer } else { Route::Staged },
+        trace: need.trace.clone(),
+    };
+    check_ram(budget)?;
+    let threads = probe::loader_threads(&gpu);
+    let vram_bytes = budget.vram.unwrap_or_else(|| default_vram(&gpu));
+    let rates = probe::measure(&gpu, threads, options.route)?;
+    let demand = engine::demand(&opened.decoder, &options, need.all_logits);
+    let budget = Budget { vram_bytes, depth: budget.depth.map(|d| d as usize), threads };
+    let plan = plan::plan(&demand, &budget, &rates)?;
+    eprintln!(
+        "plan   of {} GPU memory, link {:.2} GB/s, kernels {:.2} GB/s\n{plan}",
+        size::format(vram_bytes),
+        rates.link / 1e9,
+        rates.kernel / 1e9
+    );
+    Ok(Prepared { gpu, plan, options })
+}
+
+impl Prepared {
+    /// Loads the model.
+    ///
+    /// # Errors
+    /// When the GPU, the driver or the packed file fails.
+    pub fn load(self, opened: &Opened) -> Result<Engine> {
+        let weights = Weights::new(Arc::clone(&opened.packed), &opened.decoder)?;
+        let bar = Progress::bytes("loading", self.plan.resident_bytes);
+        let mut before = 0;
+        let engine =
+            Engine::load(&self.gpu, opened.decoder.clone(), &weights, self.plan, &self.options, |done| {
+                bar.add(done - before);
+                before = done;
+            });
+        bar.finish();
+        engine
+    }
+}
+
+fn context(opened: &Opened, budget: &BudgetArgs, need: &Need) -> Result<u32> {
+    let most = opened.decoder.context_max;
+    match budget.context {
+        Some(context) if context > most => Err(Error::Usage(format!(
+            "--context {context}: this model was made for at most {most} tokens"
+        ))),
+        Some(context) => Ok(context),
+        None => Ok(need.context.clamp(1, most)),
+    }
+}
+
+/// Weights travel from the mapped file through the page cache, which the system gives back when
+/// it must; a budget can only be refused where it is absurd.
+fn check_ram(budget: &BudgetArgs) -> Result<()> {
+    match budget.ram {
+        Some(bytes) if bytes < 64 << 20 => Err(Error::Budget(format!(
+            "--ram {} is too small; at least 64 MiB are needed beside the page cache",
+            size::format(bytes)
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn default_vram(gpu: &Gpu) -> u64 {
+    let free = gpu.free_vram_bytes().or_else(|| {
+        let shared = gpu.facts.shares_ram();
+        os::free_ram_bytes().filter(|_| shared).map(|free| free / 2)
+    });
+    free.unwrap_or(VRAM_UNKNOWN_BYTES) / 16 * FREE_SIXTEENTHS
+}

@@ -1,0 +1,135 @@
+//! Measures in a moment what the planner needs to know: the link's and the kernels' rates.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::error::Result;
+use crate::gpu::{Gpu, Pipelines};
+use crate::kernels::{Int8Args, Matrix, Shapes, matvec_q4};
+use crate::pipeline::ring::RingShape;
+use crate::pipeline::{Loader, LoaderOptions, Route, Source};
+use crate::plan::Rates;
+use crate::quant::WeightKind;
+use crate::trace::Trace;
+
+/// Loader threads on a machine with a GPU of its own: four carry more than one, eight hardly
+/// more than four.
+const THREADS_MAX: usize = 4;
+/// Pieces that are carried to measure the link.
+const PIECES: u64 = 16;
+/// The least time over which kernels are measured.
+const KERNEL_TIME: Duration = Duration::from_millis(30);
+/// Dispatches in one unit of a dense model, for the fixed cost of a unit.
+const DISPATCHES_PER_UNIT: f64 = 5.0;
+
+/// How many threads should carry weights.
+pub fn loader_threads(gpu: &Gpu) -> usize {
+    if gpu.facts.is_software() {
+        // The cores are busy being the GPU.
+        return 1;
+    }
+    std::thread::available_parallelism().map_or(1, usize::from).clamp(1, THREADS_MAX)
+}
+
+/// Measures an adapter's rates.
+///
+/// # Errors
+/// When the GPU fails.
+pub fn measure(gpu: &Arc<Gpu>, threads: usize, route: Route) -> Result<Rates> {
+    let (kernel, dispatch_seconds) = kernel_rate(gpu)?;
+    Ok(Rates {
+        link: link_rate(gpu, threads, route)?,
+        kernel,
+        unit_seconds: DISPATCHES_PER_UNIT * dispatch_seconds,
+        // One queue runs copies and kernels in turn, but the memory copies that feed it go on.
+        overlap: !gpu.facts.is_software(),
+    })
+}
+
+/// Bytes a second through a loader.
+fn link_rate(gpu: &Arc<Gpu>, threads: usize, route: Route) -> Result<f64> {
+    let piece_bytes: u64 = if gpu.facts.is_software() { 256 << 10 } else { 4 << 20 };
+    let options = LoaderOptions {
+        shape: RingShape { item_bytes: vec![piece_bytes; 4], depth: 2, piece_bytes, cyclic: true },
+        route,
+        threads,
+        names: vec!["probe".to_owned(); 4].into(),
+        trace: Trace::off(),
+    };
+    let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
+    let slot = || gpu.buffer("probe", piece_bytes, usage);
+    let data: Arc<[u8]> = (0..piece_bytes).map(|i| (i % 251) as u8).collect();
+    let source: Source = Arc::new(move |_, _, mut to| {
+        to.copy_from_slice(&data[..to.len()]);
+        Ok(())
+    });
+    let loader = Loader::start(gpu, &options, vec![slot()?, slot()?], &source)?;
+    let carry = |from: u64, to: u64| -> Result<()> {
+        for ticket in from..to {
+            loader.lease(ticket)?;
+            loader.release(ticket);
+        }
+        let submission = gpu.queue.submit([]);
+        gpu.wait(&submission, "the link's measurement")
+    };
+    carry(0, 4)?;
+    let start = Instant::now();
+    carry(4, 4 + PIECES)?;
+    Ok((PIECES * piece_bytes) as f64 / start.elapsed().as_secs_f64())
+}
+
+/// Weight bytes a second through the decode kernel, and seconds of an empty-handed dispatch.
+fn kernel_rate(gpu: &Arc<Gpu>) -> Result<(f64, f64)> {
+    let side = if gpu.facts.is_software() { 1024 } else { 8192 };
+    let large = matvec_seconds(gpu, side, side)?;
+    let small = matvec_seconds(gpu, 32, 32)?;
+    let kind = WeightKind::W4;
+    let bytes = (kind.code_bytes(side, side) + kind.scale_bytes(side, side)) as f64;
+    Ok((bytes / (large - small).max(1e-9), small))
+}
+
+/// Seconds that one matrix-vector product takes among many.
+fn matvec_seconds(gpu: &Arc<Gpu>, rows: u32, cols: u32) -> Result<f64> {
+    let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
+    let buffer = |bytes: u64| gpu.buffer("probe", bytes, usage);
+    let kind = WeightKind::W4;
+    let step = buffer(16)?;
+    gpu.queue.write_buffer(&step, 0, bytemuck::cast_slice(&[1u32, 1, 0, 0]));
+    let (codes, scales) = (buffer(kind.code_bytes(rows, cols))?, buffer(kind.scale_bytes(rows, cols))?);
+    let (x_codes, x_scales) = (buffer(u64::from(cols))?, buffer(u64::from(cols / 32) * 8)?);
+    let y = buffer(u64::from(rows) * 4)?;
+    let args = Int8Args {
+        step: step.all(),
+        codes: codes.all(),
+        scales: scales.all(),
+        bias: scales.all(),
+        x_codes: x_codes.all(),
+        x_scales: x_scales.all(),
+        y: y.all(),
+    };
+    let shape = Shapes::for_adapter(&gpu.facts).matvec_int8;
+    let spec = matvec_q4::Spec { matrix: Matrix::new(rows, cols), shape, tokens_per_group: 1 };
+    let dispatch = matvec_q4::dispatch(&mut Pipelines::new(gpu), &spec, &args)?;
+    let run = |count: u32| -> Result<Duration> {
+        let start = Instant::now();
+        let mut encoder = gpu.encoder("probe");
+        {
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            for _ in 0..count {
+                dispatch.encode(&mut pass, 1);
+            }
+        }
+        let submission = gpu.queue.submit([encoder.finish()]);
+        gpu.wait(&submission, "the kernels' measurement")?;
+        Ok(start.elapsed())
+    };
+    run(2)?;
+    let mut count = 4;
+    loop {
+        let time = run(count)?;
+        if time >= KERNEL_TIME || count >= 4096 {
+            return Ok(time.as_secs_f64() / f64::from(count));
+        }
+        count *= 2;
+    }
+}
