@@ -1,4 +1,5 @@
 //! The one integration-test binary, a module a topic.
 
+mod bad_files;
 mod pack;
 mod quantiser;

@@ -202,33 +202,41 @@ fn what_does_not_fit_is_refused_with_its_column() {
     }
 }
 
-/// Root mean square error relative to the weights', ours and that of rounding to the nearest
-/// step of largest / 8 (what llama.cpp's Q4_0 does).
-#[test]
-fn real_weights_lose_less_than_by_rounding_to_the_largest() {
-    let path = "../shared/models/gpt2_slice/gpt2_attention_slice.safetensors";
-    let Ok(bytes) = std::fs::read(path) else {
-        eprintln!("SKIPPED: {path} is absent");
-        return;
-    };
-    let file = safetensors::SafeTensors::deserialize(&bytes).expect("valid");
+/// Root mean square error of a matrix relative to its weights: ours, and that of rounding to the
+/// nearest step of largest / 8 (what llama.cpp's Q4_0 does).
+fn relative_errors(weights: &[f32], cols: usize) -> (f64, f64) {
     let (mut size, mut ours, mut plain) = (0.0, 0.0, 0.0);
-    for (_, tensor) in file.tensors() {
-        let values: Vec<f32> = bytemuck::pod_collect_to_vec(tensor.data());
-        for row in values.chunks(tensor.shape()[1]) {
-            size += squared_error(row, &vec![0.0; row.len()]);
-            ours += squared_error(row, &round_trip(WeightKind::W4, row));
-            for group in row.chunks(32) {
-                let extreme =
-                    group.iter().fold(0.0f32, |m, &v| if v.abs() > m.abs() { v } else { m });
-                let step = f16::from_f32(extreme / -8.0).to_f32();
-                let rounded: Vec<f32> =
-                    group.iter().map(|v| step * (v / step).round().clamp(-8.0, 7.0)).collect();
-                plain += squared_error(group, &rounded);
-            }
+    for row in weights.chunks(cols) {
+        size += squared_error(row, &vec![0.0; cols]);
+        ours += squared_error(row, &round_trip(WeightKind::W4, row));
+        for group in row.chunks(32) {
+            let extreme = group.iter().fold(0.0f32, |m, &v| if v.abs() > m.abs() { v } else { m });
+            let step = f16::from_f32(extreme / -8.0).to_f32();
+            let rounded: Vec<f32> =
+                group.iter().map(|v| step * (v / step).round().clamp(-8.0, 7.0)).collect();
+            plain += squared_error(group, &rounded);
         }
     }
-    let (ours, plain) = ((ours / size).sqrt(), (plain / size).sqrt());
-    println!("relative RMSE {ours:.5}, by the largest {plain:.5}");
-    assert!(ours < plain * 0.97, "{ours} against {plain}");
+    ((ours / size).sqrt(), (plain / size).sqrt())
+}
+
+#[test]
+fn real_weights_lose_less_than_by_rounding_to_the_largest() {
+    for file in [
+        "gpt2_slice/gpt2_attention_slice.safetensors",
+        "babyllama/hf/model.safetensors",
+        "stories260K/hf/model.safetensors",
+    ] {
+        let Ok(bytes) = std::fs::read(format!("../shared/models/{file}")) else {
+            eprintln!("SKIPPED: ../shared/models/{file} is absent");
+            continue;
+        };
+        let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("valid");
+        for (name, tensor) in tensors.iter().filter(|(_, tensor)| tensor.shape().len() == 2) {
+            let weights: Vec<f32> = bytemuck::pod_collect_to_vec(tensor.data());
+            let (ours, plain) = relative_errors(&weights, tensor.shape()[1]);
+            println!("{file} {name}: relative RMSE {ours:.5}, by the largest {plain:.5}");
+            assert!(ours < plain * 0.97, "{name}: {ours} against {plain}");
+        }
+    }
 }

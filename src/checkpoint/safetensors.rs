@@ -7,8 +7,8 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use ::safetensors::Dtype;
 use ::safetensors::tensor::Metadata;
-use ::safetensors::{Dtype, SafeTensorError};
 
 use crate::error::{Error, Result};
 use crate::os;
@@ -110,33 +110,15 @@ pub(crate) fn header_length(path: &Path, length: [u8; 8], size: u64) -> Result<u
 
 /// Parses the header's JSON and checks every tensor against the file's size.
 pub(crate) fn parse_header(path: &Path, header: &[u8], size: u64) -> Result<Metadata> {
-    let metadata: Metadata = serde_json::from_slice(header)
-        .map_err(|error| Error::file(path, format!("its header is damaged: {}", plain(&error))))?;
+    let metadata: Metadata = serde_json::from_slice(header).map_err(|error| {
+        Error::file(path, format!("its header is damaged: {error}; get the file again"))
+    })?;
     let expected = LENGTH_BYTES + header.len() as u64 + metadata.data_len() as u64;
     if expected != size {
         let problem = format!(
-            "its header promises a file of {expected} bytes but it has {size}; get it again"
+            "its header promises a file of {expected} bytes but it has {size}; get the file again"
         );
         return Err(Error::file(path, problem));
     }
     Ok(metadata)
-}
-
-/// The cause of a header's refusal in plain words.
-fn plain(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    let offset = SafeTensorError::InvalidOffset(String::new()).to_string();
-    let known = [
-        (offset.as_str(), "a tensor overlaps its neighbour or leaves a gap"),
-        (
-            &SafeTensorError::TensorInvalidInfo.to_string(),
-            "a tensor's shape and dtype need another number of bytes than its offsets span",
-        ),
-        (
-            &SafeTensorError::ValidationOverflow.to_string(),
-            "a tensor's shape is larger than any computer's memory",
-        ),
-    ];
-    let cause = known.iter().find(|(start, _)| text.starts_with(start.trim_end_matches(": ")));
-    cause.map_or(text.clone(), |(_, words)| format!("{words} ({text})"))
 }

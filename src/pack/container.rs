@@ -51,7 +51,7 @@ pub(super) struct Chunk<'a> {
 }
 
 /// Codes a chunk; called from many threads.
-pub(super) type Fill<'a> = &'a (dyn Fn(Chunk<'_>) -> Result<()> + Sync);
+pub(super) type Fill<'a> = &'a (dyn Fn(&mut Chunk<'_>) -> Result<()> + Sync);
 
 /// Writes a packed file that appears at `dst` only once it is complete and safely on disk.
 pub(super) fn write(
@@ -183,8 +183,8 @@ fn fill_piece(piece: Chunk<'_>, fill: Fill<'_>, watch: Watch<'_>) -> Result<()> 
         chunks.push(Chunk { unit, tensor, rows, codes: head, scales: scale_head });
         (codes, scales) = (tail, scale_tail);
     }
-    chunks.into_par_iter().try_for_each(|chunk| {
-        if (watch.interrupted)() { Err(Error::Interrupted) } else { fill(chunk) }
+    chunks.into_par_iter().try_for_each(|mut chunk| {
+        if (watch.interrupted)() { Err(Error::Interrupted) } else { fill(&mut chunk) }
     })
 }
 

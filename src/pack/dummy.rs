@@ -35,7 +35,7 @@ pub fn write_dummy(
     seed: u64,
     watch: Watch<'_>,
 ) -> Result<()> {
-    let fill = |chunk: Chunk<'_>| {
+    let fill = |chunk: &mut Chunk<'_>| {
         let place = format!("{}/{}/{}", chunk.unit.name, chunk.tensor.name, chunk.rows.start);
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(xxh3_64(place.as_bytes()));
@@ -46,7 +46,7 @@ pub fn write_dummy(
 }
 
 /// Fills a chunk with random weights.
-fn fill(chunk: Chunk<'_>, rng: &mut ChaCha8Rng) {
+fn fill(chunk: &mut Chunk<'_>, rng: &mut ChaCha8Rng) {
     let TensorSpec { name, rows, cols, kind, .. } = chunk.tensor;
     let std = 1.0 / (*cols as f32).sqrt();
     if *rows == 1 {

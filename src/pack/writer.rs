@@ -57,19 +57,19 @@ fn check_sources(unit: &UnitSpec, tensor: &TensorSpec, checkpoint: &Checkpoint) 
         }
         weights += (taken.end - taken.start) * info.cols();
         if tensor.rows > 1 && info.cols() != u64::from(tensor.cols) {
-            return Err(mismatch(unit, tensor, format!("`{name}` has {} columns", info.cols())));
+            return Err(mismatch(unit, tensor, &format!("`{name}` has {} columns", info.cols())));
         }
     }
     let expected = u64::from(tensor.rows) * u64::from(tensor.cols);
     if weights != expected {
         let found = format!("its sources have {weights} weights, not {expected}");
-        return Err(mismatch(unit, tensor, found));
+        return Err(mismatch(unit, tensor, &found));
     }
     Ok(())
 }
 
 /// The complaint that a tensor's sources do not make it up.
-fn mismatch(unit: &UnitSpec, tensor: &TensorSpec, found: String) -> Error {
+fn mismatch(unit: &UnitSpec, tensor: &TensorSpec, found: &str) -> Error {
     let TensorSpec { name, rows, cols, .. } = tensor;
     Error::Unsupported(format!(
         "tensor `{name}` of unit `{}` is [{rows}, {cols}] but {found}",
@@ -88,7 +88,7 @@ fn source_rows(source: &Source) -> Range<u64> {
 }
 
 /// Reads and codes a chunk's rows.
-fn fill(checkpoint: &Checkpoint, chunk: Chunk<'_>) -> Result<()> {
+fn fill(checkpoint: &Checkpoint, chunk: &mut Chunk<'_>) -> Result<()> {
     if chunk.tensor.rows == 1 {
         fill_vector(checkpoint, chunk)
     } else {
@@ -97,7 +97,7 @@ fn fill(checkpoint: &Checkpoint, chunk: Chunk<'_>) -> Result<()> {
 }
 
 /// A vector joins its sources' elements.
-fn fill_vector(checkpoint: &Checkpoint, chunk: Chunk<'_>) -> Result<()> {
+fn fill_vector(checkpoint: &Checkpoint, chunk: &mut Chunk<'_>) -> Result<()> {
     let (mut row, mut part) = (Vec::new(), Vec::new());
     for source in &chunk.tensor.sources {
         checkpoint.read_rows(&source.tensor, source_rows(source), &mut part)?;
@@ -110,7 +110,7 @@ fn fill_vector(checkpoint: &Checkpoint, chunk: Chunk<'_>) -> Result<()> {
 }
 
 /// A matrix stacks its sources' rows.
-fn fill_matrix(checkpoint: &Checkpoint, chunk: Chunk<'_>) -> Result<()> {
+fn fill_matrix(checkpoint: &Checkpoint, chunk: &mut Chunk<'_>) -> Result<()> {
     let TensorSpec { kind, cols, sources, .. } = chunk.tensor;
     let code_bytes = kind.code_bytes(1, *cols) as usize;
     let scale_bytes = kind.scale_bytes(1, *cols) as usize;

@@ -23,7 +23,7 @@ pub struct BadWeight {
 fn advice(value: f32, kind: WeightKind) -> String {
     if value.is_finite() {
         let largest = magnitude_max(kind);
-        format!("beyond the largest {} of {kind:?} weights: use f32 weights", largest)
+        format!("beyond the largest {largest} of {kind:?} weights: use f32 weights")
     } else {
         "but weights must be finite: the checkpoint is damaged, get it again".into()
     }
