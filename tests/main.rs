@@ -1,0 +1,3 @@
+//! The one integration-test binary, its tests grouped by topic.
+
+mod kernels;
