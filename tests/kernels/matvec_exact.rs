@@ -21,7 +21,6 @@ fn kernel(
 #[test]
 fn equals_the_reference_in_every_shape() {
     for (i, shape) in MATVEC_SHAPES.into_iter().enumerate() {
-        println!("{shape:?}");
         equals_reference(&kernel(shape, [1, 2, 4, 8][i % 4]), KINDS, BY_COLUMN);
     }
 }

@@ -1,5 +1,7 @@
 //! Each kernel against an f64 reference, one module a kernel, and what holds for all shaders.
 
+#![allow(clippy::unwrap_used, reason = "a test stops at the first thing that fails")]
+
 mod common;
 mod products;
 
