@@ -155,7 +155,7 @@ impl Problem {
                 let terms: Vec<_> = w.iter().zip(x).map(|(w, x)| w * f64::from(*x)).collect();
                 let magnitude: f64 = terms.iter().map(|t| t.abs()).sum();
                 want.push(terms.iter().sum());
-                bound.push((additions(self.cols as u32) as f64 + 4.0) * ULP * magnitude);
+                bound.push((f64::from(additions(self.cols as u32)) + 4.0) * ULP * magnitude);
             }
         }
         (want, bound)

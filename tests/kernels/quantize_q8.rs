@@ -40,7 +40,8 @@ impl Int8 {
             let peak = group.map(|i| want[i].abs()).fold(0.0, f64::max);
             let scale = f64::from(self.scales[i / 32][0]);
             let wrong_scale = (scale * 127.0 - peak).abs() > peak * 3.0 * ULP + off[at];
-            if wrong_scale || !((got - want[at]).abs() <= scale * (0.5 + 127.0 * 8.0 * ULP) + off[at]) {
+            let distance = (got - want[at]).abs();
+            if wrong_scale || distance.is_nan() || distance > scale * (0.5 + 127.0 * 8.0 * ULP) + off[at] {
                 return Some(format!("token {token} column {column}: {got} for {}, scale {scale}", want[at]));
             }
         }

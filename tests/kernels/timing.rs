@@ -1,5 +1,7 @@
 //! Measures the kernels on the adapter at hand; ignored unless asked for, since it asserts nothing.
 
+#![allow(clippy::print_stdout, reason = "the report is all there is")]
+
 use std::time::Instant;
 
 use super::common::*;
