@@ -46,7 +46,7 @@ fn weights(row: u32, index: u32) -> vec4<f32> {
     }
     var scale = 1.0;
     if KIND == W4 || KIND == W8 {
-        scale = half_of(scales[group / 2u], quad);
+        scale = half_of(scales[group / 2u], group);
     }
     return decode_quad(KIND, words, quad, scale);
 }

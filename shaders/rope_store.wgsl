@@ -32,8 +32,9 @@ fn rotated(token: u32, head: u32, d: u32) -> f32 {
 
 fn rotate_query(token: u32, row: u32, pair: u32) {
     let half = ROTARY_DIM / 2u;
-    let head = row + pair / half * HEAD_DIM;
-    let i = pair % half;
+    // No pair comes here when nothing is rotated, but the division is compiled.
+    let head = row + pair / max(half, 1u) * HEAD_DIM;
+    let i = pair % max(half, 1u);
     let low = rotated(token, head, i);
     let high = rotated(token, head, i + half);
     qkv[head + i] = low;

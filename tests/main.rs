@@ -1,5 +1,9 @@
-//! The one integration-test binary, a module a topic.
+//! The one integration-test binary, its tests grouped by topic.
 
 mod bad_files;
+mod common;
+mod kernels;
+mod oracles;
 mod pack;
 mod quantiser;
+mod streaming;

@@ -1,0 +1,227 @@
+//! Shared by the kernel tests: one device, buffers to and fro, seeded data, comparing.
+
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+
+use bytemuck::Pod;
+use half::f16;
+use pipo_wgpu::gpu::{AdapterChoice, Buffer, Dispatch, Gpu, Pipelines};
+use pipo_wgpu::kernels::stride;
+use pipo_wgpu::quant::{GROUP, WeightKind, groups};
+
+/// Half the distance between 1 and the next f32: the relative error of one rounding.
+pub(crate) const ULP: f64 = 1.0 / (1 << 24) as f64;
+
+/// What outputs hold before a kernel runs, so that nothing passes by not being written.
+pub(crate) const POISON: f32 = 12345.678;
+
+static GPU: LazyLock<Arc<Gpu>> = LazyLock::new(|| {
+    let choice = std::env::var("PIPO_TEST_ADAPTER").unwrap_or_default();
+    let choice = if choice.is_empty() { AdapterChoice::Best } else { choice.parse().unwrap() };
+    Gpu::open(&choice).expect("the tests need an adapter")
+});
+static PIPELINES: LazyLock<Mutex<Pipelines>> = LazyLock::new(|| Mutex::new(Pipelines::new(&GPU)));
+
+pub(crate) fn gpu() -> &'static Arc<Gpu> {
+    &GPU
+}
+
+/// The shared pipelines; holding them also keeps tests from competing for the GPU.
+pub(crate) fn pipelines() -> MutexGuard<'static, Pipelines> {
+    PIPELINES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A buffer with this content.
+pub(crate) fn upload<T: Pod>(data: &[T]) -> Buffer {
+    let mut bytes = bytemuck::cast_slice(data).to_vec();
+    bytes.resize(bytes.len().max(16).next_multiple_of(4), 0);
+    use wgpu::BufferUsages as Usage;
+    let usage = Usage::STORAGE | Usage::UNIFORM | Usage::COPY_DST | Usage::COPY_SRC;
+    let buffer = gpu().buffer("test", bytes.len() as u64, usage).unwrap();
+    gpu().queue.write_buffer(&buffer, 0, &bytes);
+    buffer
+}
+
+/// The first `len` values of a buffer.
+pub(crate) fn read<T: Pod>(buffer: &Buffer, len: usize) -> Vec<T> {
+    let bytes = (len * size_of::<T>()) as u64;
+    let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+    let copy = gpu().buffer("readback", bytes, usage).unwrap();
+    let mut encoder = gpu().device.create_command_encoder(&Default::default());
+    encoder.copy_buffer_to_buffer(buffer, 0, &copy, 0, bytes.next_multiple_of(4));
+    let submission = gpu().queue.submit([encoder.finish()]);
+    copy.slice(..).map_async(wgpu::MapMode::Read, |result| result.unwrap());
+    gpu().wait(&submission, "a test").unwrap();
+    let view = copy.slice(..).get_mapped_range().unwrap();
+    bytemuck::pod_collect_to_vec(&view[..bytes as usize])
+}
+
+/// The uniform `Step` of a pass.
+pub(crate) fn step(tokens: usize) -> Buffer {
+    upload(&[tokens as u32, tokens as u32])
+}
+
+/// A token's `Row` with this id, position and cache start.
+pub(crate) fn row(token: u32, position: u32, cache_start: u32) -> [u32; 4] {
+    [token, position, cache_start, 0]
+}
+
+/// Runs one dispatch to its end.
+pub(crate) fn run(dispatch: &Dispatch, tokens: usize) {
+    let mut encoder = gpu().device.create_command_encoder(&Default::default());
+    let mut pass = encoder.begin_compute_pass(&Default::default());
+    dispatch.encode(&mut pass, tokens as u32);
+    drop(pass);
+    let submission = gpu().queue.submit([encoder.finish()]);
+    gpu().wait(&submission, "a test").unwrap();
+}
+
+/// Seeded numbers (splitmix64).
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Random(seed)
+    }
+
+    pub(crate) fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Between -1 and 1.
+    pub(crate) fn unit(&mut self) -> f32 {
+        (self.bits() >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+
+    pub(crate) fn units(&mut self, len: usize) -> Vec<f32> {
+        (0..len).map(|_| self.unit()).collect()
+    }
+}
+
+/// Random activations `[tokens, stride(cols)]` with zero padding.
+pub(crate) fn activations(random: &mut Random, tokens: usize, cols: usize) -> Vec<f32> {
+    let values = random.units(tokens * cols);
+    pad(&values, tokens, cols)
+}
+
+/// Values `[tokens, cols]` with each row padded with zeros to its stride.
+pub(crate) fn pad(values: &[f32], tokens: usize, cols: usize) -> Vec<f32> {
+    let stride = stride(cols as u32) as usize;
+    let mut padded = vec![0.0; tokens * stride];
+    for (to, from) in padded.chunks_mut(stride).zip(values.chunks(cols)) {
+        to[..cols].copy_from_slice(from);
+    }
+    padded
+}
+
+/// The values without padding, after checking that the padding is zero.
+pub(crate) fn unpad(padded: &[f32], cols: usize) -> Vec<f32> {
+    let rows = padded.chunks(stride(cols as u32) as usize);
+    rows.flat_map(|row| {
+        assert!(row[cols..].iter().all(|v| v.to_bits() == 0), "the padding was written to");
+        row[..cols].to_vec()
+    })
+    .collect()
+}
+
+/// An output `[tokens, stride(cols)]` with poison in its columns and zeros in its padding.
+pub(crate) fn poisoned(tokens: usize, cols: usize) -> Buffer {
+    upload(&pad(&vec![POISON; tokens * cols], tokens, cols))
+}
+
+/// A coded matrix and what its codes stand for.
+pub(crate) struct Weights {
+    pub(crate) codes: Vec<u8>,
+    pub(crate) scales: Vec<u8>,
+    /// `[rows, cols]`.
+    pub(crate) values: Vec<f64>,
+}
+
+/// A random matrix of any kind, coded as `pipo_wgpu::quant` says.
+pub(crate) fn weights(random: &mut Random, kind: WeightKind, rows: usize, cols: usize) -> Weights {
+    let mut w = Weights { codes: vec![], scales: vec![], values: vec![] };
+    for _ in 0..rows {
+        let mut row = vec![];
+        for group in 0..groups(cols as u32) as usize {
+            let valid = (cols - group * GROUP as usize).min(GROUP as usize);
+            code_group(random, kind, valid, &mut w, &mut row);
+        }
+        w.values.extend(&row[..cols]);
+    }
+    w
+}
+
+fn code_group(random: &mut Random, kind: WeightKind, valid: usize, w: &mut Weights, row: &mut Vec<f64>) {
+    let n = GROUP as usize;
+    let scale = f16::from_f32(0.01 + random.unit().abs() * 0.1);
+    let code =
+        |random: &mut Random, low: i32, high: i32| low + (random.bits() % (high - low + 1) as u64) as i32;
+    match kind {
+        WeightKind::W4 => {
+            let q: Vec<_> = (0..n).map(|i| if i < valid { code(random, 0, 15) } else { 8 }).collect();
+            w.codes.extend((0..n / 2).map(|j| (q[j] | q[j + n / 2] << 4) as u8));
+            row.extend(q.iter().map(|q| scale.to_f64() * f64::from(q - 8)));
+        }
+        WeightKind::W8 => {
+            let q: Vec<_> = (0..n).map(|i| if i < valid { code(random, -128, 127) } else { 0 }).collect();
+            w.codes.extend(q.iter().map(|q| *q as u8));
+            row.extend(q.iter().map(|q| scale.to_f64() * f64::from(*q)));
+        }
+        WeightKind::F16 => {
+            let v = (0..n).map(|i| if i < valid { f16::from_f32(random.unit()) } else { f16::ZERO });
+            for v in v.collect::<Vec<_>>() {
+                w.codes.extend(v.to_le_bytes());
+                row.push(v.to_f64());
+            }
+        }
+        WeightKind::F32 => {
+            for i in 0..n {
+                let v = if i < valid { random.unit() } else { 0.0 };
+                w.codes.extend(v.to_le_bytes());
+                row.push(v.into());
+            }
+        }
+    }
+    if kind.group_scale_bytes() > 0 {
+        w.scales.extend(scale.to_le_bytes());
+    }
+}
+
+/// What int8 activations stand for, `[tokens, stride(cols)]`, after checking their sums.
+pub(crate) fn dequantised(codes: &[u32], scales: &[[f32; 2]]) -> Vec<f64> {
+    let codes: &[i8] = bytemuck::cast_slice(codes);
+    let groups = codes.chunks(GROUP as usize).zip(scales);
+    groups
+        .flat_map(|(codes, [scale, sum])| {
+            assert_eq!(codes.iter().map(|c| f32::from(*c)).sum::<f32>(), *sum, "a sum of codes");
+            codes.iter().map(|c| f64::from(*scale) * f64::from(*c)).collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+/// Where the first value is that is further from what is wanted than its bound; NaN always is.
+pub(crate) fn first_miss(got: &[f32], want: &[f64], bound: &[f64]) -> Option<String> {
+    assert_eq!(got.len(), want.len());
+    assert_eq!(got.len(), bound.len());
+    let miss = |i: &usize| {
+        let off = (f64::from(got[*i]) - want[*i]).abs();
+        off.is_nan() || off > bound[*i]
+    };
+    let describe = |i| format!("value {i}: {} instead of {} +- {:e}", got[i], want[i], bound[i]);
+    (0..got.len()).find(miss).map(describe)
+}
+
+/// Checks that all values lie within their bounds.
+pub(crate) fn assert_close(got: &[f32], want: &[f64], bound: &[f64], what: &str) {
+    if let Some(miss) = first_miss(got, want, bound) {
+        panic!("{what}: {miss}");
+    }
+}
+
+/// The bits, to compare floats exactly.
+pub(crate) fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|v| v.to_bits()).collect()
+}

@@ -1,0 +1,25 @@
+//! Each kernel against an f64 reference, one module a kernel, and what holds for all shaders.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first thing that fails")]
+
+mod common;
+mod products;
+
+mod argmax;
+mod attention;
+mod embed;
+mod glu;
+mod glu_q8;
+mod matmul_exact;
+mod matmul_q4;
+mod matmul_q8;
+mod matvec_exact;
+mod matvec_q4;
+mod matvec_q8;
+mod quantize_q8;
+mod rms_norm;
+mod rms_norm_q8;
+mod rope_store;
+mod select_rows;
+mod shaders;
+mod timing;

@@ -1,0 +1,43 @@
+//! Every shader is valid, portable WGSL, and shaders, kernels and tests pair up by stem.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+fn stems(folder: &str, extension: &str, except: &[&str]) -> BTreeSet<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    files
+        .filter(|path| path.extension().is_some_and(|e| e == extension))
+        .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
+        .filter(|stem| !except.contains(&stem.as_str()))
+        .collect()
+}
+
+#[test]
+fn shaders_kernels_and_tests_pair_up() {
+    let shaders = stems("shaders", "wgsl", &["prelude"]);
+    assert_eq!(shaders, stems("src/kernels", "rs", &["mod"]));
+    assert_eq!(shaders, stems("tests/kernels", "rs", &["mod", "common", "products", "shaders", "timing"]));
+}
+
+#[test]
+fn every_shader_is_valid_and_portable() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
+    let prelude = std::fs::read_to_string(folder.join("prelude.wgsl")).unwrap();
+    for stem in stems("shaders", "wgsl", &["prelude"]) {
+        let file = std::fs::read_to_string(folder.join(format!("{stem}.wgsl"))).unwrap();
+        assert!(file.starts_with("// "), "{stem}: the first line gives the purpose");
+        let text = format!("{prelude}\n{file}");
+        let module = naga::front::wgsl::parse_str(&text)
+            .unwrap_or_else(|error| panic!("{stem}: {}", error.emit_to_string(&text)));
+        // The packing of halves is all that is used beyond the core language.
+        let capabilities =
+            naga::valid::Capabilities::default() | naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+        let flags = naga::valid::ValidationFlags::all();
+        let mut validator = naga::valid::Validator::new(flags, capabilities);
+        validator.validate(&module).unwrap_or_else(|error| panic!("{stem}: {}", error.emit_to_string(&text)));
+        let storage = module.global_variables.iter();
+        let storage = storage.filter(|(_, v)| matches!(v.space, naga::AddressSpace::Storage { .. }));
+        assert!(storage.count() <= 8, "{stem}: more storage buffers than every adapter has");
+    }
+}

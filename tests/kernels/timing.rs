@@ -1,0 +1,186 @@
+//! Measures the kernels on the adapter at hand; ignored unless asked for, since it asserts nothing.
+
+#![allow(clippy::print_stdout, reason = "the report is all there is")]
+
+use std::time::Instant;
+
+use super::common::*;
+use pipo_wgpu::gpu::{Buffer, Dispatch};
+use pipo_wgpu::kernels::{ExactArgs, Int8Args, Matrix, Shape, Shapes, attention};
+use pipo_wgpu::kernels::{matmul_exact, matmul_q4, matvec_exact, matvec_q4};
+use pipo_wgpu::quant::WeightKind;
+use wgpu::BufferUsages as Usage;
+
+/// Seconds of one dispatch, by the difference of two pass lengths so that submitting drops out.
+fn seconds(dispatches: &[Dispatch], tokens: usize) -> f64 {
+    let time = |count: usize| {
+        let mut encoder = gpu().device.create_command_encoder(&Default::default());
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        (0..count).for_each(|i| dispatches[i % dispatches.len()].encode(&mut pass, tokens as u32));
+        drop(pass);
+        let commands = encoder.finish();
+        let start = Instant::now();
+        gpu().wait(&gpu().queue.submit([commands]), "timing").unwrap();
+        start.elapsed().as_secs_f64()
+    };
+    time(dispatches.len());
+    let once = time(1);
+    let many = (0.4 / once).clamp(3.0, 2000.0) as usize;
+    (time(many + 1) - time(1)) / many as f64
+}
+
+fn zeros(bytes: u64) -> Buffer {
+    gpu().buffer("timing", bytes, Usage::STORAGE | Usage::COPY_DST).unwrap()
+}
+
+/// A product's buffers; enough copies of the weights that no cache holds them all.
+struct Product {
+    matrix: Matrix,
+    kind: WeightKind,
+    tokens: usize,
+    weights: Vec<[Buffer; 2]>,
+    rest: [Buffer; 6],
+}
+
+impl Product {
+    fn new(kind: WeightKind, rows: u32, cols: u32, tokens: usize) -> Self {
+        let matrix = Matrix::new(rows, cols);
+        let (codes, scales) = (kind.code_bytes(rows, cols), kind.scale_bytes(rows, cols));
+        let copies = if gpu().facts.is_software() { 1 } else { (200 << 20) / codes + 1 };
+        let weights = (0..copies).map(|_| [zeros(codes), zeros(scales.max(16))]).collect();
+        let t = tokens as u64;
+        let groups = t * u64::from(cols.div_ceil(32));
+        let y = zeros(t * u64::from(matrix.y_stride) * 4);
+        let rest = [
+            step(tokens),
+            zeros(u64::from(rows) * 4),
+            zeros(groups * 128),
+            zeros(groups * 32),
+            zeros(groups * 8),
+            y,
+        ];
+        Product { matrix, kind, tokens, weights, rest }
+    }
+
+    fn report(&self, name: &str, dispatches: &[Dispatch]) {
+        let s = seconds(dispatches, self.tokens);
+        let Matrix { rows, cols, .. } = self.matrix;
+        let bytes = self.kind.code_bytes(rows, cols) + self.kind.scale_bytes(rows, cols);
+        let operations = 2.0 * f64::from(rows) * f64::from(cols) * self.tokens as f64;
+        println!(
+            "{name:42} {rows:6} x {cols:5} {:4} tokens {:9.3} ms {:8.1} GB/s {:8.3} TFLOP/s",
+            self.tokens,
+            s * 1e3,
+            bytes as f64 / s / 1e9,
+            operations / s / 1e12
+        );
+    }
+
+    fn int8<'a>(&'a self, weights: &'a [Buffer; 2]) -> Int8Args<'a> {
+        let [step, bias, _, x_codes, x_scales, y] = self.rest.each_ref().map(Buffer::all);
+        let [codes, scales] = weights.each_ref().map(Buffer::all);
+        Int8Args { step, codes, scales, bias, x_codes, x_scales, y }
+    }
+
+    fn exact<'a>(&'a self, weights: &'a [Buffer; 2]) -> ExactArgs<'a> {
+        let [step, bias, x, _, _, y] = self.rest.each_ref().map(Buffer::all);
+        let [codes, scales] = weights.each_ref().map(Buffer::all);
+        ExactArgs { step, codes, scales, bias, x, y }
+    }
+}
+
+const SIZES: [(u32, u32); 4] = [(4096, 4096), (1024, 384), (28672, 4096), (4096, 14336)];
+
+fn sizes() -> &'static [(u32, u32)] {
+    if gpu().facts.is_software() { &SIZES[..2] } else { &SIZES }
+}
+
+fn shapes() -> Vec<Shape> {
+    if let Ok(text) = std::env::var("PIPO_SHAPES") {
+        let numbers = |s: &str| s.split(',').map(|n| n.parse().unwrap()).collect::<Vec<u32>>();
+        let shape = |n: Vec<u32>| Shape { rows_each: n[0], row_lanes: n[1], col_lanes: n[2] };
+        return text.split(' ').map(|s| shape(numbers(s))).collect();
+    }
+    let mut shapes = vec![];
+    for threads in [8, 16, 32, 64, 128, 256] {
+        for row_lanes in [1, 2, 4, 8, 16, 32] {
+            let shape = |rows_each| Shape { rows_each, row_lanes, col_lanes: threads / row_lanes };
+            shapes.extend([1, 2, 4].map(shape).into_iter().filter(|s| s.row_lanes <= threads && s.fits(1)));
+        }
+    }
+    shapes
+}
+
+#[test]
+#[ignore = "measures, asserts nothing"]
+fn matvec() {
+    println!("{}", gpu().facts.describe());
+    for &(rows, cols) in sizes() {
+        let q4 = Product::new(WeightKind::W4, rows, cols, 1);
+        for shape in shapes() {
+            let spec = matvec_q4::Spec { matrix: q4.matrix, shape, tokens_per_group: 1 };
+            let make = |w| matvec_q4::dispatch(&mut pipelines(), &spec, &q4.int8(w)).unwrap();
+            let Shape { rows_each, row_lanes, col_lanes } = shape;
+            let name = format!("matvec_q4 {rows_each} x {row_lanes} x {col_lanes}");
+            q4.report(&name, &q4.weights.iter().map(make).collect::<Vec<_>>());
+        }
+    }
+}
+
+#[test]
+#[ignore = "measures, asserts nothing"]
+fn products() {
+    println!("{}", gpu().facts.describe());
+    let shapes = Shapes::for_adapter(&gpu().facts);
+    for &(rows, cols) in sizes() {
+        for tokens in [1, 2, 4, 8, 16] {
+            let q4 = Product::new(WeightKind::W4, rows, cols, tokens);
+            let tokens_per_group = tokens.min(8) as u32;
+            let spec = matvec_q4::Spec { matrix: q4.matrix, shape: shapes.matvec_int8, tokens_per_group };
+            let make = |w| matvec_q4::dispatch(&mut pipelines(), &spec, &q4.int8(w)).unwrap();
+            q4.report("matvec_q4", &q4.weights.iter().map(make).collect::<Vec<_>>());
+        }
+        for tokens in [1, 8] {
+            for kind in [WeightKind::W4, WeightKind::F16] {
+                let p = Product::new(kind, rows, cols, tokens);
+                let (shape, tokens_per_group) = (shapes.matvec_exact, tokens as u32);
+                let spec = matvec_exact::Spec { matrix: p.matrix, kind, shape, tokens_per_group };
+                let make = |w| matvec_exact::dispatch(&mut pipelines(), &spec, &p.exact(w)).unwrap();
+                p.report(&format!("matvec_exact {kind:?}"), &p.weights.iter().map(make).collect::<Vec<_>>());
+            }
+        }
+        let many = if gpu().facts.is_software() { 64 } else { 512 };
+        for tokens in [16, many] {
+            let p = Product::new(WeightKind::W4, rows, cols, tokens);
+            let spec = matmul_q4::Spec { matrix: p.matrix };
+            let make = |w| matmul_q4::dispatch(&mut pipelines(), &spec, &p.int8(w)).unwrap();
+            p.report("matmul_q4", &p.weights.iter().map(make).collect::<Vec<_>>());
+            let spec = matmul_exact::Spec { matrix: p.matrix, kind: p.kind };
+            let make = |w| matmul_exact::dispatch(&mut pipelines(), &spec, &p.exact(w)).unwrap();
+            p.report("matmul_exact W4", &p.weights.iter().map(make).collect::<Vec<_>>());
+        }
+    }
+}
+
+#[test]
+#[ignore = "measures, asserts nothing"]
+fn attend() {
+    println!("{}", gpu().facts.describe());
+    for (positions, tokens) in [(128, 1), (1024, 1), (8192, 1), (512, 128)] {
+        let (heads, kv_heads, head_dim) = if gpu().facts.is_software() { (12, 4, 64) } else { (32, 8, 128) };
+        let spec = attention::Spec { heads, kv_heads, head_dim, cache_f16: true, window: None, scale: 0.1 };
+        let rows = upload(&vec![row(0, positions - 1, 0); tokens]);
+        let width = u64::from((heads + 2 * kv_heads) * head_dim) * 4 * tokens as u64;
+        let cache = u64::from(positions * kv_heads * head_dim) * 2;
+        let buffers = [step(tokens), rows, zeros(width), zeros(cache), zeros(cache), zeros(width)];
+        let [step, rows, qkv, cache_k, cache_v, y] = buffers.each_ref().map(Buffer::all);
+        let args = attention::Args { step, rows, qkv, cache_k, cache_v, y };
+        let dispatch = attention::dispatch(&mut pipelines(), &spec, &args).unwrap();
+        let s = seconds(&[dispatch], tokens);
+        let rate = 2.0 * cache as f64 / s / 1e9;
+        println!(
+            "attention {positions:6} positions {tokens:4} tokens {:9.3} ms, cache at {rate:.1} GB/s",
+            s * 1e3
+        );
+    }
+}

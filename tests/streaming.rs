@@ -1,0 +1,218 @@
+//! Streamed equals resident bit for bit, and nothing is allocated while tokens flow.
+
+use pipo_wgpu::engine::{Class, Engine, Options, Pass, PassToken};
+use pipo_wgpu::error::Error;
+use pipo_wgpu::pipeline::Route;
+use pipo_wgpu::plan::{Budget, Home, Plan};
+use pipo_wgpu::quant::WeightKind;
+use pipo_wgpu::trace::Trace;
+
+use crate::common::{Model, fixture, gpu};
+
+const CACHE_ROWS: u32 = 96;
+const PROMPT: [u32; 40] = {
+    let mut ids = [0; 40];
+    let mut i = 0;
+    while i < 40 {
+        ids[i] = (i as u32 * 37 + 11) % 120;
+        i += 1;
+    }
+    ids
+};
+
+fn options(route: Route) -> Options {
+    Options { cache_rows: CACHE_ROWS, route, ..Options::default() }
+}
+
+/// A plan with a home for each unit, chosen by hand.
+fn plan_with(model: &Model, options: &Options, depth: usize, home: impl Fn(usize) -> Home) -> Plan {
+    let budget = Budget { vram_bytes: 256 << 20, depth: None, threads: 2 };
+    let mut plan = model.plan(options, &budget).unwrap();
+    let bytes: Vec<u64> = model.decoder.units.iter().map(|u| u.spec.bytes()).collect();
+    plan.homes = (0..bytes.len()).map(home).collect();
+    let streamed = || plan.homes.iter().zip(&bytes).filter(|(home, _)| **home == Home::Disk);
+    plan.slot_bytes = streamed().map(|(_, bytes)| *bytes).max().unwrap_or(0);
+    plan.streamed_bytes = streamed().map(|(_, bytes)| *bytes).sum();
+    plan.depth = depth;
+    plan.piece_bytes = 4096;
+    plan.chunk = 16;
+    plan.selected = 16;
+    plan
+}
+
+/// The bits of the logits after the prompt, read in passes of `chunk`, and after each of a few
+/// tokens chosen by a fixed rule.
+fn run(engine: &mut Engine, chunk: usize) -> Vec<u32> {
+    let mut bits = Vec::new();
+    let mut position = 0;
+    let mut pass = |engine: &mut Engine, ids: &[u32], class| {
+        let token = |(position, id): (u32, &u32)| PassToken { id: *id, position, cache_start: 0 };
+        let tokens: Vec<_> = (position..).zip(ids).map(token).collect();
+        position += ids.len() as u32;
+        let selected: Vec<u32> = (0..ids.len() as u32).collect();
+        engine.forward(&Pass { tokens: &tokens, selected: &selected, class }).unwrap();
+        bits.extend(engine.logits().unwrap().iter().map(|logit| logit.to_bits()));
+        engine.most_likely().unwrap()
+    };
+    let mut next = 0;
+    for ids in PROMPT.chunks(chunk) {
+        next = *pass(engine, ids, Class::Prefill).last().unwrap();
+    }
+    for _ in 0..5 {
+        next = pass(engine, &[next], Class::Decode)[0];
+    }
+    bits
+}
+
+#[test]
+fn streamed_equals_resident_bit_for_bit() {
+    for (name, kind) in [
+        ("smol", WeightKind::W4),
+        ("llama_bias", WeightKind::W8),
+        ("llama_mha", WeightKind::F32),
+        ("grid_q4", WeightKind::F16),
+    ] {
+        let model = Model::new(&fixture(name), kind);
+        let staged = options(Route::Staged);
+        let resident = run(&mut model.engine(plan_with(&model, &staged, 0, |_| Home::Vram), &staged), 16);
+        assert!(resident.iter().any(|bits| *bits != resident[0]));
+        type HomeOf = fn(usize) -> Home;
+        let homes: [(&str, HomeOf); 3] = [
+            ("all streamed", |_| Home::Disk),
+            ("every second", |unit| if unit % 2 == 0 { Home::Disk } else { Home::Vram }),
+            ("only the first", |unit| if unit == 0 { Home::Disk } else { Home::Vram }),
+        ];
+        for (how, home) in homes {
+            for depth in 1..=4 {
+                for route in [Route::Staged, Route::WriteBuffer] {
+                    let options = options(route);
+                    let plan = plan_with(&model, &options, depth, home);
+                    let streamed = run(&mut model.engine(plan, &options), 16);
+                    assert!(streamed == resident, "{name}, {how}, depth {depth}, {route:?}");
+                }
+            }
+        }
+    }
+}
+
+/// Within a class of passes, what else is in a pass changes no bit of a token's result.
+#[test]
+fn chunk_size_changes_no_bit() {
+    for (kind, exact) in [(WeightKind::W4, false), (WeightKind::W4, true), (WeightKind::F32, false)] {
+        let model = Model::new(&fixture("smol"), kind);
+        let options = Options { exact, ..options(Route::Staged) };
+        let mut engine = model.engine(plan_with(&model, &options, 0, |_| Home::Vram), &options);
+        let whole = run(&mut engine, 16);
+        for chunk in [1, 3, 5] {
+            assert!(run(&mut engine, chunk) == whole, "{kind:?}, exact {exact}, chunks of {chunk}");
+        }
+    }
+}
+
+/// Two sequences in one pass do not see each other.
+#[test]
+fn sequences_share_a_pass_without_touching() {
+    let model = Model::new(&fixture("smol"), WeightKind::W4);
+    let options = options(Route::Staged);
+    let mut engine = model.engine(plan_with(&model, &options, 0, |_| Home::Vram), &options);
+    let mut logits_of = |starts: &[u32]| {
+        let tokens: Vec<_> = (0..8u32)
+            .flat_map(|position| {
+                let id = PROMPT[position as usize];
+                // The second sequence reads other tokens.
+                let token = move |start: &u32| PassToken {
+                    id: if *start == 0 { id } else { id / 2 },
+                    position,
+                    cache_start: *start,
+                };
+                starts.iter().map(token).collect::<Vec<_>>()
+            })
+            .collect();
+        let selected: Vec<u32> = (0..8).map(|p| p * starts.len() as u32).collect();
+        let pass = Pass { tokens: &tokens, selected: &selected, class: Class::Prefill };
+        engine.forward(&pass).unwrap();
+        engine.logits().unwrap()
+    };
+    assert_eq!(logits_of(&[0]), logits_of(&[0, 48]));
+}
+
+#[test]
+fn nothing_is_allocated_while_tokens_flow() {
+    let model = Model::new(&fixture("smol"), WeightKind::W4);
+    let options = options(Route::Staged);
+    let plan = plan_with(&model, &options, 2, |unit| if unit % 2 == 0 { Home::Disk } else { Home::Vram });
+    let mut engine = model.engine(plan, &options);
+    run(&mut engine, 16);
+    let counted = || {
+        let hal = gpu().device.get_internal_counters().hal;
+        [hal.buffers.read(), hal.compute_pipelines.read(), hal.bind_groups.read(), hal.buffer_memory.read()]
+    };
+    // Other tests share the device, so that a quiet moment must be found.
+    let quiet = (0..50).any(|_| {
+        let before = counted();
+        run(&mut engine, 16);
+        let after = counted();
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        before == after && counted() == after
+    });
+    assert!(quiet, "buffers, pipelines or bind groups were made during every one of 50 runs");
+}
+
+#[test]
+fn memory_taken_is_at_most_the_plan_and_the_budget() {
+    let model = Model::new(&fixture("llama3_old"), WeightKind::F32);
+    let options = options(Route::Staged);
+    let whole = model.plan(&options, &Budget { vram_bytes: 1 << 30, depth: None, threads: 2 }).unwrap();
+    // A device of its own: the books must hold nothing else.
+    let alone = pipo_wgpu::gpu::Gpu::open(&pipo_wgpu::gpu::AdapterChoice::Best).unwrap();
+    for percent in [110, 100, 90, 75, 60] {
+        let budget = Budget { vram_bytes: whole.total_bytes * percent / 100, depth: None, threads: 2 };
+        let plan = model.plan(&options, &budget).unwrap();
+        assert_eq!(plan.streamed_bytes > 0, percent < 100, "{percent} %");
+        let weights =
+            pipo_wgpu::engine::Weights::new(std::sync::Arc::clone(&model.packed), &model.decoder).unwrap();
+        let promised = plan.total_bytes;
+        let (before, decoder) = (alone.account().bytes(), model.decoder.clone());
+        assert_eq!(before, 0);
+        let mut engine = Engine::load(&alone, decoder, &weights, plan, &options, |_| {}).unwrap();
+        run(&mut engine, 16);
+        let taken = alone.account().peak_bytes();
+        assert!(taken <= promised && promised <= budget.vram_bytes, "{percent} %: {taken} {promised}");
+        assert!(taken * 10 > promised * 9, "{percent} %: {taken} of {promised} is far too careful");
+    }
+}
+
+#[test]
+fn too_small_a_budget_is_refused_with_one_that_does() {
+    let model = Model::new(&fixture("llama3_old"), WeightKind::F32);
+    let options = options(Route::Staged);
+    let budget = |vram_bytes| Budget { vram_bytes, depth: None, threads: 2 };
+    let Err(Error::Budget(text)) = model.plan(&options, &budget(1000)) else { panic!("not refused") };
+    let (_, rest) = text.split_once("at least ").unwrap();
+    let (size, _) = rest.split_once(" (").unwrap();
+    let least = pipo_wgpu::size::parse(size).unwrap();
+    let plan = model.plan(&options, &budget(least)).unwrap();
+    assert_eq!((plan.depth, plan.resident_bytes), (1, 0), "{text}");
+    run(&mut model.engine(plan, &options), 1);
+    assert!(model.plan(&options, &budget(least * 98 / 100)).is_err());
+}
+
+/// While the kernels of one unit run, the next units are already on their way.
+#[test]
+fn loading_overlaps_with_computing() {
+    let model = Model::new(&fixture("llama3_old"), WeightKind::F32);
+    let trace = Trace::on();
+    let options = Options { trace: trace.clone(), ..options(Route::Staged) };
+    let mut engine = model.engine(plan_with(&model, &options, 3, |_| Home::Disk), &options);
+    run(&mut engine, 16);
+    let spans = trace.spans();
+    let units = |task| spans.iter().filter(move |span| span.lane.task == task);
+    let computed: Vec<_> = units(pipo_wgpu::trace::Task::Compute).collect();
+    assert!(!computed.is_empty(), "the adapter has no timestamps");
+    // The ring runs ahead: a unit's successor has begun to travel before the unit is done.
+    let ahead = computed.iter().filter(|unit| {
+        units(pipo_wgpu::trace::Task::LoadWeight)
+            .any(|load| load.name != unit.name && load.start < unit.end && load.end > unit.start)
+    });
+    assert!(ahead.count() * 10 > computed.len(), "loads and kernels took turns");
+}
