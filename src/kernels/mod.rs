@@ -197,7 +197,7 @@ impl Shapes {
                 matvec_int8: shape,
                 matvec_exact: shape,
                 attention: attention::Shape { threads: 64, parts: 1 },
-                matvec_tokens_max: u32::MAX,
+                matvec_tokens_max: 48,
             }
         } else {
             let shape = Shape { rows_each: 2, row_lanes: 1, col_lanes: 64 };
