@@ -9,8 +9,17 @@ override CACHE_F16: u32;
 override WINDOW: u32;
 override SCALE: f32;
 override GROUPS: u32;
-// Cache rows of one tile, one for each thread.
-const TILE: u32 = 64u;
+// Threads of a workgroup, and the cache rows of a tile: a power of two.
+override THREADS: u32;
+// Threads that share a row while scores are made, so that they read neighbouring words.
+override PARTS: u32;
+// Threads that lie side by side along a head while values are summed: a power of two, at least
+// HEAD_DIM / 2. The tile's rows are dealt out to the slices of so many threads.
+override PAIR_LANES: u32;
+override SLICES: u32 = THREADS / PAIR_LANES;
+// One more than the parts keeps neighbours in different memory banks.
+override PITCH: u32 = PARTS + 1u;
+override PARTIALS: u32 = THREADS * PITCH;
 const PAIRS_MAX: u32 = 128u;
 const LOWEST: f32 = -3.4e38;
 
@@ -22,8 +31,10 @@ const LOWEST: f32 = -3.4e38;
 @group(0) @binding(5) var<storage, read_write> y: array<f32>;
 
 var<workgroup> query: array<vec2<f32>, PAIRS_MAX>;
-var<workgroup> scores: array<f32, TILE>;
-var<workgroup> partial: array<f32, TILE>;
+var<workgroup> dots: array<f32, PARTIALS>;
+var<workgroup> weights: array<f32, THREADS>;
+var<workgroup> partial: array<f32, THREADS>;
+var<workgroup> sums: array<vec2<f32>, THREADS>;
 
 // Two neighbouring values of the keys' cache; `at` counts pairs.
 fn key_pair(at: u32) -> vec2<f32> {
@@ -44,7 +55,7 @@ fn value_pair(at: u32) -> vec2<f32> {
 // The largest of all threads' values.
 fn tile_max(thread: u32, value: f32) -> f32 {
     partial[thread] = value;
-    for (var half = TILE / 2u; half > 0u; half /= 2u) {
+    for (var half = THREADS / 2u; half > 0u; half /= 2u) {
         workgroupBarrier();
         if thread < half {
             partial[thread] = max(partial[thread], partial[thread + half]);
@@ -54,7 +65,34 @@ fn tile_max(thread: u32, value: f32) -> f32 {
     return workgroupUniformLoad(&partial[0]);
 }
 
-@compute @workgroup_size(TILE)
+// The score of this thread's row of the tile whose first key is at `key`; NaN unless finite.
+fn tile_score(thread: u32, key: u32, seen: u32) -> f32 {
+    let pairs = HEAD_DIM / 2u;
+    let pitch = KV_HEADS * pairs;
+    let part = thread % PARTS;
+    for (var row = thread / PARTS; row < seen; row += THREADS / PARTS) {
+        var products = vec2<f32>(0.0);
+        for (var p = part; p < pairs; p += PARTS) {
+            products = fma(query[p], key_pair(key + row * pitch + p), products);
+        }
+        dots[row * PITCH + part] = products.x + products.y;
+    }
+    workgroupBarrier();
+    if thread >= seen {
+        return LOWEST;
+    }
+    var score = 0.0;
+    for (var i = 0u; i < PARTS; i++) {
+        score += dots[thread * PITCH + i];
+    }
+    let bits = bitcast<u32>(score) & 0x7fffffffu;
+    if bits >= INFINITY_BITS {
+        return bitcast<f32>(bits | 0x7fc00000u);
+    }
+    return score;
+}
+
+@compute @workgroup_size(THREADS)
 fn main(
     @builtin(workgroup_id) id: vec3<u32>,
     @builtin(num_workgroups) count: vec3<u32>,
@@ -66,61 +104,52 @@ fn main(
         return;
     }
     let pairs = HEAD_DIM / 2u;
-    let kv_pairs = KV_HEADS * pairs;
-    let kv_first = head / (HEADS / KV_HEADS) * pairs;
+    let pitch = KV_HEADS * pairs;
     let row = rows[token];
     let end = row.position + 1u;
     let begin = select(0u, end - min(end, WINDOW), WINDOW > 0u);
     let q_first = token * groups_of((HEADS + 2u * KV_HEADS) * HEAD_DIM) * GROUP + head * HEAD_DIM;
-    for (var p = thread; p < pairs; p += TILE) {
+    for (var p = thread; p < pairs; p += THREADS) {
         query[p] = vec2<f32>(qkv[q_first + p * 2u], qkv[q_first + p * 2u + 1u]) * SCALE;
     }
     workgroupBarrier();
+    let lane = thread % PAIR_LANES;
+    let slice = thread / PAIR_LANES;
     var largest = LOWEST;
+    // This slice's sum of weights, and weighted sum of one pair of the values.
     var total = 0.0;
-    // Pairs `thread` and `thread + TILE` of the output.
-    var low = vec2<f32>(0.0);
-    var high = vec2<f32>(0.0);
-    for (var tile = begin; tile < end; tile += TILE) {
-        let seen = min(TILE, end - tile);
-        var score = LOWEST;
-        if thread < seen {
-            let key = (row.cache_start + tile + thread) * kv_pairs + kv_first;
-            var dots = vec2<f32>(0.0);
-            for (var p = 0u; p < pairs; p++) {
-                dots = fma(query[p], key_pair(key + p), dots);
-            }
-            score = dots.x + dots.y;
-        }
+    var sum = vec2<f32>(0.0);
+    for (var tile = begin; tile < end; tile += THREADS) {
+        let seen = min(THREADS, end - tile);
+        let first = (row.cache_start + tile) * pitch + head / (HEADS / KV_HEADS) * pairs;
+        let score = tile_score(thread, first, seen);
         let larger = max(largest, tile_max(thread, score));
         let shrink = exp(largest - larger);
         largest = larger;
         // A NaN score is lost by the maximum but not here.
-        scores[thread] = select(0.0, exp(score - larger), thread < seen);
+        weights[thread] = exp(score - larger);
         workgroupBarrier();
         total *= shrink;
-        low *= shrink;
-        high *= shrink;
-        for (var j = 0u; j < seen; j++) {
-            let weight = scores[j];
-            let value = (row.cache_start + tile + j) * kv_pairs + kv_first;
+        sum *= shrink;
+        for (var j = slice; j < seen; j += SLICES) {
+            let weight = weights[j];
             total += weight;
-            if thread < pairs {
-                low = fma(vec2<f32>(weight), value_pair(value + thread), low);
-            }
-            if thread + TILE < pairs {
-                high = fma(vec2<f32>(weight), value_pair(value + thread + TILE), high);
+            if lane < pairs {
+                sum = fma(vec2<f32>(weight), value_pair(first + j * pitch + lane), sum);
             }
         }
         workgroupBarrier();
     }
-    let out = token * groups_of(HEADS * HEAD_DIM) * GROUP + head * HEAD_DIM;
-    if thread < pairs {
-        y[out + thread * 2u] = low.x / total;
-        y[out + thread * 2u + 1u] = low.y / total;
-    }
-    if thread + TILE < pairs {
-        y[out + (thread + TILE) * 2u] = high.x / total;
-        y[out + (thread + TILE) * 2u + 1u] = high.y / total;
+    partial[thread] = total;
+    sums[thread] = sum;
+    workgroupBarrier();
+    if slice == 0u && lane < pairs {
+        for (var i = 1u; i < SLICES; i++) {
+            total += partial[i * PAIR_LANES + lane];
+            sum += sums[i * PAIR_LANES + lane];
+        }
+        let out = token * groups_of(HEADS * HEAD_DIM) * GROUP + head * HEAD_DIM + lane * 2u;
+        y[out] = sum.x / total;
+        y[out + 1u] = sum.y / total;
     }
 }

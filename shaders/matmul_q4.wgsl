@@ -1,7 +1,8 @@
 // Multiplies 4-bit weights with int8 activations for many tokens: y[t, r] (+)= bias[r] + w[r] . x[t].
 //
-// A workgroup makes 64 rows x 64 tokens, a thread 4 x 4 of them; each group of 32 columns goes
-// through workgroup memory, is summed exactly in integers, then scaled into the f32 sums.
+// A workgroup makes 64 rows x 64 tokens, a thread 4 x 4 of them. Two groups of columns at a time
+// go through workgroup memory, each summed exactly in integers, then scaled into the f32 sums; the
+// next two are read meanwhile.
 
 override ROWS: u32;
 override COLS: u32;
@@ -15,8 +16,10 @@ const THREADS: u32 = 256u;
 const TILE: u32 = 64u;
 // Threads along the rows, and along the tokens.
 const SIDE: u32 = 16u;
-// A group's codes take two vectors; the third keeps neighbours in different memory banks.
-const PITCH: u32 = 3u;
+// Groups of columns in workgroup memory at a time.
+const STEP: u32 = 2u;
+// A group's codes take two vectors; one more keeps neighbours in different memory banks.
+const PITCH: u32 = 5u;
 
 @group(0) @binding(0) var<uniform> step: Step;
 @group(0) @binding(1) var<storage, read> codes: array<vec4<u32>>;
@@ -26,24 +29,40 @@ const PITCH: u32 = 3u;
 @group(0) @binding(5) var<storage, read> x_scales: array<vec2<f32>>;
 @group(0) @binding(6) var<storage, read_write> y: array<f32>;
 
-var<workgroup> w_tile: array<vec4<u32>, TILE * PITCH>;
-var<workgroup> w_scales: array<f32, TILE>;
-var<workgroup> x_tile: array<vec4<u32>, TILE * PITCH>;
-var<workgroup> x_tile_scales: array<vec2<f32>, TILE>;
+// A slot for each row, then one for each token.
+var<workgroup> tile: array<vec4<u32>, 2u * TILE * PITCH>;
+var<workgroup> tile_scales: array<vec2<f32>, 2u * TILE * STEP>;
 
-fn load_weights(slot: u32, row: u32, group: u32) {
-    let at = min(row, ROWS - 1u) * groups_of(COLS) + group;
-    let packed = codes[at];
-    w_tile[slot * PITCH] = packed & vec4<u32>(0x0f0f0f0fu);
-    w_tile[slot * PITCH + 1u] = (packed >> vec4<u32>(4u)) & vec4<u32>(0x0f0f0f0fu);
-    w_scales[slot] = half_of(scales[at / 2u], at);
+// One group of a row or of a token.
+struct Piece {
+    low: vec4<u32>,
+    high: vec4<u32>,
+    scale: vec2<f32>,
 }
 
-fn load_activations(slot: u32, token: u32, group: u32) {
+fn weights(row: u32, group: u32) -> Piece {
+    let at = min(row, ROWS - 1u) * groups_of(COLS) + group;
+    let scale = vec2<f32>(half_of(scales[at / 2u], at), 0.0);
+    let packed = codes[at];
+    let low = packed & vec4<u32>(0x0f0f0f0fu);
+    let high = (packed >> vec4<u32>(4u)) & vec4<u32>(0x0f0f0f0fu);
+    return Piece(low, high, scale);
+}
+
+fn activations(token: u32, group: u32) -> Piece {
     let at = min(token, step.tokens - 1u) * groups_of(COLS) + group;
-    x_tile[slot * PITCH] = x_codes[at * 2u];
-    x_tile[slot * PITCH + 1u] = x_codes[at * 2u + 1u];
-    x_tile_scales[slot] = x_scales[at];
+    return Piece(x_codes[at * 2u], x_codes[at * 2u + 1u], x_scales[at]);
+}
+
+// What this thread puts into the tile; zeros beyond the last group.
+fn fetch(slot: u32, row: u32, token: u32, group: u32) -> Piece {
+    if group >= groups_of(COLS) {
+        return Piece(vec4<u32>(0u), vec4<u32>(0u), vec2<f32>(0.0));
+    }
+    if slot < TILE {
+        return weights(row + slot, group);
+    }
+    return activations(token + slot - TILE, group);
 }
 
 // The exact integer dot product of half a group.
@@ -63,25 +82,41 @@ struct Rows {
 fn tile_rows(first: u32, part: u32) -> Rows {
     let at = first * PITCH + part;
     let next = SIDE * PITCH;
-    return Rows(w_tile[at], w_tile[at + next], w_tile[at + 2u * next], w_tile[at + 3u * next]);
+    return Rows(tile[at], tile[at + next], tile[at + 2u * next], tile[at + 3u * next]);
 }
 
-fn row_dots(low: Rows, high: Rows, slot: u32) -> vec4<f32> {
-    let x_low = x_tile[slot * PITCH];
-    let x_high = x_tile[slot * PITCH + 1u];
-    let a = dots(low.a, x_low) + dots(high.a, x_high);
-    let b = dots(low.b, x_low) + dots(high.b, x_high);
-    let c = dots(low.c, x_low) + dots(high.c, x_high);
-    let d = dots(low.d, x_low) + dots(high.d, x_high);
+// All of one group of this thread's four rows.
+struct Group {
+    low: Rows,
+    high: Rows,
+    scale: vec4<f32>,
+}
+
+fn row_dots(w: Group, x_low: vec4<u32>, x_high: vec4<u32>) -> vec4<f32> {
+    let a = dots(w.low.a, x_low) + dots(w.high.a, x_high);
+    let b = dots(w.low.b, x_low) + dots(w.high.b, x_high);
+    let c = dots(w.low.c, x_low) + dots(w.high.c, x_high);
+    let d = dots(w.low.d, x_low) + dots(w.high.d, x_high);
     return vec4<f32>(vec4<i32>(a, b, c, d));
 }
 
 // Adds one group of the token in `slot` to the sums of this thread's four rows.
-fn add_token(low: Rows, high: Rows, w_scale: vec4<f32>, slot: u32, sums: vec4<f32>) -> vec4<f32> {
-    let s = x_tile_scales[slot];
+fn add_token(w: Group, slot: u32, part: u32, sums: vec4<f32>) -> vec4<f32> {
+    let at = slot * PITCH + part * 2u;
+    let s = tile_scales[slot * STEP + part];
     // The codes count from 0 and stand for -8: what that adds is 8 times the sum of the activations.
     let zero = vec4<f32>(8.0 * s.y);
-    return fma(w_scale * s.x, row_dots(low, high, slot) - zero, sums);
+    return fma(w.scale * s.x, row_dots(w, tile[at], tile[at + 1u]) - zero, sums);
+}
+
+fn group_rows(first: u32, part: u32) -> Group {
+    let at = first * STEP + part;
+    let next = SIDE * STEP;
+    let a = tile_scales[at].x;
+    let b = tile_scales[at + next].x;
+    let c = tile_scales[at + 2u * next].x;
+    let d = tile_scales[at + 3u * next].x;
+    return Group(tile_rows(first, part * 2u), tile_rows(first, part * 2u + 1u), vec4<f32>(a, b, c, d));
 }
 
 fn write(token: u32, row: u32, sum: f32) {
@@ -124,20 +159,22 @@ fn main(
     var t1 = vec4<f32>(0.0);
     var t2 = vec4<f32>(0.0);
     var t3 = vec4<f32>(0.0);
-    for (var group = 0u; group < groups_of(COLS); group++) {
-        if thread < TILE {
-            load_weights(thread, row + thread, group);
-        } else if thread < 2u * TILE {
-            load_activations(thread - TILE, token + thread - TILE, group);
-        }
+    let slot = thread / STEP;
+    let part = thread % STEP;
+    var piece = fetch(slot, row, token, part);
+    for (var group = 0u; group < groups_of(COLS); group += STEP) {
+        tile[slot * PITCH + part * 2u] = piece.low;
+        tile[slot * PITCH + part * 2u + 1u] = piece.high;
+        tile_scales[slot * STEP + part] = piece.scale;
         workgroupBarrier();
-        let low = tile_rows(i, 0u);
-        let high = tile_rows(i, 1u);
-        let s = vec4<f32>(w_scales[i], w_scales[i + SIDE], w_scales[i + 2u * SIDE], w_scales[i + 3u * SIDE]);
-        t0 = add_token(low, high, s, j, t0);
-        t1 = add_token(low, high, s, j + SIDE, t1);
-        t2 = add_token(low, high, s, j + 2u * SIDE, t2);
-        t3 = add_token(low, high, s, j + 3u * SIDE, t3);
+        piece = fetch(slot, row, token, group + STEP + part);
+        for (var p = 0u; p < STEP; p++) {
+            let w = group_rows(i, p);
+            t0 = add_token(w, TILE + j, p, t0);
+            t1 = add_token(w, TILE + j + SIDE, p, t1);
+            t2 = add_token(w, TILE + j + 2u * SIDE, p, t2);
+            t3 = add_token(w, TILE + j + 3u * SIDE, p, t3);
+        }
         workgroupBarrier();
     }
     write_rows(token + j, row + i, t0);

@@ -1,6 +1,6 @@
 //! Causal attention over the KV cache in one pass (<https://arxiv.org/abs/2205.14135>).
 
-use super::Constant;
+use super::{Constant, Shapes};
 use crate::error::Result;
 use crate::gpu::{Binding, Dispatch, Grid, Pipelines, Shader};
 
@@ -44,10 +44,21 @@ pub struct Args<'a> {
     pub y: Binding<'a>,
 }
 
+/// How a workgroup is laid over cache rows and a head. Two shapes may round differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Shape {
+    /// Threads of a workgroup, unless a head needs more: a power of two.
+    pub threads: u32,
+    /// Threads that share a cache row while scores are made: a power of two.
+    pub parts: u32,
+}
+
 /// The shader's constants.
-pub fn constants(spec: &Spec) -> Vec<Constant> {
+pub fn constants(spec: &Spec, shape: Shape) -> Vec<Constant> {
     assert!(spec.heads.is_multiple_of(spec.kv_heads), "{spec:?}");
     assert!(spec.head_dim.is_multiple_of(2) && spec.head_dim <= HEAD_DIM_MAX, "{spec:?}");
+    let pair_lanes = (spec.head_dim / 2).next_power_of_two();
+    let threads = shape.threads.max(pair_lanes);
     vec![
         ("HEADS", spec.heads.into()),
         ("KV_HEADS", spec.kv_heads.into()),
@@ -55,6 +66,9 @@ pub fn constants(spec: &Spec) -> Vec<Constant> {
         ("CACHE_F16", u32::from(spec.cache_f16).into()),
         ("WINDOW", spec.window.unwrap_or(0).into()),
         ("SCALE", spec.scale.into()),
+        ("THREADS", threads.into()),
+        ("PARTS", shape.parts.into()),
+        ("PAIR_LANES", pair_lanes.into()),
         ("GROUPS", grid(spec).groups.into()),
     ]
 }
@@ -64,12 +78,26 @@ pub fn grid(spec: &Spec) -> Grid {
     Grid { groups: spec.heads, tokens_each: 1 }
 }
 
-/// Prepares the kernel.
+/// Prepares the kernel in the adapter's shape.
 ///
 /// # Errors
 /// When the device refuses the shader or a binding.
 pub fn dispatch(pipelines: &mut Pipelines, spec: &Spec, args: &Args<'_>) -> Result<Dispatch> {
+    let shape = Shapes::for_adapter(&pipelines.gpu().facts).attention;
+    dispatch_shaped(pipelines, spec, shape, args)
+}
+
+/// Prepares the kernel in a given shape.
+///
+/// # Errors
+/// When the device refuses the shader or a binding.
+pub fn dispatch_shaped(
+    pipelines: &mut Pipelines,
+    spec: &Spec,
+    shape: Shape,
+    args: &Args<'_>,
+) -> Result<Dispatch> {
     let a = args.clone();
     let bindings = [a.step, a.rows, a.qkv, a.cache_k, a.cache_v, a.y];
-    pipelines.dispatch(SHADER, &constants(spec), &bindings, grid(spec))
+    pipelines.dispatch(SHADER, &constants(spec, shape), &bindings, grid(spec))
 }

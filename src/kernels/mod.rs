@@ -182,6 +182,10 @@ pub struct Shapes {
     pub matvec_int8: Shape,
     /// For [`matvec_exact`].
     pub matvec_exact: Shape,
+    /// For [`attention`].
+    pub attention: attention::Shape,
+    /// The most tokens a pass for which the matvecs are faster than the matmuls.
+    pub matvec_tokens_max: u32,
 }
 
 impl Shapes {
@@ -189,10 +193,20 @@ impl Shapes {
     pub fn for_adapter(facts: &Facts) -> Self {
         if facts.is_software() {
             let shape = Shape { rows_each: 4, row_lanes: 8, col_lanes: 1 };
-            Shapes { matvec_int8: shape, matvec_exact: shape }
+            Shapes {
+                matvec_int8: shape,
+                matvec_exact: shape,
+                attention: attention::Shape { threads: 64, parts: 1 },
+                matvec_tokens_max: 48,
+            }
         } else {
             let shape = Shape { rows_each: 2, row_lanes: 1, col_lanes: 64 };
-            Shapes { matvec_int8: shape, matvec_exact: shape }
+            Shapes {
+                matvec_int8: shape,
+                matvec_exact: shape,
+                attention: attention::Shape { threads: 256, parts: 8 },
+                matvec_tokens_max: 16,
+            }
         }
     }
 }

@@ -3,8 +3,12 @@
 use super::common::*;
 use half::f16;
 use pipo_wgpu::gpu::Buffer;
-use pipo_wgpu::kernels::attention::{self, Args, Spec};
+use pipo_wgpu::kernels::attention::{self, Args, Shape, Spec};
 use pipo_wgpu::kernels::stride;
+
+/// A GPU's, a CPU's, and one between.
+const SHAPES: [Shape; 3] =
+    [Shape { threads: 256, parts: 8 }, Shape { threads: 64, parts: 1 }, Shape { threads: 64, parts: 4 }];
 
 struct Case {
     spec: Spec,
@@ -35,6 +39,10 @@ impl Case {
     }
 
     fn run(&self) -> Vec<f32> {
+        self.run_in(SHAPES[0])
+    }
+
+    fn run_in(&self, shape: Shape) -> Vec<f32> {
         let tokens = self.rows.len();
         let cache = |values: &[f32]| {
             if self.spec.cache_f16 {
@@ -48,7 +56,7 @@ impl Case {
         let [step, rows, qkv, cache_k, cache_v] = buffers.each_ref().map(Buffer::all);
         let y = poisoned(tokens, self.cols());
         let args = Args { step, rows, qkv, cache_k, cache_v, y: y.all() };
-        let dispatch = attention::dispatch(&mut pipelines(), &self.spec, &args).unwrap();
+        let dispatch = attention::dispatch_shaped(&mut pipelines(), &self.spec, shape, &args).unwrap();
         run(&dispatch, tokens);
         unpad(&read(&y, tokens * stride(self.cols() as u32) as usize), self.cols())
     }
@@ -118,11 +126,16 @@ fn specs() -> Vec<Spec> {
 #[test]
 fn equals_the_reference() {
     for spec in specs() {
-        for positions in [vec![0], vec![62, 63, 64], vec![5, 129, 0, 1, 200], (0..33).collect()] {
+        let shapes = SHAPES.into_iter().cycle();
+        for (positions, shape) in
+            [vec![0], vec![62, 63, 64], vec![5, 129, 0, 1, 200], (0..33).collect(), vec![300], vec![17, 260]]
+                .into_iter()
+                .zip(shapes)
+        {
             let mut case = Case::new(spec, &positions);
-            let got = case.run();
+            let got = case.run_in(shape);
             let (want, bound) = case.reference();
-            assert_close(&got, &want, &bound, &format!("{spec:?} at {positions:?}"));
+            assert_close(&got, &want, &bound, &format!("{spec:?} {shape:?} at {positions:?}"));
             // The last position's value of the first token.
             let row = case.rows[0][1] + case.rows[0][2];
             case.caches[1][(row * spec.kv_heads * spec.head_dim) as usize] += 1.0;
