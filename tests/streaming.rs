@@ -165,10 +165,10 @@ fn memory_taken_is_at_most_the_plan_and_the_budget() {
     let whole = model.plan(&options, &Budget { vram_bytes: 1 << 30, depth: None, threads: 2 }).unwrap();
     // A device of its own: the books must hold nothing else.
     let alone = pipo_wgpu::gpu::Gpu::open(&pipo_wgpu::gpu::AdapterChoice::Best).unwrap();
-    for percent in [110, 100, 90, 75, 60] {
+    for percent in [110, 100, 70, 60, 50] {
         let budget = Budget { vram_bytes: whole.total_bytes * percent / 100, depth: None, threads: 2 };
         let plan = model.plan(&options, &budget).unwrap();
-        assert_eq!(plan.streamed_bytes > 0, percent < 100, "{percent} %");
+        assert_eq!(plan.streamed_bytes > 0, percent < 100, "{percent} %: {plan}");
         let weights =
             pipo_wgpu::engine::Weights::new(std::sync::Arc::clone(&model.packed), &model.decoder).unwrap();
         let promised = plan.total_bytes;

@@ -286,6 +286,9 @@ pub struct PerplexityArgs {
     /// Tokens between the starts of two windows [default: the context]
     #[arg(long, value_name = "N", help_heading = None, value_parser = clap::value_parser!(u32).range(1..))]
     pub stride: Option<u32>,
+    /// Text between documents that are scored apart, e.g. "<|endoftext|>"
+    #[arg(long, value_name = "TEXT", help_heading = None)]
+    pub separator: Option<String>,
 }
 
 fn weight_kind() -> impl TypedValueParser<Value = WeightKind> {

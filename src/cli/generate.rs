@@ -1,5 +1,6 @@
 //! The verb `run`: a prompt goes in, text streams out, figures follow.
 
+use std::io::{self, IsTerminal};
 use std::time::Instant;
 
 use crate::cli::args::RunArgs;
@@ -118,7 +119,11 @@ impl Writer {
             }
             self.output.piece(&text.stop.flush())?;
         }
-        self.output.piece("\n")
+        // A file or a pipe gets the text and nothing else; a terminal's next prompt its own line.
+        match io::stdout().is_terminal() {
+            true => self.output.piece("\n"),
+            false => Ok(()),
+        }
     }
 }
 

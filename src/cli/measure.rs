@@ -11,6 +11,7 @@ use crate::cli::prepare::{Need, prepare};
 use crate::error::{Error, Result};
 use crate::os;
 use crate::session::{Session, log_probability};
+use crate::text::Tokenizer;
 use crate::trace::Trace;
 
 /// Tokens of a perplexity window when the user does not say.
@@ -78,8 +79,8 @@ pub fn perplexity(args: &PerplexityArgs) -> Result<()> {
         let at = e.utf8_error().valid_up_to();
         Error::file(&args.file, format!("expected text in UTF-8, but byte {at} is not; convert it first"))
     })?;
-    let ids = opened.tokenizer()?.encode(&text, true)?;
-    if ids.len() < 2 {
+    let documents = documents(&text, args.separator.as_deref(), opened.tokenizer()?)?;
+    if documents.is_empty() {
         return Err(Error::file(&args.file, "expected a text of at least two tokens, found less"));
     }
     let need = Need { context: WINDOW, all_logits: true, trace: Trace::off() };
@@ -88,20 +89,22 @@ pub fn perplexity(args: &PerplexityArgs) -> Result<()> {
     let stride = args.stride.unwrap_or(context).min(context);
     let mut engine = prepared.load(&opened)?;
     let mut session = Session::new(&mut engine, context);
-    let windows = windows(ids.len(), context as usize, stride as usize);
-    let bar = crate::cli::progress::Progress::bytes("scoring", windows.len() as u64);
+    let tokens = documents.iter().map(Vec::len).sum::<usize>() as u64;
+    let bar = crate::cli::progress::Progress::bytes("scoring", tokens);
     let mut score = Score::default();
-    for window in &windows {
-        session.clear();
-        let ids = &ids[window.start..window.end];
-        session.read_scored(ids, |index, logits| {
-            let next = index + 1;
-            if next < ids.len() && window.start + next >= window.first_scored {
-                score.add(log_probability(logits, ids[next]))?;
-            }
-            Ok(())
-        })?;
-        bar.add(1);
+    for document in &documents {
+        for window in windows(document.len(), context as usize, stride as usize) {
+            session.clear();
+            let ids = &document[window.start..window.end];
+            session.read_scored(ids, |index, logits| {
+                let next = index + 1;
+                if next < ids.len() && window.start + next >= window.first_scored {
+                    score.add(log_probability(logits, ids[next]))?;
+                }
+                Ok(())
+            })?;
+            bar.add((window.end - window.first_scored) as u64);
+        }
     }
     bar.finish();
     let mean = score.mean();
@@ -110,6 +113,16 @@ pub fn perplexity(args: &PerplexityArgs) -> Result<()> {
         mean.exp(),
         score.tokens
     ))
+}
+
+/// The tokens of each document that has at least two.
+fn documents(text: &str, separator: Option<&str>, tokenizer: &Tokenizer) -> Result<Vec<Vec<u32>>> {
+    let parts = match separator {
+        Some(separator) if !separator.is_empty() => text.split(separator).map(str::trim).collect(),
+        _ => vec![text],
+    };
+    let ids: Result<Vec<_>> = parts.into_iter().map(|part| tokenizer.encode(part, true)).collect();
+    Ok(ids?.into_iter().filter(|ids| ids.len() > 1).collect())
 }
 
 /// A part of a text that is read at once.
