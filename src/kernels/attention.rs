@@ -51,6 +51,8 @@ pub struct Shape {
     pub threads: u32,
     /// Threads that share a cache row while scores are made: a power of two.
     pub parts: u32,
+    /// Whether a thread starts 8 reads before it uses one.
+    pub read_ahead: bool,
 }
 
 /// The shader's constants.
@@ -69,6 +71,7 @@ pub fn constants(spec: &Spec, shape: Shape) -> Vec<Constant> {
         ("THREADS", threads.into()),
         ("PARTS", shape.parts.into()),
         ("PAIR_LANES", pair_lanes.into()),
+        ("UNROLL", if shape.read_ahead { 8.0 } else { 1.0 }),
         ("GROUPS", grid(spec).groups.into()),
     ]
 }

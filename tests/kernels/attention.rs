@@ -7,8 +7,11 @@ use pipo_wgpu::kernels::attention::{self, Args, Shape, Spec};
 use pipo_wgpu::kernels::stride;
 
 /// A GPU's, a CPU's, and one between.
-const SHAPES: [Shape; 3] =
-    [Shape { threads: 256, parts: 8 }, Shape { threads: 64, parts: 1 }, Shape { threads: 64, parts: 4 }];
+const SHAPES: [Shape; 3] = [
+    Shape { threads: 256, parts: 8, read_ahead: true },
+    Shape { threads: 64, parts: 1, read_ahead: false },
+    Shape { threads: 64, parts: 4, read_ahead: true },
+];
 
 struct Case {
     spec: Spec,
