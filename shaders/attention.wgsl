@@ -1,5 +1,5 @@
 // Causal attention over the KV cache in one pass with online softmax
-// (https://arxiv.org/abs/2205.14135): one workgroup a token and head.
+// (https://arxiv.org/abs/2205.14135): one workgroup a token, head and split of the context.
 
 override HEADS: u32;
 override KV_HEADS: u32;
@@ -9,6 +9,10 @@ override CACHE_F16: u32;
 override WINDOW: u32;
 override SCALE: f32;
 override GROUPS: u32;
+// Workgroups that share a context, taking its tiles in turn. One writes the result; several write
+// what `attention_merge` joins: for each token, head and split HEAD_DIM sums, then the sum of the
+// weights and the largest score.
+override SPLITS: u32;
 // Threads of a workgroup, and the cache rows of a tile: a power of two.
 override THREADS: u32;
 // Threads that share a row while scores are made, so that they read neighbouring words.
@@ -140,15 +144,32 @@ fn tile_score(thread: u32, key: u32, seen: u32) -> f32 {
     return score;
 }
 
+fn write(token: u32, head: u32, split: u32, lane: u32, sum: vec2<f32>, total: f32, largest: f32) {
+    if SPLITS == 1u {
+        let out = token * groups_of(HEADS * HEAD_DIM) * GROUP + head * HEAD_DIM + lane * 2u;
+        y[out] = sum.x / total;
+        y[out + 1u] = sum.y / total;
+        return;
+    }
+    let part = ((token * HEADS + head) * SPLITS + split) * (HEAD_DIM + 2u);
+    y[part + lane * 2u] = sum.x;
+    y[part + lane * 2u + 1u] = sum.y;
+    if lane == 0u {
+        y[part + HEAD_DIM] = total;
+        y[part + HEAD_DIM + 1u] = largest;
+    }
+}
+
 @compute @workgroup_size(THREADS)
 fn main(
     @builtin(workgroup_id) id: vec3<u32>,
     @builtin(num_workgroups) count: vec3<u32>,
     @builtin(local_invocation_index) thread: u32,
 ) {
-    let head = group_index(id, count);
+    let head = group_index(id, count) / SPLITS;
+    let split = group_index(id, count) % SPLITS;
     let token = id.z;
-    if head >= GROUPS || token >= step.tokens {
+    if group_index(id, count) >= GROUPS || token >= step.tokens {
         return;
     }
     let pairs = HEAD_DIM / 2u;
@@ -172,7 +193,7 @@ fn main(
     // This slice's sum of weights, and weighted sum of one pair of the values.
     var total = 0.0;
     var sum = vec2<f32>(0.0);
-    for (var tile = begin; tile < end; tile += THREADS) {
+    for (var tile = begin + split * THREADS; tile < end; tile += SPLITS * THREADS) {
         let seen = min(THREADS, end - tile);
         let first = (row.cache_start + tile) * pitch + head / (HEADS / KV_HEADS) * pairs;
         let score = tile_score(thread, first, seen);
@@ -205,8 +226,6 @@ fn main(
             total += partial[i * PAIR_LANES + lane];
             sum += sums[i * PAIR_LANES + lane];
         }
-        let out = token * groups_of(HEADS * HEAD_DIM) * GROUP + head * HEAD_DIM + lane * 2u;
-        y[out] = sum.x / total;
-        y[out + 1u] = sum.y / total;
+        write(token, head, split, lane, sum, total, largest);
     }
 }

@@ -9,6 +9,7 @@
 
 pub mod argmax;
 pub mod attention;
+pub mod attention_merge;
 pub mod embed;
 pub mod glu;
 pub mod glu_q8;
@@ -196,7 +197,7 @@ impl Shapes {
             Shapes {
                 matvec_int8: shape,
                 matvec_exact: shape,
-                attention: attention::Shape { threads: 64, parts: 1, read_ahead: false },
+                attention: attention::Shape { threads: 64, parts: 1, read_ahead: false, splits: 1 },
                 matvec_tokens_max: 48,
             }
         } else {
@@ -204,7 +205,7 @@ impl Shapes {
             Shapes {
                 matvec_int8: shape,
                 matvec_exact: shape,
-                attention: attention::Shape { threads: 256, parts: 8, read_ahead: true },
+                attention: attention::Shape { threads: 256, parts: 8, read_ahead: true, splits: 16 },
                 matvec_tokens_max: 24,
             }
         }
