@@ -176,14 +176,25 @@ fn attend() {
         let cache = u64::from(positions * kv_heads * head_dim) * 2;
         let buffers = [step(tokens), rows, zeros(width), zeros(cache), zeros(cache), zeros(width)];
         let [step, rows, qkv, cache_k, cache_v, y] = buffers.each_ref().map(Buffer::all);
-        let args = attention::Args { step, rows, qkv, cache_k, cache_v, y };
-        let dispatch = attention::dispatch(&mut pipelines(), &spec, &args).unwrap();
-        let s = seconds(&[dispatch], tokens);
-        let rate = 2.0 * cache as f64 / s / 1e9;
-        println!(
-            "attention {positions:6} positions {tokens:4} tokens {:9.3} ms, cache at {rate:.1} GB/s",
-            s * 1e3
-        );
+        let mut args = attention::Args { step: step.clone(), rows, qkv, cache_k, cache_v, y: y.clone() };
+        let report = |name: &str, s: f64| {
+            let (ms, rate) = (s * 1e3, 2.0 * cache as f64 / s / 1e9);
+            println!(
+                "{name:16} {positions:6} positions {tokens:4} tokens {ms:9.3} ms, cache at {rate:.1} GB/s"
+            );
+        };
+        let whole = attention::dispatch(&mut pipelines(), &spec, &args).unwrap();
+        report("attention", seconds(&[whole], tokens));
+        let splits = Shapes::for_adapter(&gpu().facts).attention.splits;
+        if splits > 1 {
+            let parts = zeros(attention::split_bytes(&spec, splits, tokens as u32));
+            args.y = parts.all();
+            let split = attention::dispatch_split(&mut pipelines(), &spec, &args).unwrap();
+            let spec = attention_merge::Spec { heads, head_dim, splits };
+            let args = attention_merge::Args { step, parts: parts.all(), y };
+            let merge = attention_merge::dispatch(&mut pipelines(), &spec, &args).unwrap();
+            report("split and merge", seconds(&[split], tokens) + seconds(&[merge], tokens));
+        }
     }
 }
 
