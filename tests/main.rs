@@ -1,5 +1,7 @@
 //! The one integration-test binary, its tests grouped by topic.
 
+#![allow(clippy::unwrap_used, missing_docs)]
+
 mod bad_files;
 mod common;
 mod kernels;

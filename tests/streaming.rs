@@ -148,8 +148,7 @@ fn nothing_is_allocated_while_tokens_flow() {
     // A device of its own: wgpu's counters must see nobody else.
     let alone = Gpu::open(&AdapterChoice::Best).unwrap();
     let weights = Weights::new(Arc::clone(&model.packed), &model.decoder).unwrap();
-    let mut engine =
-        Engine::load(&alone, model.decoder.clone(), &weights, plan, &options, |_| {}).unwrap();
+    let mut engine = Engine::load(&alone, model.decoder.clone(), &weights, plan, &options, |_| {}).unwrap();
     run(&mut engine, 16);
     let counted = || {
         let hal = alone.device.get_internal_counters().hal;

@@ -129,10 +129,7 @@ impl Writer {
 
 impl TextWriter {
     fn new(tokenizer: &Tokenizer, prompt: &[u32], stop: &[String]) -> Result<Self> {
-        Ok(TextWriter {
-            decoder: StreamDecoder::new(tokenizer, prompt)?,
-            stop: StopMatcher::new(stop)?,
-        })
+        Ok(TextWriter { decoder: StreamDecoder::new(tokenizer, prompt)?, stop: StopMatcher::new(stop)? })
     }
 }
 

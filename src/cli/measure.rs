@@ -184,8 +184,8 @@ mod tests {
             let mut scored = vec![0; tokens];
             for w in windows(tokens, context, stride) {
                 assert!(w.end - w.start <= context);
-                for token in w.first_scored.max(w.start + 1)..w.end {
-                    scored[token] += 1;
+                for count in &mut scored[w.first_scored.max(w.start + 1)..w.end] {
+                    *count += 1;
                 }
             }
             assert!(scored.iter().all(|n| *n <= 1), "{scored:?}");

@@ -5,8 +5,8 @@ pub mod devices;
 pub mod generate;
 pub mod measure;
 pub mod open;
-pub mod prepare;
 pub mod output;
+pub mod prepare;
 pub mod progress;
 pub mod prompt;
 

@@ -209,8 +209,7 @@ fn dummy_in_cache(shape: &str, source: &SourceArgs) -> Result<PathBuf> {
 
 /// Whether a cached file opens; one of an older version, or damaged, is made again.
 fn is_usable(path: &Path) -> bool {
-    path.exists()
-        && Packed::open(path).inspect_err(|error| log::warn!("{error}; making it again")).is_ok()
+    path.exists() && Packed::open(path).inspect_err(|error| log::warn!("{error}; making it again")).is_ok()
 }
 
 fn make_folder_for(path: &Path) -> Result<()> {

@@ -43,12 +43,7 @@ pub struct Prepared {
 ///
 /// # Errors
 /// When there is no adapter, or the budget is too small.
-pub fn prepare(
-    opened: &Opened,
-    budget: &BudgetArgs,
-    device: &DeviceArgs,
-    need: &Need,
-) -> Result<Prepared> {
+pub fn prepare(opened: &Opened, budget: &BudgetArgs, device: &DeviceArgs, need: &Need) -> Result<Prepared> {
     let choice = device.adapter.as_deref().map_or(Ok(AdapterChoice::Best), str::parse);
     let Ok(choice) = choice;
     let gpu = Gpu::open(&choice)?;
@@ -65,7 +60,7 @@ pub fn prepare(
     let threads = probe::loader_threads(&gpu);
     let vram_bytes = budget.vram.unwrap_or_else(|| default_vram(&gpu));
     let rates = probe::measure(&gpu, threads, options.route)?;
-    let demand = engine::demand(&opened.decoder, &options, need.all_logits);
+    let demand = engine::demand(&opened.decoder, &gpu.facts, &options, need.all_logits);
     let budget = Budget { vram_bytes, depth: budget.depth.map(|d| d as usize), threads };
     let plan = plan::plan(&demand, &budget, &rates)?;
     eprintln!(
@@ -99,9 +94,9 @@ impl Prepared {
 fn context(opened: &Opened, budget: &BudgetArgs, need: &Need) -> Result<u32> {
     let most = opened.decoder.context_max;
     match budget.context {
-        Some(context) if context > most => Err(Error::Usage(format!(
-            "--context {context}: this model was made for at most {most} tokens"
-        ))),
+        Some(context) if context > most => {
+            Err(Error::Usage(format!("--context {context}: this model was made for at most {most} tokens")))
+        }
         Some(context) => Ok(context),
         None => Ok(need.context.clamp(1, most)),
     }
