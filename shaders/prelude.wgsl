@@ -36,8 +36,9 @@ const INFINITY_BITS: u32 = 0x7f800000u;
 // Below this the largest magnitude of a group counts as zero, so that no reciprocal overflows.
 const PEAK_MIN: f32 = 1e-30;
 
-// A power of two that keeps the reciprocals of the largest floats from being flushed to zero.
-const SHIFT: f32 = 1.0 / 1048576.0;
+// The bits of 1e36: peaks from there on count as infinite, because drivers flush the reciprocals
+// of the largest floats to zero.
+const PEAK_MAX_BITS: u32 = 0x7b4097ceu;
 
 // Index of a workgroup whose count was spread over x and y.
 fn group_index(id: vec3<u32>, count: vec3<u32>) -> u32 {
@@ -91,9 +92,9 @@ fn peak_bits(values: vec4<f32>) -> u32 {
     return max(max(bits.x, bits.y), max(bits.z, bits.w));
 }
 
-// The int8 scale of a group from its peak: NaN if any value was not finite.
+// The int8 scale of a group from its peak: NaN if any value was not finite, or absurdly large.
 fn int8_scale(peak: u32) -> f32 {
-    if peak >= INFINITY_BITS {
+    if peak >= PEAK_MAX_BITS {
         return bitcast<f32>(peak | 0x7fc00000u);
     }
     let magnitude = bitcast<f32>(peak);
@@ -103,10 +104,10 @@ fn int8_scale(peak: u32) -> f32 {
 // The int8 codes of four values of a group with this peak.
 fn int8_codes(values: vec4<f32>, peak: u32) -> vec4<i32> {
     let magnitude = bitcast<f32>(peak);
-    if peak >= INFINITY_BITS || magnitude < PEAK_MIN {
+    if peak >= PEAK_MAX_BITS || magnitude < PEAK_MIN {
         return vec4<i32>(0);
     }
-    let codes = round((values * SHIFT) * (127.0 / (magnitude * SHIFT)));
+    let codes = round(values * (127.0 / magnitude));
     return vec4<i32>(clamp(codes, vec4<f32>(-127.0), vec4<f32>(127.0)));
 }
 

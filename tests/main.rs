@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod bad_files;
+mod builtin;
 mod common;
 mod kernels;
 mod oracles;

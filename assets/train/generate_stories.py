@@ -105,7 +105,7 @@ TONES = {
 
 _CAP = re.compile(r'(^|[.!?]["\']?\s+)(["\']?)([a-z])')
 _CAPQ = re.compile(r'([,:] ")([a-z])')
-_TAG = re.compile(r'([!?]" )(?=(?:the voice|someone|they|it|he|she) (?:all )?(?:said|cried|shouted|called|asked)\b)')
+_TAG = re.compile(r'([!?]" )(?=(?:the voice|someone|they|it|he|she) (?:all )?(?:said|cried|shouted|called|asked)\b|(?:said|asked|cried|shouted) )')
 _AN = re.compile(r'\b([Aa])n? (?=([A-Za-z]+))')
 _AN_NOT = re.compile(r'(?i)(uni|use|usu|one\b|once|eu)')
 
@@ -379,7 +379,10 @@ HELPERS = [("owl", "wise old", "wise"), ("squirrel", "busy", "answer"), ("turtle
 
 def make_kid(s, gender=None, avoid=()):
     g = gender or s.pick("m", "f")
-    name = s.pick([n for n in (BOYS if g == "m" else GIRLS) if n not in avoid])
+    pool = BOYS[:24] if g == "m" else GIRLS[:24]
+    if s.chance(0.6):
+        pool = BOYS if g == "m" else GIRLS
+    name = s.pick([n for n in pool if n not in avoid])
     adj = s.pick("little", "little", "little", "young", "small", "kind", "")
     return Char("boy" if g == "m" else "girl", g, name, adj, True, home=s.pick(KID_HOME), go=KID_GO, paws="hands")
 
@@ -448,6 +451,15 @@ def opening(s, *traits):
     h.shown = True
     s.v["trait"] = s.pick(traits) if traits else "loved to play outside"
     s.v["home"] = h.attr["home"]
+    if h.name and s.chance(0.14):         # a beginning in the middle of a day
+        s.v["day"] = ["{later that day|that afternoon|that day}", "the next {day|morning}", "{soon after|a little later}", "a few days later"]
+        s.v["begin"] = ["One {|sunny |warm |rainy |cold }{day|morning}", "One day", "One day", "Early one morning"]
+        s("<begin>, <H.a> {woke up early|looked out of the window|sat under a tree|was sitting in the sun|went for a walk|was playing outside|was walking {home|down the road}}. <H> <trait>.",
+          "<begin>, <H.a> {went to the park|went to the woods|went to the river|went outside to play|went to visit a friend}. <H.he> {stayed for an hour and came home happy|had a good time}. <H> <trait>.",
+          "It was a {sunny|quiet|beautiful|rainy} {day|morning}. <H.a> {was at home|sat near the door|was {playing|singing} a song to pass the time}. <H> <trait>.".replace("{playing|singing}", "singing"),
+          "<begin>, there was <H.a>. <H.he> <trait>.",
+          ("<H.n> was a {happy|good|clever|quiet} <H.kind>. <H.he> <trait>."))
+        return
     if h.name:
         s("Once upon a time, there was <H.a>. <H.he> lived <home>. <H> <trait>.",
           "Once upon a time, there was <H.a>. <H> <trait>.",

@@ -74,7 +74,7 @@ fn plan(args: &PlanArgs) -> Result<()> {
     let opened = open::Opened::new(&args.model)?;
     let need = prepare::Need { context: PLAN_CONTEXT, all_logits: false, trace: Trace::off() };
     let prepared = prepare::prepare(&opened, &args.budget, &args.device, &need)?;
-    output::Output::stdout().line(&prepared.plan.to_string())
+    output::Output::stdout().line(&prepared.describe())
 }
 
 /// Reports a failure on one line. A closed pipe is no failure: `pipo-wgpu run | head` is meant

@@ -37,9 +37,11 @@ pub struct Prepared {
     pub plan: Plan,
     /// The engine's options.
     pub options: Options,
+    /// GPU memory that may be used.
+    pub vram_bytes: u64,
 }
 
-/// Opens the device and plans, saying on stderr what was found.
+/// Opens the device and plans, saying on stderr what was found and measured.
 ///
 /// # Errors
 /// When there is no adapter, or the budget is too small.
@@ -59,25 +61,26 @@ pub fn prepare(opened: &Opened, budget: &BudgetArgs, device: &DeviceArgs, need: 
     check_ram(budget)?;
     let threads = probe::loader_threads(&gpu);
     let vram_bytes = budget.vram.unwrap_or_else(|| default_vram(&gpu));
-    let rates = probe::measure(&gpu, threads, options.route)?;
+    let rates = probe::measure(&gpu, threads, options.route, vram_bytes)?;
     let demand = engine::demand(&opened.decoder, &gpu.facts, &options, need.all_logits);
     let budget = Budget { vram_bytes, depth: budget.depth.map(|d| d as usize), threads };
     let plan = plan::plan(&demand, &budget, &rates)?;
-    eprintln!(
-        "plan   of {} GPU memory, link {:.2} GB/s, kernels {:.2} GB/s\n{plan}",
-        size::format(vram_bytes),
-        rates.link / 1e9,
-        rates.kernel / 1e9
-    );
-    Ok(Prepared { gpu, plan, options })
+    eprintln!("link   {:.2} GB/s, kernels {:.2} GB/s", rates.link / 1e9, rates.kernel / 1e9);
+    Ok(Prepared { gpu, plan, options, vram_bytes })
 }
 
 impl Prepared {
+    /// The plan under a line with its budget.
+    pub fn describe(&self) -> String {
+        format!("plan   for {} of GPU memory\n{}", size::format(self.vram_bytes), self.plan)
+    }
+
     /// Loads the model.
     ///
     /// # Errors
     /// When the GPU, the driver or the packed file fails.
     pub fn load(self, opened: &Opened) -> Result<Engine> {
+        eprintln!("{}", self.describe());
         let weights = Weights::new(Arc::clone(&opened.packed), &opened.decoder)?;
         let bar = Progress::bytes("loading", self.plan.resident_bytes);
         let mut before = 0;

@@ -78,6 +78,9 @@ pub struct Options {
 /// The most tokens of a decode pass.
 pub const DECODE_TOKENS_MAX: u32 = 16;
 
+/// Resident units that are submitted together: the GPU begins while the CPU still encodes.
+const UNITS_PER_SUBMISSION: usize = 8;
+
 /// Sizes that fix the workspace.
 struct Sizes {
     chunk: u32,
@@ -286,6 +289,9 @@ impl Engine {
             let programs = &self.programs[unit];
             let Some(ring) = self.ring.as_ref().filter(|_| programs.home == Home::Disk) else {
                 walk.encode(unit, programs.in_slot[0].of(pass.class), &mut self.timer);
+                if unit % UNITS_PER_SUBMISSION == 0 {
+                    walk.submit();
+                }
                 continue;
             };
             // What is encoded so far must run while this unit is still on its way.

@@ -33,14 +33,14 @@ pub fn loader_threads(gpu: &Gpu) -> usize {
     std::thread::available_parallelism().map_or(1, usize::from).clamp(1, THREADS_MAX)
 }
 
-/// Measures an adapter's rates.
+/// Measures an adapter's rates within a budget of GPU memory, all of which is given back.
 ///
 /// # Errors
 /// When the GPU fails.
-pub fn measure(gpu: &Arc<Gpu>, threads: usize, route: Route) -> Result<Rates> {
-    let (kernel, dispatch_seconds) = kernel_rate(gpu)?;
+pub fn measure(gpu: &Arc<Gpu>, threads: usize, route: Route, vram_bytes: u64) -> Result<Rates> {
+    let (kernel, dispatch_seconds) = kernel_rate(gpu, vram_bytes)?;
     Ok(Rates {
-        link: link_rate(gpu, threads, route)?,
+        link: link_rate(gpu, threads, route, vram_bytes)?,
         kernel,
         unit_seconds: DISPATCHES_PER_UNIT * dispatch_seconds,
         // One queue runs copies and kernels in turn, but the memory copies that feed it go on.
@@ -49,8 +49,10 @@ pub fn measure(gpu: &Arc<Gpu>, threads: usize, route: Route) -> Result<Rates> {
 }
 
 /// Bytes a second through a loader.
-fn link_rate(gpu: &Arc<Gpu>, threads: usize, route: Route) -> Result<f64> {
-    let piece_bytes: u64 = if gpu.facts.is_software() { 128 << 10 } else { 4 << 20 };
+fn link_rate(gpu: &Arc<Gpu>, threads: usize, route: Route, vram_bytes: u64) -> Result<f64> {
+    let most = if gpu.facts.is_software() { 128 << 10 } else { 4 << 20 };
+    // Two slots of eight pieces, and at most as many staging buffers as one slot has pieces.
+    let piece_bytes = (vram_bytes / 64).clamp(4 << 10, most).next_multiple_of(4);
     let unit_bytes = PIECES_EACH * piece_bytes;
     let options = LoaderOptions {
         shape: RingShape { item_bytes: vec![unit_bytes], depth: 2, piece_bytes, cyclic: true },
@@ -83,12 +85,14 @@ fn link_rate(gpu: &Arc<Gpu>, threads: usize, route: Route) -> Result<f64> {
 }
 
 /// Weight bytes a second through the decode kernel, and seconds of an empty-handed dispatch.
-fn kernel_rate(gpu: &Arc<Gpu>) -> Result<(f64, f64)> {
-    // Larger than any cache, so that the memory's rate is seen.
+fn kernel_rate(gpu: &Arc<Gpu>, vram_bytes: u64) -> Result<(f64, f64)> {
+    // Larger than any cache, so that the memory's rate is seen, where the budget allows it.
     let (rows, cols) = if gpu.facts.is_software() { (1024, 1024) } else { (32_768, 8192) };
+    let kind = WeightKind::W4;
+    let row_bytes = kind.code_bytes(1, cols) + kind.scale_bytes(1, cols);
+    let rows = u32::try_from(vram_bytes / 4 / row_bytes).unwrap_or(u32::MAX).clamp(32, rows);
     let large = matvec_seconds(gpu, rows, cols)?;
     let small = matvec_seconds(gpu, 32, 32)?;
-    let kind = WeightKind::W4;
     let bytes = (kind.code_bytes(rows, cols) + kind.scale_bytes(rows, cols)) as f64;
     Ok((bytes / (large - small).max(1e-9), small))
 }

@@ -94,11 +94,13 @@ fn nan_and_infinity_spoil_their_group_alone() {
 }
 
 #[test]
-fn huge_values_do_not_overflow() {
+fn huge_values_are_coded_up_to_1e36_and_count_as_infinite_beyond() {
     let mut x = vec![0.0; 32];
-    x[0] = f32::MAX;
-    x[1] = -f32::MAX / 2.0;
-    let got = quantize(&x, 1, 32);
-    assert_eq!(got.codes[0] & 0xff, 127);
-    assert!(got.scales[0][0].is_finite());
+    for (peak, finite) in [(1e30, true), (9.9e35, true), (1.1e36, false), (f32::MAX, false)] {
+        x[0] = peak;
+        x[1] = -peak / 2.0;
+        let got = quantize(&x, 1, 32);
+        assert_eq!(got.scales[0][0].is_finite(), finite, "{peak}");
+        assert_eq!(got.codes[0] & 0xff, if finite { 127 } else { 0 }, "{peak}");
+    }
 }
