@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
-use crate::size;
 use crate::error::Result;
 use crate::quant::WeightKind;
 use crate::sampler::SamplerOptions;
+use crate::size;
 use crate::text::GenerationConfig;
 
 /// Slots of the ring at most: beyond a few, more slots only take memory from resident units.

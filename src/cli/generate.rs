@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::cli::args::RunArgs;
 use crate::cli::open::Opened;
-use crate::cli::output::Output;
+use crate::cli::output::{Output, note};
 use crate::cli::prepare::{Need, prepare};
 use crate::cli::prompt::Prompt;
 use crate::engine::Engine;
@@ -32,11 +32,11 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let prepared = prepare(&opened, &args.budget, &args.device, &need)?;
     let cache_rows = prepared.options.cache_rows;
     if !options.takes_likeliest() {
-        eprintln!("seed   {}", options.seed);
+        note(format_args!("seed   {}", options.seed));
     }
     let start = Instant::now();
     let mut engine = prepared.load(&opened)?;
-    eprintln!("loaded in {:.2} s", start.elapsed().as_secs_f64());
+    note(format_args!("loaded in {:.2} s", start.elapsed().as_secs_f64()));
     let mut sampler = Sampler::new(options)?;
     let end_tokens = match args.text.ignore_eos {
         true => Vec::new(),
@@ -51,7 +51,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
     if let Some(path) = &args.trace {
         report_trace(&trace, traced_from);
         trace.write_chrome(path)?;
-        eprintln!("timeline in {}; open it at ui.perfetto.dev", path.display());
+        note(format_args!("timeline in {}; open it at ui.perfetto.dev", path.display()));
     }
     Ok(())
 }
@@ -129,10 +129,7 @@ impl Writer {
 
 impl TextWriter {
     fn new(tokenizer: &Tokenizer, prompt: &[u32], stop: &[String]) -> Result<Self> {
-        Ok(TextWriter {
-            decoder: StreamDecoder::new(tokenizer, prompt)?,
-            stop: StopMatcher::new(stop)?,
-        })
+        Ok(TextWriter { decoder: StreamDecoder::new(tokenizer, prompt)?, stop: StopMatcher::new(stop)? })
     }
 }
 
@@ -149,7 +146,7 @@ fn report(engine: &Engine, figures: &Figures) {
         End::Length => "--max-tokens was reached",
         End::Context => "the context is full",
     };
-    eprintln!(
+    note(format_args!(
         "prefill {:.1} tokens/s ({} tokens), first token after {:.2} s; decode {rate:.2} tokens/s \
          ({} tokens, predicted {:.2}); {end}",
         figures.prompt_tokens as f64 / first,
@@ -157,26 +154,26 @@ fn report(engine: &Engine, figures: &Figures) {
         first,
         figures.new_tokens,
         engine.plan().predicted_rate,
-    );
+    ));
     let tokens = (figures.prompt_tokens + figures.new_tokens).saturating_sub(1).max(1);
-    eprintln!(
+    note(format_args!(
         "streamed {:.2} MB a token, link {:.2} GB/s, {:.0} % of the time waiting for weights; \
          GPU memory {} at most",
         streamed / tokens as f64 / 1e6,
         streamed / wall / 1e9,
         100.0 * figures.costs.waiting.as_secs_f64() / wall,
         crate::size::format(engine.gpu().account().peak_bytes()),
-    );
+    ));
 }
 
 fn report_trace(trace: &Trace, from: std::time::Duration) {
     let overlap = trace.overlap_between(from, trace.elapsed());
     let wall = overlap.wall.as_secs_f64().max(f64::MIN_POSITIVE);
     let share = |time: std::time::Duration| 100.0 * time.as_secs_f64() / wall;
-    eprintln!(
+    note(format_args!(
         "timeline: load weight busy {:.0} %, compute busy {:.0} %, both at once {:.0} % of {wall:.2} s",
         share(overlap.load_weight),
         share(overlap.compute),
         share(overlap.both)
-    );
+    ));
 }

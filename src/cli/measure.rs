@@ -6,7 +6,7 @@ use safetensors::tensor::{Dtype, View};
 
 use crate::cli::args::{LogitsArgs, PerplexityArgs};
 use crate::cli::open::Opened;
-use crate::cli::output::Output;
+use crate::cli::output::{Output, note};
 use crate::cli::prepare::{Need, prepare};
 use crate::error::{Error, Result};
 use crate::os;
@@ -64,7 +64,7 @@ pub fn logits(args: &LogitsArgs) -> Result<()> {
     safetensors::serialize_to_file([("logits", all)], None, temporary.path())
         .map_err(|error| Error::file(&args.out, format!("cannot be written: {error}")))?;
     temporary.persist(&args.out).map_err(|e| Error::io("write", &args.out)(e.error))?;
-    eprintln!("wrote {} x {} logits to {}", shape[0], shape[1], args.out.display());
+    note(format_args!("wrote {} x {} logits to {}", shape[0], shape[1], args.out.display()));
     Ok(())
 }
 

@@ -5,8 +5,8 @@ pub mod devices;
 pub mod generate;
 pub mod measure;
 pub mod open;
-pub mod prepare;
 pub mod output;
+pub mod prepare;
 pub mod progress;
 pub mod prompt;
 
@@ -18,6 +18,7 @@ use clap::Parser;
 
 use crate::checkpoint::Checkpoint;
 use crate::cli::args::{Args, PackArgs, PlanArgs, Verb};
+use crate::cli::output::note;
 use crate::error::{Error, Result};
 use crate::os;
 use crate::quant::WeightKind;
@@ -66,7 +67,7 @@ fn pack(args: &PackArgs) -> Result<()> {
             return Err(Error::Usage("expected a model folder or --dummy, found neither".into()));
         }
     }
-    eprintln!("packed into {}", args.dst.display());
+    note(format_args!("packed into {}", args.dst.display()));
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::checkpoint::Checkpoint;
 use crate::cli::args::{ModelArgs, SourceArgs};
+use crate::cli::output::note;
 use crate::cli::progress::Progress;
 use crate::error::{Error, Result};
 use crate::model::{self, Decoder, dummy};
@@ -163,7 +164,7 @@ fn folder_in_cache(folder: &Path, source: &SourceArgs) -> Result<PathBuf> {
     if !is_usable(&path) {
         make_folder_for(&path)?;
         pack_folder(&checkpoint, kind, &path)?;
-        eprintln!("packed into {}", path.display());
+        note(format_args!("packed into {}", path.display()));
     }
     Ok(path)
 }
@@ -202,15 +203,14 @@ fn dummy_in_cache(shape: &str, source: &SourceArgs) -> Result<PathBuf> {
     if !is_usable(&path) {
         make_folder_for(&path)?;
         pack_dummy(shape, kind, &path)?;
-        eprintln!("made random weights in {}", path.display());
+        note(format_args!("made random weights in {}", path.display()));
     }
     Ok(path)
 }
 
 /// Whether a cached file opens; one of an older version, or damaged, is made again.
 fn is_usable(path: &Path) -> bool {
-    path.exists()
-        && Packed::open(path).inspect_err(|error| log::warn!("{error}; making it again")).is_ok()
+    path.exists() && Packed::open(path).inspect_err(|error| log::warn!("{error}; making it again")).is_ok()
 }
 
 fn make_folder_for(path: &Path) -> Result<()> {

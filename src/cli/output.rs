@@ -1,11 +1,18 @@
-//! Standard output for generated text: every piece is shown at once, and a closed pipe ends the run.
+//! Text for standard output and remarks for standard error; a reader that goes away is no failure.
 
+use std::fmt;
 use std::io::{self, Write};
 
 use crate::error::{Error, Result};
 use crate::os;
 
-/// Where generated text and reports go.
+/// Writes a remark as a line on standard error. Where nobody reads it, as in
+/// `pipo-wgpu run 2>&1 | head`, it is dropped; `eprintln!` would end the process.
+pub fn note(remark: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "{remark}");
+}
+
+/// Where generated text and reports go: every piece is shown at once, and a closed pipe ends the run.
 pub struct Output {
     to: Box<dyn Write + Send>,
 }

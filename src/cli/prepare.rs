@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::cli::args::{BudgetArgs, DeviceArgs};
 use crate::cli::open::Opened;
+use crate::cli::output::note;
 use crate::cli::progress::Progress;
 use crate::engine::{self, Engine, Options, Weights, probe};
 use crate::error::{Error, Result};
@@ -43,17 +44,12 @@ pub struct Prepared {
 ///
 /// # Errors
 /// When there is no adapter, or the budget is too small.
-pub fn prepare(
-    opened: &Opened,
-    budget: &BudgetArgs,
-    device: &DeviceArgs,
-    need: &Need,
-) -> Result<Prepared> {
+pub fn prepare(opened: &Opened, budget: &BudgetArgs, device: &DeviceArgs, need: &Need) -> Result<Prepared> {
     let choice = device.adapter.as_deref().map_or(Ok(AdapterChoice::Best), str::parse);
     let Ok(choice) = choice;
     let gpu = Gpu::open(&choice)?;
-    eprintln!("model  {}", opened.describe());
-    eprintln!("GPU    {}", gpu.facts.describe());
+    note(format_args!("model  {}", opened.describe()));
+    note(format_args!("GPU    {}", gpu.facts.describe()));
     let context = context(opened, budget, need)?;
     let options = Options {
         exact: device.exact,
@@ -68,12 +64,12 @@ pub fn prepare(
     let demand = engine::demand(&opened.decoder, &options, need.all_logits);
     let budget = Budget { vram_bytes, depth: budget.depth.map(|d| d as usize), threads };
     let plan = plan::plan(&demand, &budget, &rates)?;
-    eprintln!(
+    note(format_args!(
         "plan   of {} GPU memory, link {:.2} GB/s, kernels {:.2} GB/s\n{plan}",
         size::format(vram_bytes),
         rates.link / 1e9,
         rates.kernel / 1e9
-    );
+    ));
     Ok(Prepared { gpu, plan, options })
 }
 
@@ -99,9 +95,9 @@ impl Prepared {
 fn context(opened: &Opened, budget: &BudgetArgs, need: &Need) -> Result<u32> {
     let most = opened.decoder.context_max;
     match budget.context {
-        Some(context) if context > most => Err(Error::Usage(format!(
-            "--context {context}: this model was made for at most {most} tokens"
-        ))),
+        Some(context) if context > most => {
+            Err(Error::Usage(format!("--context {context}: this model was made for at most {most} tokens")))
+        }
         Some(context) => Ok(context),
         None => Ok(need.context.clamp(1, most)),
     }
