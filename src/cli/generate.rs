@@ -5,14 +5,14 @@ use std::time::Instant;
 
 use crate::cli::args::RunArgs;
 use crate::cli::open::Opened;
-use crate::cli::output::{Output, note};
+use crate::cli::output::{self, Output, note};
 use crate::cli::prepare::{Need, prepare};
 use crate::cli::prompt::Prompt;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::sampler::Sampler;
 use crate::session::{End, Figures, Limits, Session};
-use crate::text::{StopMatcher, StreamDecoder, Tokenizer};
+use crate::text::{GenerationConfig, StopMatcher, StreamDecoder, Tokenizer};
 use crate::trace::Trace;
 
 /// Runs the verb.
@@ -20,6 +20,7 @@ use crate::trace::Trace;
 /// # Errors
 /// Whatever goes wrong on the way from the model to the last token.
 pub fn run(args: &RunArgs) -> Result<()> {
+    check_options(args)?;
     // The prompt is read before Ctrl-C is caught, so that it can end a read from a terminal.
     let prompt = Prompt::from_process(&args.prompt)?;
     let opened = Opened::new(&args.model)?;
@@ -30,6 +31,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let context = (ids.len() as u64 + u64::from(args.text.max_tokens)).min(u64::from(u32::MAX));
     let need = Need { context: context as u32, all_logits: false, trace: trace.clone() };
     let prepared = prepare(&opened, &args.budget, &args.device, &need)?;
+    prepared.check_fits(ids.len())?;
     let cache_rows = prepared.options.cache_rows;
     if !options.takes_likeliest() {
         note(format_args!("seed   {}", options.seed));
@@ -54,6 +56,16 @@ pub fn run(args: &RunArgs) -> Result<()> {
         note(format_args!("timeline in {}; open it at ui.perfetto.dev", path.display()));
     }
     Ok(())
+}
+
+/// Refuses what cannot work whatever the model is, before that is packed or loaded.
+fn check_options(args: &RunArgs) -> Result<()> {
+    if args.text.print_ids && !args.text.stop.is_empty() {
+        return Err(Error::Usage("--stop needs text; it cannot go with --print-ids".into()));
+    }
+    StopMatcher::new(&args.text.stop)?;
+    args.sampling.resolve(&GenerationConfig::default())?;
+    args.trace.as_deref().map_or(Ok(()), output::check_writable)
 }
 
 fn prompt_ids(opened: &Opened, prompt: Prompt) -> Result<Vec<u32>> {
@@ -92,7 +104,7 @@ impl Writer {
             (false, None) => return Err(opened.no_tokenizer()),
         };
         if text.is_none() && !args.text.stop.is_empty() {
-            return Err(Error::Usage("--stop needs text; it cannot go with --print-ids".into()));
+            return Err(Error::Usage("--stop needs text, and a dummy shape has only ids".into()));
         }
         Ok(Writer { output: Output::stdout(), text, written: 0 })
     }

@@ -6,7 +6,7 @@ use safetensors::tensor::{Dtype, View};
 
 use crate::cli::args::{LogitsArgs, PerplexityArgs};
 use crate::cli::open::Opened;
-use crate::cli::output::{Output, note};
+use crate::cli::output::{self, Output, note};
 use crate::cli::prepare::{Need, prepare};
 use crate::error::{Error, Result};
 use crate::os;
@@ -46,10 +46,12 @@ impl View for Logits {
 /// # Errors
 /// Whatever goes wrong on the way, or when the file cannot be written.
 pub fn logits(args: &LogitsArgs) -> Result<()> {
+    output::check_writable(&args.out)?;
     let opened = Opened::new(&args.model)?;
     crate::text::check_ids(&args.ids, opened.decoder.vocab_size)?;
     let need = Need { context: args.ids.len() as u32, all_logits: true, trace: Trace::off() };
     let prepared = prepare(&opened, &args.budget, &args.device, &need)?;
+    prepared.check_fits(args.ids.len())?;
     let cache_rows = prepared.options.cache_rows;
     let mut engine = prepared.load(&opened)?;
     let shape = [args.ids.len(), opened.decoder.vocab_size as usize];
@@ -184,8 +186,8 @@ mod tests {
             let mut scored = vec![0; tokens];
             for w in windows(tokens, context, stride) {
                 assert!(w.end - w.start <= context);
-                for token in w.first_scored.max(w.start + 1)..w.end {
-                    scored[token] += 1;
+                for times in &mut scored[w.first_scored.max(w.start + 1)..w.end] {
+                    *times += 1;
                 }
             }
             assert!(scored.iter().all(|n| *n <= 1), "{scored:?}");

@@ -59,6 +59,7 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 fn pack(args: &PackArgs) -> Result<()> {
+    output::refuse_folder(&args.dst)?;
     let kind = args.source.weights.unwrap_or(WeightKind::W4);
     match (&args.src, &args.source.dummy) {
         (_, Some(shape)) => open::pack_dummy(shape, kind, &args.dst)?,

@@ -74,6 +74,21 @@ pub fn prepare(opened: &Opened, budget: &BudgetArgs, device: &DeviceArgs, need: 
 }
 
 impl Prepared {
+    /// Refuses more tokens than can be remembered, before anything is loaded.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] with both numbers.
+    pub fn check_fits(&self, tokens: usize) -> Result<()> {
+        let most = self.options.cache_rows;
+        match tokens <= most as usize {
+            true => Ok(()),
+            false => Err(Error::Usage(format!(
+                "{tokens} tokens were given but this run can remember {most}; raise --context where the \
+                 model allows it, or give less"
+            ))),
+        }
+    }
+
     /// Loads the model.
     ///
     /// # Errors

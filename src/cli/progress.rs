@@ -32,7 +32,8 @@ impl Progress {
     pub fn bytes(step: &str, total_bytes: u64) -> Self {
         let bar = ProgressBar::with_draw_target(Some(total_bytes), ProgressDrawTarget::hidden());
         if io::stderr().is_terminal() {
-            let template = "{prefix:>12} [{bar:32}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} eta {eta} {msg}";
+            let template = "{prefix:>12} [{bar:32}] {binary_bytes}/{binary_total_bytes} \
+                            {binary_bytes_per_sec} eta {eta} {msg}";
             // A template that cannot be read would leave indicatif's own, which serves as well.
             bar.set_style(
                 ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
