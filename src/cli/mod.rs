@@ -63,7 +63,11 @@ fn pack(args: &PackArgs) -> Result<()> {
     let kind = args.source.weights.unwrap_or(WeightKind::W4);
     match (&args.src, &args.source.dummy) {
         (_, Some(shape)) => open::pack_dummy(shape, kind, &args.dst)?,
-        (Some(folder), None) => open::pack_folder(&Checkpoint::open(folder)?, kind, &args.dst)?,
+        (Some(folder), None) => {
+            let checkpoint = Checkpoint::open(folder)?;
+            open::refuse_own_source(folder, &args.dst)?;
+            open::pack_folder(&checkpoint, kind, &args.dst)?;
+        }
         (None, None) => {
             return Err(Error::Usage("expected a model folder or --dummy, found neither".into()));
         }

@@ -179,6 +179,17 @@ fn folder_in_cache(folder: &Path, source: &SourceArgs) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// Refuses to replace a file of the folder that is packed, unless that is itself a packed file.
+pub(super) fn refuse_own_source(folder: &Path, dst: &Path) -> Result<()> {
+    let dst_folder = dst.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let is_same =
+        |a: &Path, b: &Path| matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
+    if dst.exists() && is_same(dst_folder, folder) && Packed::open(dst).is_err() {
+        return Err(Error::file(dst, "this file belongs to the model that is packed; choose another name"));
+    }
+    Ok(())
+}
+
 /// Packs a Hugging Face folder into `dst`.
 pub(super) fn pack_folder(checkpoint: &Checkpoint, kind: WeightKind, dst: &Path) -> Result<()> {
     let path = checkpoint.folder().join("config.json");

@@ -14,6 +14,10 @@ fn a_packed_file_gives_the_text_of_its_folder() {
         assert!(place.names("cache").is_empty(), "an explicit pack is not cached");
         let packed = place.output(&format!("run packed/{kind}.safetensors {RUN}"));
         assert_eq!(packed, place.output(&format!("run model --weights {kind} {RUN}")));
+        // Beside its source, and once more over itself.
+        for _ in 0..2 {
+            place.output(&format!("pack model model/{kind}.packed --weights {kind}"));
+        }
     });
 }
 
@@ -53,6 +57,19 @@ fn the_second_run_finds_the_first_ones_work() {
     place.edit_json("config.json", |config| config["rms_norm_eps"] = 1e-4.into());
     assert!(packs(&place.run(&line)));
     assert_eq!(place.names("cache").len(), names.len() + 2);
+}
+
+/// Runs that start together all pack, and each takes whichever file is whole.
+#[test]
+fn runs_may_share_an_empty_cache() {
+    let place = Place::new();
+    let line = format!("run model {RUN}");
+    let children: Vec<_> = (0..4).map(|_| place.command(&line).spawn().unwrap()).collect();
+    let done =
+        children.into_iter().map(|child| Outcome::of(child.wait_with_output().unwrap()).succeeded(&line));
+    let texts: Vec<_> = done.map(|outcome| outcome.stdout).collect();
+    assert!(!texts[0].is_empty() && texts.iter().all(|text| *text == texts[0]), "{texts:?}");
+    assert_eq!(place.names("cache").len(), 1, "no part of a file is left");
 }
 
 #[test]

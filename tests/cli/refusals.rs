@@ -286,6 +286,8 @@ fn options_that_cannot_be_met() {
         ),
         ("logits over a folder", nothing, "logits model --ids 1 --out model", "found a folder"),
         ("packing over a folder", nothing, "pack model model", "found a folder"),
+        ("packing over the weights", nothing, "pack model ./model/model.safetensors", "choose another name"),
+        ("packing over the config", nothing, "pack model model/config.json", "choose another name"),
         ("packing into a file", |p| p.write("file", ""), "pack model file/packed", "file"),
         ("a cache that is a file", |p| p.write("cache", ""), RUN_IDS, "cache"),
     ]);
