@@ -1,7 +1,7 @@
 //! The verb `run`: a prompt goes in, text streams out, figures follow.
 
 use std::io::{self, IsTerminal};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::cli::args::RunArgs;
 use crate::cli::open::Opened;
@@ -146,8 +146,12 @@ impl TextWriter {
 }
 
 fn report(engine: &Engine, figures: &Figures) {
-    let first = figures.first_token.as_secs_f64();
-    let decode = figures.decode.as_secs_f64();
+    // Where no token was wanted, all of the time was spent on the prompt.
+    let (first, decode) = match figures.new_tokens {
+        0 => (figures.decode, Duration::ZERO),
+        _ => (figures.first_token, figures.decode),
+    };
+    let (first, decode) = (first.as_secs_f64(), decode.as_secs_f64());
     let wall = first + decode;
     let later = figures.new_tokens.saturating_sub(1) as f64;
     let rate = if later > 0.0 { later / decode } else { 0.0 };
@@ -178,10 +182,10 @@ fn report(engine: &Engine, figures: &Figures) {
     ));
 }
 
-fn report_trace(trace: &Trace, from: std::time::Duration) {
+fn report_trace(trace: &Trace, from: Duration) {
     let overlap = trace.overlap_between(from, trace.elapsed());
     let wall = overlap.wall.as_secs_f64().max(f64::MIN_POSITIVE);
-    let share = |time: std::time::Duration| 100.0 * time.as_secs_f64() / wall;
+    let share = |time: Duration| 100.0 * time.as_secs_f64() / wall;
     note(format_args!(
         "timeline: load weight busy {:.0} %, compute busy {:.0} %, both at once {:.0} % of {wall:.2} s",
         share(overlap.load_weight),

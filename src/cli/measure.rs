@@ -88,11 +88,14 @@ pub fn perplexity(args: &PerplexityArgs) -> Result<()> {
     let need = Need { context: WINDOW, all_logits: true, trace: Trace::off() };
     let prepared = prepare(&opened, &args.budget, &args.device, &need)?;
     let context = prepared.options.cache_rows;
+    if context < 2 {
+        return Err(Error::Usage(format!("--context {context}: a token is scored after at least one other")));
+    }
     let stride = args.stride.unwrap_or(context).min(context);
     let mut engine = prepared.load(&opened)?;
     let mut session = Session::new(&mut engine, context);
     let tokens = documents.iter().map(Vec::len).sum::<usize>() as u64;
-    let bar = crate::cli::progress::Progress::bytes("scoring", tokens);
+    let bar = crate::cli::progress::Progress::tokens("scoring", tokens);
     let mut score = Score::default();
     for document in &documents {
         for window in windows(document.len(), context as usize, stride as usize) {

@@ -37,6 +37,8 @@ fn ids_in_and_out_equal_the_recording() {
     ] {
         assert_eq!(place.output(&format!("{run} {options}")), comma(expected), "{options}");
     }
+    let unwanted = place.run(&format!("{run} -n 0")).succeeded("-n 0");
+    assert!(!unwanted.stderr.contains("inf") && !unwanted.stderr.contains("NaN"), "{}", unwanted.stderr);
     let ended = place.run(&run);
     assert!(ended.stderr.contains("the model ended the text"), "{}", ended.stderr);
 }

@@ -221,6 +221,12 @@ fn prompts_that_cannot_be_read() {
             "this run can remember 2",
         ),
         ("no text to score", |p| p.write("text", ""), "perplexity model text", "at least two tokens"),
+        (
+            "a window of one token",
+            |p| p.write("text", "Hello"),
+            "perplexity model text --context 1",
+            "--context 1: a token is scored after",
+        ),
         ("no file to score", nothing, "perplexity model gone", "cannot read gone"),
         (
             "no UTF-8 to score",
