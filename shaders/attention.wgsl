@@ -1,5 +1,5 @@
 // Causal attention over the KV cache in one pass with online softmax
-// (https://arxiv.org/abs/2205.14135): one workgroup a token and head.
+// (https://arxiv.org/abs/2205.14135): one workgroup a token, head and split of the context.
 
 override HEADS: u32;
 override KV_HEADS: u32;
@@ -9,6 +9,10 @@ override CACHE_F16: u32;
 override WINDOW: u32;
 override SCALE: f32;
 override GROUPS: u32;
+// Workgroups that share a context, taking its tiles in turn. One writes the result; several write
+// what `attention_merge` joins: for each token, head and split HEAD_DIM sums, then the sum of the
+// weights and the largest score.
+override SPLITS: u32;
 // Threads of a workgroup, and the cache rows of a tile: a power of two.
 override THREADS: u32;
 // Threads that share a row while scores are made, so that they read neighbouring words.
@@ -20,7 +24,11 @@ override SLICES: u32 = THREADS / PAIR_LANES;
 // One more than the parts keeps neighbours in different memory banks.
 override PITCH: u32 = PARTS + 1u;
 override PARTIALS: u32 = THREADS * PITCH;
-const PAIRS_MAX: u32 = 128u;
+// Reads that a thread has under way at a time: 8 to hide latency, 1 where reads have none.
+override UNROLL: u32;
+override WEIGHTS: u32 = THREADS + 1u;
+// The query with zeros behind it, as far as the last reads go.
+override QUERY: u32 = PAIR_LANES + UNROLL * PARTS;
 const LOWEST: f32 = -3.4e38;
 
 @group(0) @binding(0) var<uniform> step: Step;
@@ -30,9 +38,9 @@ const LOWEST: f32 = -3.4e38;
 @group(0) @binding(4) var<storage, read> cache_v: array<u32>;
 @group(0) @binding(5) var<storage, read_write> y: array<f32>;
 
-var<workgroup> query: array<vec2<f32>, PAIRS_MAX>;
+var<workgroup> query: array<vec2<f32>, QUERY>;
 var<workgroup> dots: array<f32, PARTIALS>;
-var<workgroup> weights: array<f32, THREADS>;
+var<workgroup> weights: array<f32, WEIGHTS>;
 var<workgroup> partial: array<f32, THREADS>;
 var<workgroup> sums: array<vec2<f32>, THREADS>;
 
@@ -65,6 +73,46 @@ fn tile_max(thread: u32, value: f32) -> f32 {
     return workgroupUniformLoad(&partial[0]);
 }
 
+// Adds 8 products of pairs from `p` on. They are read before any is used, so that their
+// latencies overlap; the query is zero where a read was held back to the head's last pair.
+fn add_pairs(products: vec2<f32>, key: u32, p: u32) -> vec2<f32> {
+    let last = HEAD_DIM / 2u - 1u;
+    let a = key_pair(key + min(p, last));
+    let b = key_pair(key + min(p + PARTS, last));
+    let c = key_pair(key + min(p + 2u * PARTS, last));
+    let d = key_pair(key + min(p + 3u * PARTS, last));
+    let e = key_pair(key + min(p + 4u * PARTS, last));
+    let f = key_pair(key + min(p + 5u * PARTS, last));
+    let g = key_pair(key + min(p + 6u * PARTS, last));
+    let h = key_pair(key + min(p + 7u * PARTS, last));
+    let low = fma(query[p + 3u * PARTS], d, fma(query[p + 2u * PARTS], c, fma(query[p + PARTS], b, fma(query[p], a, products))));
+    let high = fma(query[p + 5u * PARTS], f, fma(query[p + 4u * PARTS], e, low));
+    return fma(query[p + 7u * PARTS], h, fma(query[p + 6u * PARTS], g, high));
+}
+
+// Adds 8 weighted values of the tile's rows from `j` on, read as above; weights are zero
+// where a row was held back to the last one.
+fn add_values(sum: vec2<f32>, value: u32, j: u32, last: u32) -> vec2<f32> {
+    let pitch = KV_HEADS * HEAD_DIM / 2u;
+    let a = value_pair(value + min(j, last) * pitch);
+    let b = value_pair(value + min(j + SLICES, last) * pitch);
+    let c = value_pair(value + min(j + 2u * SLICES, last) * pitch);
+    let d = value_pair(value + min(j + 3u * SLICES, last) * pitch);
+    let e = value_pair(value + min(j + 4u * SLICES, last) * pitch);
+    let f = value_pair(value + min(j + 5u * SLICES, last) * pitch);
+    let g = value_pair(value + min(j + 6u * SLICES, last) * pitch);
+    let h = value_pair(value + min(j + 7u * SLICES, last) * pitch);
+    let ab = fma(weight(j + SLICES), b, fma(weight(j), a, sum));
+    let cd = fma(weight(j + 3u * SLICES), d, fma(weight(j + 2u * SLICES), c, ab));
+    let ef = fma(weight(j + 5u * SLICES), f, fma(weight(j + 4u * SLICES), e, cd));
+    return fma(weight(j + 7u * SLICES), h, fma(weight(j + 6u * SLICES), g, ef));
+}
+
+// A row's weight, zero beyond the tile.
+fn weight(j: u32) -> vec2<f32> {
+    return vec2<f32>(weights[min(j, WEIGHTS - 1u)]);
+}
+
 // The score of this thread's row of the tile whose first key is at `key`; NaN unless finite.
 fn tile_score(thread: u32, key: u32, seen: u32) -> f32 {
     let pairs = HEAD_DIM / 2u;
@@ -72,8 +120,12 @@ fn tile_score(thread: u32, key: u32, seen: u32) -> f32 {
     let part = thread % PARTS;
     for (var row = thread / PARTS; row < seen; row += THREADS / PARTS) {
         var products = vec2<f32>(0.0);
-        for (var p = part; p < pairs; p += PARTS) {
-            products = fma(query[p], key_pair(key + row * pitch + p), products);
+        for (var p = part; p < pairs; p += UNROLL * PARTS) {
+            if UNROLL == 1u {
+                products = fma(query[p], key_pair(key + row * pitch + p), products);
+            } else {
+                products = add_pairs(products, key + row * pitch, p);
+            }
         }
         dots[row * PITCH + part] = products.x + products.y;
     }
@@ -92,15 +144,32 @@ fn tile_score(thread: u32, key: u32, seen: u32) -> f32 {
     return score;
 }
 
+fn write(token: u32, head: u32, split: u32, lane: u32, sum: vec2<f32>, total: f32, largest: f32) {
+    if SPLITS == 1u {
+        let out = token * groups_of(HEADS * HEAD_DIM) * GROUP + head * HEAD_DIM + lane * 2u;
+        y[out] = sum.x / total;
+        y[out + 1u] = sum.y / total;
+        return;
+    }
+    let part = ((token * HEADS + head) * SPLITS + split) * (HEAD_DIM + 2u);
+    y[part + lane * 2u] = sum.x;
+    y[part + lane * 2u + 1u] = sum.y;
+    if lane == 0u {
+        y[part + HEAD_DIM] = total;
+        y[part + HEAD_DIM + 1u] = largest;
+    }
+}
+
 @compute @workgroup_size(THREADS)
 fn main(
     @builtin(workgroup_id) id: vec3<u32>,
     @builtin(num_workgroups) count: vec3<u32>,
     @builtin(local_invocation_index) thread: u32,
 ) {
-    let head = group_index(id, count);
+    let head = group_index(id, count) / SPLITS;
+    let split = group_index(id, count) % SPLITS;
     let token = id.z;
-    if head >= GROUPS || token >= step.tokens {
+    if group_index(id, count) >= GROUPS || token >= step.tokens {
         return;
     }
     let pairs = HEAD_DIM / 2u;
@@ -109,8 +178,13 @@ fn main(
     let end = row.position + 1u;
     let begin = select(0u, end - min(end, WINDOW), WINDOW > 0u);
     let q_first = token * groups_of((HEADS + 2u * KV_HEADS) * HEAD_DIM) * GROUP + head * HEAD_DIM;
-    for (var p = thread; p < pairs; p += THREADS) {
-        query[p] = vec2<f32>(qkv[q_first + p * 2u], qkv[q_first + p * 2u + 1u]) * SCALE;
+    for (var p = thread; p < QUERY; p += THREADS) {
+        let at = q_first + min(p, pairs - 1u) * 2u;
+        query[p] = select(vec2<f32>(0.0), vec2<f32>(qkv[at], qkv[at + 1u]) * SCALE, p < pairs);
+    }
+    if thread == 0u {
+        // Where weights of rows beyond the tile are read.
+        weights[THREADS] = 0.0;
     }
     workgroupBarrier();
     let lane = thread % PAIR_LANES;
@@ -119,7 +193,7 @@ fn main(
     // This slice's sum of weights, and weighted sum of one pair of the values.
     var total = 0.0;
     var sum = vec2<f32>(0.0);
-    for (var tile = begin; tile < end; tile += THREADS) {
+    for (var tile = begin + split * THREADS; tile < end; tile += SPLITS * THREADS) {
         let seen = min(THREADS, end - tile);
         let first = (row.cache_start + tile) * pitch + head / (HEADS / KV_HEADS) * pairs;
         let score = tile_score(thread, first, seen);
@@ -127,15 +201,19 @@ fn main(
         let shrink = exp(largest - larger);
         largest = larger;
         // A NaN score is lost by the maximum but not here.
-        weights[thread] = exp(score - larger);
+        weights[thread] = select(0.0, exp(score - larger), thread < seen);
         workgroupBarrier();
         total *= shrink;
         sum *= shrink;
         for (var j = slice; j < seen; j += SLICES) {
-            let weight = weights[j];
-            total += weight;
+            total += weights[j];
+            if UNROLL == 1u && lane < pairs {
+                sum = fma(vec2<f32>(weights[j]), value_pair(first + lane + j * pitch), sum);
+            }
+        }
+        for (var j = slice; UNROLL > 1u && j < seen; j += UNROLL * SLICES) {
             if lane < pairs {
-                sum = fma(vec2<f32>(weight), value_pair(first + j * pitch + lane), sum);
+                sum = add_values(sum, first + lane, j, seen - 1u);
             }
         }
         workgroupBarrier();
@@ -148,8 +226,6 @@ fn main(
             total += partial[i * PAIR_LANES + lane];
             sum += sums[i * PAIR_LANES + lane];
         }
-        let out = token * groups_of(HEADS * HEAD_DIM) * GROUP + head * HEAD_DIM + lane * 2u;
-        y[out] = sum.x / total;
-        y[out + 1u] = sum.y / total;
+        write(token, head, split, lane, sum, total, largest);
     }
 }

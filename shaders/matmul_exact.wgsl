@@ -110,6 +110,8 @@ fn main(
     let row = block * TILE;
     let i = thread % SIDE;
     let j = thread / SIDE;
+    // Nothing is summed for tokens that do not exist.
+    let tokens = step.tokens - token;
     var t0 = vec4<f32>(0.0);
     var t1 = vec4<f32>(0.0);
     var t2 = vec4<f32>(0.0);
@@ -124,9 +126,13 @@ fn main(
         for (var quad = 0u; quad < QUADS; quad++) {
             let w = tile_rows(i, quad);
             t0 = add_token(w, j, quad, t0);
-            t1 = add_token(w, j + SIDE, quad, t1);
-            t2 = add_token(w, j + 2u * SIDE, quad, t2);
-            t3 = add_token(w, j + 3u * SIDE, quad, t3);
+            if tokens > SIDE {
+                t1 = add_token(w, j + SIDE, quad, t1);
+            }
+            if tokens > 2u * SIDE {
+                t2 = add_token(w, j + 2u * SIDE, quad, t2);
+                t3 = add_token(w, j + 3u * SIDE, quad, t3);
+            }
         }
         workgroupBarrier();
     }

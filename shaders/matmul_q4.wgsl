@@ -155,6 +155,8 @@ fn main(
     let row = block * TILE;
     let i = thread % SIDE;
     let j = thread / SIDE;
+    // Nothing is summed for tokens that do not exist.
+    let tokens = step.tokens - token;
     var t0 = vec4<f32>(0.0);
     var t1 = vec4<f32>(0.0);
     var t2 = vec4<f32>(0.0);
@@ -171,9 +173,13 @@ fn main(
         for (var p = 0u; p < STEP; p++) {
             let w = group_rows(i, p);
             t0 = add_token(w, TILE + j, p, t0);
-            t1 = add_token(w, TILE + j + SIDE, p, t1);
-            t2 = add_token(w, TILE + j + 2u * SIDE, p, t2);
-            t3 = add_token(w, TILE + j + 3u * SIDE, p, t3);
+            if tokens > SIDE {
+                t1 = add_token(w, TILE + j + SIDE, p, t1);
+            }
+            if tokens > 2u * SIDE {
+                t2 = add_token(w, TILE + j + 2u * SIDE, p, t2);
+                t3 = add_token(w, TILE + j + 3u * SIDE, p, t3);
+            }
         }
         workgroupBarrier();
     }

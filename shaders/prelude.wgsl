@@ -36,6 +36,9 @@ const INFINITY_BITS: u32 = 0x7f800000u;
 // Below this the largest magnitude of a group counts as zero, so that no reciprocal overflows.
 const PEAK_MIN: f32 = 1e-30;
 
+// A power of two that keeps the reciprocals of the largest floats from being flushed to zero.
+const SHIFT: f32 = 1.0 / 1048576.0;
+
 // Index of a workgroup whose count was spread over x and y.
 fn group_index(id: vec3<u32>, count: vec3<u32>) -> u32 {
     return id.y * count.x + id.x;
@@ -103,7 +106,7 @@ fn int8_codes(values: vec4<f32>, peak: u32) -> vec4<i32> {
     if peak >= INFINITY_BITS || magnitude < PEAK_MIN {
         return vec4<i32>(0);
     }
-    let codes = round(values * (127.0 / magnitude));
+    let codes = round((values * SHIFT) * (127.0 / (magnitude * SHIFT)));
     return vec4<i32>(clamp(codes, vec4<f32>(-127.0), vec4<f32>(127.0)));
 }
 
@@ -125,6 +128,13 @@ fn erf(x: f32) -> f32 {
     return sign(x) * (1.0 - p * t * exp(-x * x));
 }
 
+// The larger of x and 0. By its bits, because compilers turn comparisons into a maximum that loses
+// NaN.
+fn relu(x: f32) -> f32 {
+    let bits = bitcast<u32>(x);
+    return select(x, 0.0, bits >= 0x80000000u && bits <= 0x80000000u + INFINITY_BITS);
+}
+
 // An activation function of one value; NaN gives NaN.
 fn activation(kind: u32, x: f32) -> f32 {
     switch kind {
@@ -132,6 +142,6 @@ fn activation(kind: u32, x: f32) -> f32 {
         // 0.5 (1 + tanh u) is the logistic function of 2u, which cannot overflow to NaN.
         case GELU_TANH: { return x / (1.0 + exp(-1.5957691216 * x * (1.0 + 0.044715 * x * x))); }
         case GELU_ERF: { return 0.5 * x * (1.0 + erf(x * 0.70710678118)); }
-        default: { return select(x, 0.0, x < 0.0); }
+        default: { return relu(x); }
     }
 }

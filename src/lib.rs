@@ -1,4 +1,70 @@
 //! Runs language models larger than the GPU's memory, on any vendor's GPU, through wgpu.
+//!
+//! 4-bit weights stream from disk through host memory into a small ring of GPU buffers, half a
+//! transformer block at a time, while the GPU computes with what has already arrived. The idea is
+//! that of *PIPO: Pipelined Offloading for Efficient Inference on Consumer Devices*
+//! (arXiv 2504.03664). Time for one pass over a model is
+//!
+//! ```text
+//! T = max(bytes streamed / link rate, GPU time)        tokens/s = tokens decided per pass / T
+//! ```
+//!
+//! so everything here serves one of three ends: keep the link full, keep bytes from having to
+//! travel, and let every pass decide many tokens.
+//!
+//! # Words
+//!
+//! | word | meaning |
+//! | --- | --- |
+//! | unit | what travels and computes together: `block.N.attention`, `block.N.mlp`, `head` (in pieces where it is large), and the embedding table, of which only the rows of a pass travel |
+//! | home | where a unit's weights live between uses: in GPU memory, or in the packed file |
+//! | route | how a travelling unit reaches GPU memory ([`pipeline::Route`]) |
+//! | plan | homes, sizes and the predicted speed, from sizes and rates alone ([`plan::Plan`]) |
+//! | ring, slot, ticket, lease | the travelling unit with the next ticket fills slot `ticket % depth`; a lease lends a filled slot to kernels ([`pipeline::ring`]) |
+//! | pass | one walk over all units, for one or many tokens ([`engine::Pass`]) |
+//! | packed model | the on-disk form: units in execution order, 4 KiB aligned, checksummed ([`pack`]) |
+//!
+//! # Layers
+//!
+//! Imports go down only; `tests/tidy.rs` holds that.
+//!
+//! ```text
+//! cli          verbs, options, progress, figures
+//! session      one timeline of tokens: read a prompt, choose tokens, score a text
+//! engine       the loaded model: all memory, prepared dispatches, the walk over units
+//! model        a family as data: config.json -> units and operations
+//! pipeline     tickets and slots; threads that carry pieces      kernels   shader + description
+//! gpu          every wgpu object, booked buffers, prepared dispatches; Vulkan-only code
+//! -----------------------------------------------------------------------------------------
+//! plan  quant  checkpoint  pack  text  sampler  trace  os  size  error      (no wgpu in these)
+//! ```
+//!
+//! # The way of a token
+//!
+//! 1. [`checkpoint`] reads tensors by name from a Hugging Face folder; [`model`] says which of
+//!    them make up which unit; [`pack`] quantises them ([`quant`]) into one file, once.
+//! 2. [`engine::demand`] adds up what a model needs, [`plan::plan`] decides what stays in GPU
+//!    memory, [`engine::Engine::load`] takes all memory and prepares every dispatch.
+//! 3. [`session::Session`] cuts a prompt into passes. [`engine::Engine::forward`] uploads the
+//!    tokens with their angles and embedding rows, then walks the units: a resident unit's
+//!    dispatches are encoded as they are; a travelling unit's ticket is leased first and released
+//!    after its dispatches are submitted. Loader threads never stop: when the last unit of a pass
+//!    computes, the first units of the next pass are already on their way.
+//! 4. The likeliest token, or the logits for [`sampler`], come back; [`text`] turns tokens into
+//!    UTF-8 as soon as it is certain.
+//!
+//! # What always holds
+//!
+//! Each of these is a test.
+//!
+//! * Streamed equals resident, bit for bit, for every route, depth and choice of homes.
+//! * Nothing is allocated and nothing compiled on the GPU while tokens flow; what is taken at
+//!   start adds up to at most the budget.
+//! * A slot is refilled as soon as its readers are done; there is no other barrier.
+//! * Within a class of passes (prefill, decode), a token's bits do not depend on its neighbours.
+//! * A kernel equals an f64 reference over awkward shapes, and a perturbed input fails.
+//! * What is not supported is refused by name before any work starts.
+//! * stdout carries text, or the report that was asked for, and nothing else.
 
 pub mod checkpoint;
 pub mod cli;

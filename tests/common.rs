@@ -57,7 +57,7 @@ impl Model {
     /// A plan for `options` within a budget.
     pub fn plan(&self, options: &Options, budget: &Budget) -> Result<Plan> {
         let rates = Rates { link: 1e9, kernel: 1e10, unit_seconds: 1e-5, overlap: true };
-        plan::plan(&engine::demand(&self.decoder, options, true), budget, &rates)
+        plan::plan(&engine::demand(&self.decoder, &gpu().facts, options, true), budget, &rates)
     }
 
     /// An engine by a plan.

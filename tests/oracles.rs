@@ -9,8 +9,7 @@ use safetensors::SafeTensors;
 use crate::common::{Model, fixture, shared};
 
 /// Every fixture with float weights.
-const MODELS: [&str; 6] =
-    ["llama_mha", "llama3_gqa", "llama3_old", "llama_bias", "smol", "llama_wide_head"];
+const MODELS: [&str; 6] = ["llama_mha", "llama3_gqa", "llama3_old", "llama_bias", "smol", "llama_wide_head"];
 /// Rows of the cache: enough for the longest prompt and its continuation.
 const CACHE_ROWS: u32 = 192;
 
@@ -45,7 +44,11 @@ fn options(exact: bool) -> Options {
 fn all_logits(engine: &mut Engine, ids: &[u32]) -> Vec<f32> {
     let mut all = Vec::new();
     let mut session = Session::new(engine, CACHE_ROWS);
-    session.read_scored(ids, |_, logits| Ok(all.extend_from_slice(logits))).unwrap();
+    let each = |_, logits: &[f32]| {
+        all.extend_from_slice(logits);
+        Ok(())
+    };
+    session.read_scored(ids, each).unwrap();
     all
 }
 

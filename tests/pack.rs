@@ -124,18 +124,14 @@ fn a_checkpoint_answers_by_name_dtype_shape_and_rows() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     tiny_folder(folder.path());
     let checkpoint = Checkpoint::open(folder.path()).expect("opens");
-    assert_eq!(
-        checkpoint.names().collect::<Vec<_>>(),
-        ["embed", "k", "k_bias", "norm", "q", "q_bias"]
-    );
+    assert_eq!(checkpoint.names().collect::<Vec<_>>(), ["embed", "k", "k_bias", "norm", "q", "q_bias"]);
     let info = checkpoint.info("k").expect("is there");
     assert_eq!((info.dtype, &info.shape[..]), (Dtype::BF16, &[7, 44][..]));
     assert_eq!((checkpoint.info("norm").map(|i| (i.rows(), i.cols()))), Some((1, 44)));
     assert!(checkpoint.info("v").is_none());
     let mut rows = vec![9.0; 3];
     checkpoint.read_rows("k", 2..5, &mut rows).expect("reads");
-    let expected: Vec<f32> =
-        random(3, 7 * 44)[88..220].iter().map(|&v| bf16::from_f32(v).to_f32()).collect();
+    let expected: Vec<f32> = random(3, 7 * 44)[88..220].iter().map(|&v| bf16::from_f32(v).to_f32()).collect();
     assert_eq!(rows, expected);
     checkpoint.read_rows("q_bias", 0..1, &mut rows).expect("reads");
     assert_eq!(rows, random(4, 40));
@@ -236,13 +232,8 @@ fn the_bytes_depend_on_the_input_alone() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     tiny_folder(folder.path());
     let checkpoint = Checkpoint::open(folder.path()).expect("opens");
-    let wide = TensorSpec {
-        name: "wide".into(),
-        rows: 700,
-        cols: 2100,
-        kind: WeightKind::W4,
-        sources: Vec::new(),
-    };
+    let wide =
+        TensorSpec { name: "wide".into(), rows: 700, cols: 2100, kind: WeightKind::W4, sources: Vec::new() };
     let mut units = tiny_units(WeightKind::W4);
     let pack = |threads: usize, units: &[UnitSpec], dummy_seed: Option<u64>| {
         let dst = folder.path().join("model.pack");

@@ -91,8 +91,7 @@ fn w8_gives_back_what_lies_on_a_grid_and_errs_by_half_a_step() {
     let mut rng = ChaCha8Rng::seed_from_u64(3);
     for _ in 0..5_000 {
         let scale = f16::from_bits(rng.random_range(1..0x7bff)).to_f32();
-        let mut group: Vec<f32> =
-            (0..32).map(|_| scale * rng.random_range(-127..=127) as f32).collect();
+        let mut group: Vec<f32> = (0..32).map(|_| scale * rng.random_range(-127..=127) as f32).collect();
         group[rng.random_range(0..32)] = 127.0 * scale;
         assert_eq!(round_trip(WeightKind::W8, &group), group, "scale {scale}");
         let std = 10.0f32.powf(rng.random_range(-4.5..3.0));

@@ -86,8 +86,7 @@ fn single_file(folder: &Path) -> Result<PathBuf> {
                 .into()
         }
         (None, _) if files.iter().any(|f| ends_with(f, "gguf")) => {
-            "found a GGUF file where *.safetensors is expected; give the model's original folder"
-                .into()
+            "found a GGUF file where *.safetensors is expected; give the model's original folder".into()
         }
         (None, _) => format!("found no weights: {SINGLE} or {INDEX} is missing; download it"),
     };

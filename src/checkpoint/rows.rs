@@ -59,8 +59,7 @@ fn element_bytes(dtype: Dtype) -> Option<u64> {
 fn append(dtype: Dtype, bytes: &[u8], out: &mut Vec<f32>) {
     match dtype {
         Dtype::F32 => {
-            let floats =
-                bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+            let floats = bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
             out.extend(floats);
         }
         Dtype::F16 => {

@@ -86,9 +86,8 @@ pub(super) fn open(path: &Path, shard: usize) -> Result<(Shard, Vec<(String, Ten
 /// The header's length, which must fit the file's size and [`HEADER_BYTES_MAX`].
 pub(crate) fn header_length(path: &Path, length: [u8; 8], size: u64) -> Result<u64> {
     if size < LENGTH_BYTES {
-        let problem = format!(
-            "expected a safetensors file, found only {size} bytes; the download is incomplete"
-        );
+        let problem =
+            format!("expected a safetensors file, found only {size} bytes; the download is incomplete");
         return Err(Error::file(path, problem));
     }
     let bytes = u64::from_le_bytes(length);
@@ -110,14 +109,12 @@ pub(crate) fn header_length(path: &Path, length: [u8; 8], size: u64) -> Result<u
 
 /// Parses the header's JSON and checks every tensor against the file's size.
 pub(crate) fn parse_header(path: &Path, header: &[u8], size: u64) -> Result<Metadata> {
-    let metadata: Metadata = serde_json::from_slice(header).map_err(|error| {
-        Error::file(path, format!("its header is damaged: {error}; get the file again"))
-    })?;
+    let metadata: Metadata = serde_json::from_slice(header)
+        .map_err(|error| Error::file(path, format!("its header is damaged: {error}; get the file again")))?;
     let expected = LENGTH_BYTES + header.len() as u64 + metadata.data_len() as u64;
     if expected != size {
-        let problem = format!(
-            "its header promises a file of {expected} bytes but it has {size}; get the file again"
-        );
+        let problem =
+            format!("its header promises a file of {expected} bytes but it has {size}; get the file again");
         return Err(Error::file(path, problem));
     }
     Ok(metadata)

@@ -189,8 +189,8 @@ mod tests {
             let mut scored = vec![0; tokens];
             for w in windows(tokens, context, stride) {
                 assert!(w.end - w.start <= context);
-                for times in &mut scored[w.first_scored.max(w.start + 1)..w.end] {
-                    *times += 1;
+                for count in &mut scored[w.first_scored.max(w.start + 1)..w.end] {
+                    *count += 1;
                 }
             }
             assert!(scored.iter().all(|n| *n <= 1), "{scored:?}");

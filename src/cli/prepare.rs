@@ -61,7 +61,7 @@ pub fn prepare(opened: &Opened, budget: &BudgetArgs, device: &DeviceArgs, need: 
     let threads = probe::loader_threads(&gpu);
     let vram_bytes = budget.vram.unwrap_or_else(|| default_vram(&gpu));
     let rates = probe::measure(&gpu, threads, options.route)?;
-    let demand = engine::demand(&opened.decoder, &options, need.all_logits);
+    let demand = engine::demand(&opened.decoder, &gpu.facts, &options, need.all_logits);
     let budget = Budget { vram_bytes, depth: budget.depth.map(|d| d as usize), threads };
     let plan = plan::plan(&demand, &budget, &rates)?;
     note(format_args!(

@@ -17,7 +17,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
-use crate::gpu::{Dispatch, Gpu, Pipelines};
+use crate::gpu::{Dispatch, Facts, Gpu, Pipelines};
+use crate::kernels::Shapes;
 use crate::model::{Activation, Decoder};
 use crate::pipeline::ring::RingShape;
 use crate::pipeline::{Loader, LoaderOptions, Route};
@@ -46,7 +47,7 @@ pub struct PassToken {
 pub enum Class {
     /// Many tokens of a prompt: matrix times matrix.
     Prefill,
-    /// Few tokens: matrix times vector.
+    /// At most [`DECODE_TOKENS_MAX`] tokens: matrix times vector, contexts split.
     Decode,
 }
 
@@ -74,12 +75,17 @@ pub struct Options {
     pub trace: Trace,
 }
 
+/// The most tokens of a decode pass.
+pub const DECODE_TOKENS_MAX: u32 = 16;
+
 /// Sizes that fix the workspace.
 struct Sizes {
     chunk: u32,
     selected: u32,
     cache_rows: u32,
     cache_f16: bool,
+    /// Workgroups that share a context while decoding.
+    splits: u32,
 }
 
 /// What passes have cost so far.
@@ -139,12 +145,17 @@ fn cache_f16(decoder: &Decoder, options: &Options) -> bool {
 }
 
 /// What the planner needs to know about a model.
-pub fn demand(decoder: &Decoder, options: &Options, all_logits: bool) -> Demand {
+pub fn demand(decoder: &Decoder, facts: &Facts, options: &Options, all_logits: bool) -> Demand {
     let unit =
         |unit: &crate::model::Unit| UnitDemand { name: unit.spec.name.clone(), bytes: unit.spec.bytes() };
     Demand {
         units: decoder.units.iter().map(unit).collect(),
-        fixed_bytes: workspace::fixed_bytes(decoder, options.cache_rows, cache_f16(decoder, options)),
+        fixed_bytes: workspace::fixed_bytes(
+            decoder,
+            options.cache_rows,
+            cache_f16(decoder, options),
+            Shapes::for_adapter(facts).attention.splits,
+        ),
         token_bytes: workspace::token_bytes(decoder),
         selected_bytes: workspace::selected_bytes(decoder),
         tokens_max: options.cache_rows,
@@ -171,6 +182,7 @@ impl Engine {
             selected: plan.selected,
             cache_rows: options.cache_rows,
             cache_f16: cache_f16(&decoder, options),
+            splits: Shapes::for_adapter(&gpu.facts).attention.splits,
         };
         let workspace = Workspace::new(gpu, &decoder, &sizes)?;
         let names: Arc<[String]> = decoder.units.iter().map(|u| u.spec.name.clone()).collect();
@@ -265,6 +277,7 @@ impl Engine {
     pub fn forward(&mut self, pass: &Pass<'_>) -> Result<()> {
         let (tokens, selected) = (pass.tokens.len() as u32, pass.selected.len() as u32);
         assert!((1..=self.plan.chunk).contains(&tokens) && selected <= self.plan.selected);
+        assert!(pass.class == Class::Prefill || tokens <= DECODE_TOKENS_MAX);
         self.selected = selected;
         self.workspace.inputs.send(&self.gpu, &self.decoder, &self.weights, pass)?;
         let mut walk = Walk::new(&self.gpu, tokens, selected);

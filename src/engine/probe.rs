@@ -15,8 +15,10 @@ use crate::trace::Trace;
 /// Loader threads on a machine with a GPU of its own: four carry more than one, eight hardly
 /// more than four.
 const THREADS_MAX: usize = 4;
-/// Pieces that are carried to measure the link.
-const PIECES: u64 = 16;
+/// Units that are carried to measure the link.
+const UNITS: u64 = 8;
+/// Pieces in each: enough to keep every thread busy.
+const PIECES_EACH: u64 = 8;
 /// The least time over which kernels are measured.
 const KERNEL_TIME: Duration = Duration::from_millis(30);
 /// Dispatches in one unit of a dense model, for the fixed cost of a unit.
@@ -48,19 +50,21 @@ pub fn measure(gpu: &Arc<Gpu>, threads: usize, route: Route) -> Result<Rates> {
 
 /// Bytes a second through a loader.
 fn link_rate(gpu: &Arc<Gpu>, threads: usize, route: Route) -> Result<f64> {
-    let piece_bytes: u64 = if gpu.facts.is_software() { 256 << 10 } else { 4 << 20 };
+    let piece_bytes: u64 = if gpu.facts.is_software() { 128 << 10 } else { 4 << 20 };
+    let unit_bytes = PIECES_EACH * piece_bytes;
     let options = LoaderOptions {
-        shape: RingShape { item_bytes: vec![piece_bytes; 4], depth: 2, piece_bytes, cyclic: true },
+        shape: RingShape { item_bytes: vec![unit_bytes], depth: 2, piece_bytes, cyclic: true },
         route,
         threads,
-        names: vec!["probe".to_owned(); 4].into(),
+        names: Arc::new(["probe".to_owned()]),
         trace: Trace::off(),
     };
     let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
-    let slot = || gpu.buffer("probe", piece_bytes, usage);
-    let data: Arc<[u8]> = (0..piece_bytes).map(|i| (i % 251) as u8).collect();
-    let source: Source = Arc::new(move |_, _, mut to| {
-        to.copy_from_slice(&data[..to.len()]);
+    let slot = || gpu.buffer("probe", unit_bytes, usage);
+    let data: Arc<[u8]> = (0..unit_bytes).map(|i| (i % 251) as u8).collect();
+    let source: Source = Arc::new(move |_, offset, mut to| {
+        let start = offset as usize;
+        to.copy_from_slice(&data[start..start + to.len()]);
         Ok(())
     });
     let loader = Loader::start(gpu, &options, vec![slot()?, slot()?], &source)?;
@@ -72,19 +76,20 @@ fn link_rate(gpu: &Arc<Gpu>, threads: usize, route: Route) -> Result<f64> {
         let submission = gpu.queue.submit([]);
         gpu.wait(&submission, "the link's measurement")
     };
-    carry(0, 4)?;
+    carry(0, 2)?;
     let start = Instant::now();
-    carry(4, 4 + PIECES)?;
-    Ok((PIECES * piece_bytes) as f64 / start.elapsed().as_secs_f64())
+    carry(2, 2 + UNITS)?;
+    Ok((UNITS * unit_bytes) as f64 / start.elapsed().as_secs_f64())
 }
 
 /// Weight bytes a second through the decode kernel, and seconds of an empty-handed dispatch.
 fn kernel_rate(gpu: &Arc<Gpu>) -> Result<(f64, f64)> {
-    let side = if gpu.facts.is_software() { 1024 } else { 8192 };
-    let large = matvec_seconds(gpu, side, side)?;
+    // Larger than any cache, so that the memory's rate is seen.
+    let (rows, cols) = if gpu.facts.is_software() { (1024, 1024) } else { (32_768, 8192) };
+    let large = matvec_seconds(gpu, rows, cols)?;
     let small = matvec_seconds(gpu, 32, 32)?;
     let kind = WeightKind::W4;
-    let bytes = (kind.code_bytes(side, side) + kind.scale_bytes(side, side)) as f64;
+    let bytes = (kind.code_bytes(rows, cols) + kind.scale_bytes(rows, cols)) as f64;
     Ok((bytes / (large - small).max(1e-9), small))
 }
 

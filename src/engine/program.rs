@@ -5,9 +5,9 @@ use super::workspace::{Workspace, stride};
 use crate::error::Result;
 use crate::gpu::{Binding, Buffer, Dispatch, Pipelines};
 use crate::kernels::{
-    self, ExactArgs, Int8Args, Matrix, Shapes, argmax, attention, embed, glu, glu_q8, matmul_exact,
-    matmul_q4, matmul_q8, matvec_exact, matvec_q4, matvec_q8, quantize_q8, rms_norm, rms_norm_q8, rope_store,
-    select_rows,
+    self, ExactArgs, Int8Args, Matrix, Shapes, argmax, attention, attention_merge, embed, glu, glu_q8,
+    matmul_exact, matmul_q4, matmul_q8, matvec_exact, matvec_q4, matvec_q8, quantize_q8, rms_norm,
+    rms_norm_q8, rope_store, select_rows,
 };
 use crate::model::{Activation, Decoder, Op, Tensor, Unit};
 use crate::pack::layout::{Section, TensorSpec};
@@ -135,7 +135,7 @@ impl Builder<'_> {
                 self.linear(pipelines, &linear, tensor, memory, class).map(|d| vec![d])
             }
             Op::RopeStore { block } => self.rope_store(pipelines, block).map(|d| vec![d]),
-            Op::Attention { block, scale } => self.attention(pipelines, block, scale),
+            Op::Attention { block, scale } => self.attention(pipelines, block, scale, class),
             Op::SwiGlu => self.swiglu(pipelines),
         }
     }
@@ -250,6 +250,10 @@ impl Builder<'_> {
         let y = self.f32(linear.to);
         let shapes = Shapes::for_adapter(&pipelines.gpu().facts);
         let kind = tensor.kind;
+        // Logits are wanted for one token, or a few at a time: a tile would mostly be empty.
+        let is_head = linear.to == Activation::Logits;
+        let class = if is_head { Class::Decode } else { class };
+        let tokens_per_group = if is_head && self.workspace.selected() > 1 { 8 } else { 1 };
         if !self.is_int8(tensor) {
             let args = ExactArgs { step, codes, scales, bias, x: self.f32(linear.from), y };
             return match class {
@@ -258,7 +262,7 @@ impl Builder<'_> {
                 }
                 Class::Decode => {
                     let shape = shapes.matvec_exact;
-                    let spec = matvec_exact::Spec { matrix, kind, shape, tokens_per_group: 1 };
+                    let spec = matvec_exact::Spec { matrix, kind, shape, tokens_per_group };
                     matvec_exact::dispatch(pipelines, &spec, &args)
                 }
             };
@@ -272,11 +276,11 @@ impl Builder<'_> {
             }
             (Class::Prefill, _) => matmul_q8::dispatch(pipelines, &matmul_q8::Spec { matrix }, &args),
             (Class::Decode, WeightKind::W4) => {
-                let spec = matvec_q4::Spec { matrix, shape, tokens_per_group: 1 };
+                let spec = matvec_q4::Spec { matrix, shape, tokens_per_group };
                 matvec_q4::dispatch(pipelines, &spec, &args)
             }
             (Class::Decode, _) => {
-                let spec = matvec_q8::Spec { matrix, shape, tokens_per_group: 1 };
+                let spec = matvec_q8::Spec { matrix, shape, tokens_per_group };
                 matvec_q8::dispatch(pipelines, &spec, &args)
             }
         }
@@ -302,8 +306,16 @@ impl Builder<'_> {
         rope_store::dispatch(pipelines, &spec, &args)
     }
 
-    fn attention(&self, pipelines: &mut Pipelines, block: u32, scale: f32) -> Result<Vec<Dispatch>> {
+    fn attention(
+        &self,
+        pipelines: &mut Pipelines,
+        block: u32,
+        scale: f32,
+        class: Class,
+    ) -> Result<Vec<Dispatch>> {
         let d = self.decoder;
+        let parts = self.workspace.attention_parts().filter(|_| class == Class::Decode);
+        let y = self.f32(Activation::Attended);
         let spec = attention::Spec {
             heads: d.heads,
             kv_heads: d.kv_heads,
@@ -318,10 +330,22 @@ impl Builder<'_> {
             qkv: self.f32(Activation::Qkv),
             cache_k: self.workspace.key_cache(block),
             cache_v: self.workspace.value_cache(block),
-            y: self.f32(Activation::Attended),
+            y: parts.clone().unwrap_or(y.clone()),
         };
-        let attention = attention::dispatch(pipelines, &spec, &args)?;
-        self.then_quantize(pipelines, attention, Activation::Attended, self.step(false))
+        let mut dispatches = Vec::new();
+        let last = match parts {
+            None => attention::dispatch(pipelines, &spec, &args)?,
+            Some(parts) => {
+                dispatches.push(attention::dispatch_split(pipelines, &spec, &args)?);
+                let splits = Shapes::for_adapter(&pipelines.gpu().facts).attention.splits;
+                let spec = attention_merge::Spec { heads: d.heads, head_dim: d.head_dim, splits };
+                let args = attention_merge::Args { step: self.step(false), parts, y };
+                attention_merge::dispatch(pipelines, &spec, &args)?
+            }
+        };
+        let step = self.step(false);
+        dispatches.extend(self.then_quantize(pipelines, last, Activation::Attended, step)?);
+        Ok(dispatches)
     }
 
     fn swiglu(&self, pipelines: &mut Pipelines) -> Result<Vec<Dispatch>> {

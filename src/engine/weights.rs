@@ -26,9 +26,8 @@ impl Weights {
         let specs = decoder.packed_units();
         if specs.len() != packed.len() {
             let (want, found) = (specs.len(), packed.len());
-            let problem = format!(
-                "its config.json describes {want} units, the file has {found}; pack the model again"
-            );
+            let problem =
+                format!("its config.json describes {want} units, the file has {found}; pack the model again");
             return Err(Error::file(packed.path(), problem));
         }
         for (index, spec) in specs.iter().enumerate() {

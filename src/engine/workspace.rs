@@ -1,7 +1,7 @@
 //! The GPU memory a pass works in: activations, quantised activations, KV cache and logits.
 
-use super::Sizes;
 use super::inputs::{self, InputLayout, Inputs};
+use super::{DECODE_TOKENS_MAX, Sizes};
 use crate::error::{Error, Result};
 use crate::gpu::{Binding, Buffer, Gpu, Readback};
 use crate::model::{Activation, Decoder};
@@ -51,8 +51,20 @@ pub(super) fn selected_bytes(decoder: &Decoder) -> u64 {
 }
 
 /// GPU bytes that do not depend on a pass's number of tokens.
-pub(super) fn fixed_bytes(decoder: &Decoder, cache_rows: u32, cache_f16: bool) -> u64 {
-    u64::from(decoder.blocks) * 2 * cache_bytes(decoder, cache_rows, cache_f16) + inputs::FIXED_BYTES + 64
+pub(super) fn fixed_bytes(decoder: &Decoder, cache_rows: u32, cache_f16: bool, splits: u32) -> u64 {
+    u64::from(decoder.blocks) * 2 * cache_bytes(decoder, cache_rows, cache_f16)
+        + inputs::FIXED_BYTES
+        + split_bytes(decoder, splits)
+        + 64
+}
+
+/// Bytes of what the splits of a decode pass's attention leave to be joined.
+fn split_bytes(decoder: &Decoder, splits: u32) -> u64 {
+    let row = u64::from(decoder.head_dim) + 2;
+    match splits {
+        0 | 1 => 0,
+        _ => u64::from(DECODE_TOKENS_MAX) * u64::from(decoder.heads) * u64::from(splits) * row * 4,
+    }
 }
 
 /// Bytes of one block's keys, or values.
@@ -67,6 +79,9 @@ pub(super) struct Workspace {
     q8_codes: Buffer,
     q8_scales: Buffer,
     caches: Vec<[Buffer; 2]>,
+    /// Where adapters split a context: f32 `[decode tokens, heads, splits, head_dim + 2]`.
+    attention_parts: Option<Buffer>,
+    selected: u32,
     pub(super) argmax: Buffer,
     pub(super) logits_readback: Readback,
     pub(super) argmax_readback: Readback,
@@ -105,6 +120,11 @@ impl Workspace {
             q8_codes: buffer("int8 activations", chunk * q8_groups(decoder) * Q8_CODE_BYTES)?,
             q8_scales: buffer("activation scales", chunk * q8_groups(decoder) * Q8_SCALE_BYTES)?,
             caches,
+            attention_parts: match split_bytes(decoder, sizes.splits) {
+                0 => None,
+                bytes => Some(buffer("attention of split contexts", bytes)?),
+            },
+            selected: sizes.selected,
             argmax: buffer("most likely tokens", selected * 4)?,
             logits_readback: Readback::new(gpu, "logits on their way", logits)?,
             argmax_readback: Readback::new(gpu, "tokens on their way", selected * 4)?,
@@ -116,12 +136,21 @@ impl Workspace {
         &found.expect("every activation has a buffer").1
     }
 
+    /// The most tokens of a pass whose logits are wanted.
+    pub(super) fn selected(&self) -> u32 {
+        self.selected
+    }
+
     pub(super) fn q8_codes(&self) -> Binding<'_> {
         self.q8_codes.all()
     }
 
     pub(super) fn q8_scales(&self) -> Binding<'_> {
         self.q8_scales.all()
+    }
+
+    pub(super) fn attention_parts(&self) -> Option<Binding<'_>> {
+        self.attention_parts.as_ref().map(Buffer::all)
     }
 
     pub(super) fn key_cache(&self, block: u32) -> Binding<'_> {

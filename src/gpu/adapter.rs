@@ -29,7 +29,7 @@ pub struct Facts {
     pub info: wgpu::AdapterInfo,
     /// The adapter's own limits, all of which are requested.
     pub limits: wgpu::Limits,
-    /// Those of [`WANTED`] that the adapter has, all of which are requested.
+    /// The optional features that the adapter has, all of which are requested.
     pub features: wgpu::Features,
 }
 

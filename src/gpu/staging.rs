@@ -94,7 +94,7 @@ impl Staging {
         write: impl FnOnce(wgpu::WriteOnly<'_, [u8]>) -> Result<()>,
     ) -> Result<()> {
         self.0.wait(gpu, "a staging buffer")?;
-        let mut view = self.0.buffer.get_mapped_range_mut(..bytes).map_err(broken)?;
+        let mut view = self.0.buffer.get_mapped_range_mut(..bytes).map_err(|error| broken(&error))?;
         write(view.slice(..))
     }
 
@@ -140,7 +140,7 @@ impl Readback {
         self.0.request(Some(submission));
         self.0.wait(gpu, "results from the GPU")?;
         let result = {
-            let view = self.0.buffer.get_mapped_range(..bytes).map_err(broken)?;
+            let view = self.0.buffer.get_mapped_range(..bytes).map_err(|error| broken(&error))?;
             read(&view)
         };
         self.0.unmap();
@@ -148,6 +148,6 @@ impl Readback {
     }
 }
 
-fn broken(error: wgpu::MapRangeError) -> Error {
+fn broken(error: &wgpu::MapRangeError) -> Error {
     Error::Gpu(format!("a mapped buffer cannot be accessed: {error}"))
 }

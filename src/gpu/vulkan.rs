@@ -13,8 +13,7 @@ pub(super) fn free_vram_bytes(adapter: &wgpu::Adapter) -> Option<u64> {
     if instance.instance_api_version() < vk::API_VERSION_1_1 {
         return None;
     }
-    let has_budget =
-        adapter.physical_device_capabilities().supports_extension(ash::ext::memory_budget::NAME);
+    let has_budget = adapter.physical_device_capabilities().supports_extension(ash::ext::memory_budget::NAME);
     let mut budget = vk::PhysicalDeviceMemoryBudgetPropertiesEXT::default();
     let mut properties = vk::PhysicalDeviceMemoryProperties2::default();
     if has_budget {
@@ -34,8 +33,6 @@ pub(super) fn free_vram_bytes(adapter: &wgpu::Adapter) -> Option<u64> {
         true => budget.heap_budget[index].saturating_sub(budget.heap_usage[index]),
         false => heap.size,
     };
-    let local = |(_, heap): &(usize, &vk::MemoryHeap)| {
-        heap.flags.contains(vk::MemoryHeapFlags::DEVICE_LOCAL)
-    };
+    let local = |(_, heap): &(usize, &vk::MemoryHeap)| heap.flags.contains(vk::MemoryHeapFlags::DEVICE_LOCAL);
     heaps.iter().enumerate().filter(local).map(free).max()
 }

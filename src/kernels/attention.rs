@@ -51,6 +51,10 @@ pub struct Shape {
     pub threads: u32,
     /// Threads that share a cache row while scores are made: a power of two.
     pub parts: u32,
+    /// Whether a thread starts 8 reads before it uses one.
+    pub read_ahead: bool,
+    /// Workgroups that share a context; [`dispatch`] takes one, [`dispatch_split`] these.
+    pub splits: u32,
 }
 
 /// The shader's constants.
@@ -69,21 +73,39 @@ pub fn constants(spec: &Spec, shape: Shape) -> Vec<Constant> {
         ("THREADS", threads.into()),
         ("PARTS", shape.parts.into()),
         ("PAIR_LANES", pair_lanes.into()),
-        ("GROUPS", grid(spec).groups.into()),
+        ("SPLITS", shape.splits.into()),
+        ("UNROLL", if shape.read_ahead { 8.0 } else { 1.0 }),
+        ("GROUPS", grid(spec, shape).groups.into()),
     ]
 }
 
 /// Workgroups.
-pub fn grid(spec: &Spec) -> Grid {
-    Grid { groups: spec.heads, tokens_each: 1 }
+pub fn grid(spec: &Spec, shape: Shape) -> Grid {
+    Grid { groups: spec.heads * shape.splits, tokens_each: 1 }
 }
 
-/// Prepares the kernel in the adapter's shape.
+/// Bytes that [`dispatch_split`] writes for so many tokens.
+pub const fn split_bytes(spec: &Spec, splits: u32, tokens: u32) -> u64 {
+    tokens as u64 * spec.heads as u64 * splits as u64 * (spec.head_dim as u64 + 2) * 4
+}
+
+/// Prepares the kernel in the adapter's shape, one workgroup for a whole context.
 ///
 /// # Errors
 /// When the device refuses the shader or a binding.
 pub fn dispatch(pipelines: &mut Pipelines, spec: &Spec, args: &Args<'_>) -> Result<Dispatch> {
     let shape = Shapes::for_adapter(&pipelines.gpu().facts).attention;
+    dispatch_shaped(pipelines, spec, Shape { splits: 1, ..shape }, args)
+}
+
+/// Prepares the kernel in the adapter's shape, several workgroups for a context: for passes of
+/// few tokens. `args.y` then takes [`split_bytes`] for [`super::attention_merge`] to join.
+///
+/// # Errors
+/// When the device refuses the shader or a binding.
+pub fn dispatch_split(pipelines: &mut Pipelines, spec: &Spec, args: &Args<'_>) -> Result<Dispatch> {
+    let shape = Shapes::for_adapter(&pipelines.gpu().facts).attention;
+    assert!(shape.splits > 1, "this adapter does not split contexts");
     dispatch_shaped(pipelines, spec, shape, args)
 }
 
@@ -99,5 +121,5 @@ pub fn dispatch_shaped(
 ) -> Result<Dispatch> {
     let a = args.clone();
     let bindings = [a.step, a.rows, a.qkv, a.cache_k, a.cache_v, a.y];
-    pipelines.dispatch(SHADER, &constants(spec, shape), &bindings, grid(spec))
+    pipelines.dispatch(SHADER, &constants(spec, shape), &bindings, grid(spec, shape))
 }

@@ -9,6 +9,7 @@
 
 pub mod argmax;
 pub mod attention;
+pub mod attention_merge;
 pub mod embed;
 pub mod glu;
 pub mod glu_q8;
@@ -196,16 +197,16 @@ impl Shapes {
             Shapes {
                 matvec_int8: shape,
                 matvec_exact: shape,
-                attention: attention::Shape { threads: 64, parts: 1 },
+                attention: attention::Shape { threads: 64, parts: 1, read_ahead: false, splits: 1 },
                 matvec_tokens_max: 48,
             }
         } else {
-            let shape = Shape { rows_each: 2, row_lanes: 1, col_lanes: 64 };
+            let shape = Shape { rows_each: 2, row_lanes: 1, col_lanes: 32 };
             Shapes {
                 matvec_int8: shape,
                 matvec_exact: shape,
-                attention: attention::Shape { threads: 256, parts: 8 },
-                matvec_tokens_max: 16,
+                attention: attention::Shape { threads: 256, parts: 8, read_ahead: true, splits: 16 },
+                matvec_tokens_max: 24,
             }
         }
     }

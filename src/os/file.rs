@@ -62,9 +62,7 @@ pub fn map_file(file: &File) -> io::Result<Mmap> {
 /// ignored, and is wherever there is no `madvise`.
 pub fn advise_will_need(map: &Mmap, range: Range<u64>) {
     #[cfg(unix)]
-    if let Err(error) =
-        map.advise_range(memmap2::Advice::WillNeed, range.start as usize, length(&range))
-    {
+    if let Err(error) = map.advise_range(memmap2::Advice::WillNeed, range.start as usize, length(&range)) {
         log::debug!("no read-ahead of {range:?}: {error}");
     }
     #[cfg(not(unix))]
@@ -80,8 +78,7 @@ pub fn advise_dont_need(map: &Mmap, range: Range<u64>) {
         let advice = memmap2::UncheckedAdvice::DontNeed;
         // SAFETY: the map is a read-only view of a file, so dropped pages come back from the file
         // with the same bytes at the next read.
-        let result =
-            unsafe { map.unchecked_advise_range(advice, range.start as usize, length(&range)) };
+        let result = unsafe { map.unchecked_advise_range(advice, range.start as usize, length(&range)) };
         if let Err(error) = result {
             log::debug!("{range:?} stays mapped in: {error}");
         }

@@ -128,12 +128,7 @@ fn check_space(folder: &Path, total: u64) -> Result<()> {
 }
 
 /// Codes and writes one unit piece by piece; returns its checksum.
-fn write_unit(
-    out: &mut Output<'_>,
-    unit: &UnitSpec,
-    fill: Fill<'_>,
-    watch: Watch<'_>,
-) -> Result<u64> {
+fn write_unit(out: &mut Output<'_>, unit: &UnitSpec, fill: Fill<'_>, watch: Watch<'_>) -> Result<u64> {
     let (sections, bytes) = unit.layout();
     let start = out.done;
     out.hash.reset();
@@ -226,9 +221,8 @@ impl Output<'_> {
             return Error::io("write", self.dst)(error);
         }
         let (total, missing) = (self.total, self.total - self.done);
-        let problem = format!(
-            "the disk is full: the packed model needs {total} bytes, {missing} more than fitted"
-        );
+        let problem =
+            format!("the disk is full: the packed model needs {total} bytes, {missing} more than fitted");
         Error::file(self.dst, problem)
     }
 }

@@ -117,10 +117,8 @@ fn clear_padding(kind: WeightKind, cols: u32, codes: &mut [u8]) {
         return;
     }
     let group_bytes = kind.group_code_bytes() as usize;
-    for last in codes
-        .chunks_exact_mut(group_bytes)
-        .skip(groups(cols) as usize - 1)
-        .step_by(groups(cols) as usize)
+    for last in
+        codes.chunks_exact_mut(group_bytes).skip(groups(cols) as usize - 1).step_by(groups(cols) as usize)
     {
         if kind == WeightKind::W8 {
             last[used..].fill(0);

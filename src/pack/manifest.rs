@@ -50,12 +50,8 @@ pub struct TensorInfo {
 impl Manifest {
     /// Describes units whose checksums are not known yet.
     pub(super) fn new(units: &[UnitSpec]) -> Self {
-        let tensor = |t: &TensorSpec| TensorInfo {
-            name: t.name.clone(),
-            kind: t.kind,
-            rows: t.rows,
-            cols: t.cols,
-        };
+        let tensor =
+            |t: &TensorSpec| TensorInfo { name: t.name.clone(), kind: t.kind, rows: t.rows, cols: t.cols };
         let unit = |unit: &UnitSpec| ManifestUnit {
             name: unit.name.clone(),
             xxh3: checksum_hex(0),

@@ -207,9 +207,8 @@ impl Bytes {
 /// The manifest of a file of this version.
 fn manifest(metadata: &Metadata) -> Result<Manifest, String> {
     let get = |key: &str| metadata.metadata().as_ref().and_then(|map| map.get(key));
-    let version = get(VERSION_KEY).ok_or(
-        "a safetensors file but not a packed model; give the model's folder, or pack it first",
-    )?;
+    let version = get(VERSION_KEY)
+        .ok_or("a safetensors file but not a packed model; give the model's folder, or pack it first")?;
     if version != VERSION {
         return Err(format!(
             "packed in layout version `{version}` where this program reads `{VERSION}`; pack the \

@@ -71,10 +71,7 @@ fn check_sources(unit: &UnitSpec, tensor: &TensorSpec, checkpoint: &Checkpoint) 
 /// The complaint that a tensor's sources do not make it up.
 fn mismatch(unit: &UnitSpec, tensor: &TensorSpec, found: &str) -> Error {
     let TensorSpec { name, rows, cols, .. } = tensor;
-    Error::Unsupported(format!(
-        "tensor `{name}` of unit `{}` is [{rows}, {cols}] but {found}",
-        unit.name
-    ))
+    Error::Unsupported(format!("tensor `{name}` of unit `{}` is [{rows}, {cols}] but {found}", unit.name))
 }
 
 /// The rows to read; a one-dimensional tensor is one row, and may be given as all its elements.
@@ -89,11 +86,7 @@ fn source_rows(source: &Source) -> Range<u64> {
 
 /// Reads and codes a chunk's rows.
 fn fill(checkpoint: &Checkpoint, chunk: &mut Chunk<'_>) -> Result<()> {
-    if chunk.tensor.rows == 1 {
-        fill_vector(checkpoint, chunk)
-    } else {
-        fill_matrix(checkpoint, chunk)
-    }
+    if chunk.tensor.rows == 1 { fill_vector(checkpoint, chunk) } else { fill_matrix(checkpoint, chunk) }
 }
 
 /// A vector joins its sources' elements.

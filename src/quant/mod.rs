@@ -22,9 +22,7 @@ pub use row::{BadWeight, decode_row, encode_row};
 pub const GROUP: u32 = 32;
 
 /// How the weights of one matrix are coded.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WeightKind {
     /// 4-bit codes, symmetric, one f16 scale per group.

@@ -63,11 +63,7 @@ fn every_damaged_model_folder_is_refused() {
         ),
         ("no config", |f| remove(f, "config.json"), "config.json is missing"),
         ("config is no JSON", |f| put(f, "config.json", "model"), "expected JSON: expected value"),
-        (
-            "config is cut off",
-            |f| put(f, "config.json", "{\n\"a\": 1,\n\"b\""),
-            "at line 3 column 3",
-        ),
+        ("config is cut off", |f| put(f, "config.json", "{\n\"a\": 1,\n\"b\""), "at line 3 column 3"),
         ("no weights", |f| remove(f, "model.safetensors"), "found no weights"),
         (
             "pickles",
@@ -106,11 +102,7 @@ fn every_damaged_model_folder_is_refused() {
             |f| index(f, r#"{"weight_map":{"q":"../part.safetensors"}}"#),
             "not in a file name",
         ),
-        (
-            "a shard is a number",
-            |f| index(f, r#"{"weight_map":{"q":1}}"#),
-            "tensor `q` is placed in 1",
-        ),
+        ("a shard is a number", |f| index(f, r#"{"weight_map":{"q":1}}"#), "tensor `q` is placed in 1"),
         (
             "a shard lacks a tensor",
             |f| index(f, r#"{"weight_map":{"q":"part.safetensors","v":"part.safetensors"}}"#),
@@ -202,11 +194,7 @@ fn every_damaged_header_is_refused() {
             |f| edit_header(f, |h| h["q"]["shape"] = json!([1u64 << 40, 1u64 << 40])),
             "its header is damaged: overflow computing buffer size",
         ),
-        (
-            "an unknown dtype",
-            |f| edit_header(f, |h| h["q"]["dtype"] = json!("F31")),
-            "unknown variant `F31`",
-        ),
+        ("an unknown dtype", |f| edit_header(f, |h| h["q"]["dtype"] = json!("F31")), "unknown variant `F31`"),
         ("no offsets", |f| edit_header(f, |h| h["q"] = json!({})), "missing field"),
     ];
     run(headers, tiny_folder, pack_folder);

@@ -45,11 +45,7 @@ fn every_damaged_packed_model_is_refused() {
     let files: &[Case] = &[
         ("no file", |f| remove(f, "model.safetensors"), "cannot open"),
         ("an empty file", |f| put(f, "model.safetensors", ""), "found only 0 bytes"),
-        (
-            "something else",
-            |f| put(f, "model.safetensors", "GGUF1234 and more"),
-            "truncated or not",
-        ),
+        ("something else", |f| put(f, "model.safetensors", "GGUF1234 and more"), "truncated or not"),
         ("a checkpoint", |f| store(&weights(f), &tiny_tensors()), "but not a packed model"),
         ("a length that lies", |f| claim(f, 1 << 60), "claims 1152921504606846976 bytes"),
         (

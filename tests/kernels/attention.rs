@@ -4,23 +4,26 @@ use super::common::*;
 use half::f16;
 use pipo_wgpu::gpu::Buffer;
 use pipo_wgpu::kernels::attention::{self, Args, Shape, Spec};
-use pipo_wgpu::kernels::stride;
+use pipo_wgpu::kernels::{attention_merge, stride};
 
 /// A GPU's, a CPU's, and one between.
-const SHAPES: [Shape; 3] =
-    [Shape { threads: 256, parts: 8 }, Shape { threads: 64, parts: 1 }, Shape { threads: 64, parts: 4 }];
+const SHAPES: [Shape; 3] = [
+    Shape { threads: 256, parts: 8, read_ahead: true, splits: 1 },
+    Shape { threads: 64, parts: 1, read_ahead: false, splits: 1 },
+    Shape { threads: 64, parts: 4, read_ahead: true, splits: 1 },
+];
 
-struct Case {
-    spec: Spec,
-    rows: Vec<[u32; 4]>,
-    qkv: Vec<f32>,
+pub(crate) struct Case {
+    pub(crate) spec: Spec,
+    pub(crate) rows: Vec<[u32; 4]>,
+    pub(crate) qkv: Vec<f32>,
     /// Keys, then values, `[cache rows, kv_heads * head_dim]`, exact in f16.
-    caches: [Vec<f32>; 2],
+    pub(crate) caches: [Vec<f32>; 2],
 }
 
 impl Case {
     /// Tokens at these positions, taking turns between two sequences.
-    fn new(spec: Spec, positions: &[u32]) -> Self {
+    pub(crate) fn new(spec: Spec, positions: &[u32]) -> Self {
         let mut random = Random::new(positions.len() as u64 + u64::from(spec.head_dim));
         let longest = positions.iter().max().unwrap() + 1;
         let rows = (0..).zip(positions).map(|(i, p)| row(0, *p, i % 2 * longest)).collect();
@@ -34,7 +37,7 @@ impl Case {
         ((spec.heads + 2 * spec.kv_heads) * spec.head_dim) as usize
     }
 
-    fn cols(&self) -> usize {
+    pub(crate) fn cols(&self) -> usize {
         (self.spec.heads * self.spec.head_dim) as usize
     }
 
@@ -42,7 +45,7 @@ impl Case {
         self.run_in(SHAPES[0])
     }
 
-    fn run_in(&self, shape: Shape) -> Vec<f32> {
+    pub(crate) fn run_in(&self, shape: Shape) -> Vec<f32> {
         let tokens = self.rows.len();
         let cache = |values: &[f32]| {
             if self.spec.cache_f16 {
@@ -55,9 +58,19 @@ impl Case {
         let buffers = [step(tokens), upload(&self.rows), upload(&self.qkv), k, v];
         let [step, rows, qkv, cache_k, cache_v] = buffers.each_ref().map(Buffer::all);
         let y = poisoned(tokens, self.cols());
-        let args = Args { step, rows, qkv, cache_k, cache_v, y: y.all() };
+        let parts = attention::split_bytes(&self.spec, shape.splits, tokens as u32) as usize / 4;
+        let parts = upload(&vec![POISON; parts]);
+        let out = if shape.splits == 1 { y.all() } else { parts.all() };
+        let args = Args { step: step.clone(), rows, qkv, cache_k, cache_v, y: out };
         let dispatch = attention::dispatch_shaped(&mut pipelines(), &self.spec, shape, &args).unwrap();
         run(&dispatch, tokens);
+        if shape.splits > 1 {
+            let Spec { heads, head_dim, .. } = self.spec;
+            let spec = attention_merge::Spec { heads, head_dim, splits: shape.splits };
+            let args = attention_merge::Args { step, parts: parts.all(), y: y.all() };
+            let dispatch = attention_merge::dispatch(&mut pipelines(), &spec, &args).unwrap();
+            run(&dispatch, tokens);
+        }
         unpad(&read(&y, tokens * stride(self.cols() as u32) as usize), self.cols())
     }
 
@@ -98,7 +111,7 @@ impl Case {
         (want, bound)
     }
 
-    fn reference(&self) -> (Vec<f64>, Vec<f64>) {
+    pub(crate) fn reference(&self) -> (Vec<f64>, Vec<f64>) {
         let heads = (0..self.rows.len()).flat_map(|t| (0..self.spec.heads as usize).map(move |h| (t, h)));
         let (want, bound): (Vec<_>, Vec<_>) = heads.map(|(t, h)| self.head(t, h)).unzip();
         (want.concat(), bound.concat())
@@ -110,7 +123,7 @@ fn spec(heads: u32, kv_heads: u32, head_dim: u32, cache_f16: bool) -> Spec {
     Spec { heads, kv_heads, head_dim, cache_f16, window: None, scale }
 }
 
-fn specs() -> Vec<Spec> {
+pub(crate) fn specs() -> Vec<Spec> {
     vec![
         spec(1, 1, 8, false),
         spec(4, 2, 24, true),

@@ -7,6 +7,7 @@ mod products;
 
 mod argmax;
 mod attention;
+mod attention_merge;
 mod embed;
 mod glu;
 mod glu_q8;

@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use super::common::*;
 use pipo_wgpu::gpu::{Buffer, Dispatch};
-use pipo_wgpu::kernels::{ExactArgs, Int8Args, Matrix, Shape, Shapes, attention};
+use pipo_wgpu::kernels::{Activation, glu_q8, rms_norm_q8, rope_store};
+use pipo_wgpu::kernels::{ExactArgs, Int8Args, Matrix, Shape, Shapes, attention, attention_merge};
 use pipo_wgpu::kernels::{matmul_exact, matmul_q4, matvec_exact, matvec_q4};
 use pipo_wgpu::quant::WeightKind;
 use wgpu::BufferUsages as Usage;
@@ -175,13 +176,62 @@ fn attend() {
         let cache = u64::from(positions * kv_heads * head_dim) * 2;
         let buffers = [step(tokens), rows, zeros(width), zeros(cache), zeros(cache), zeros(width)];
         let [step, rows, qkv, cache_k, cache_v, y] = buffers.each_ref().map(Buffer::all);
-        let args = attention::Args { step, rows, qkv, cache_k, cache_v, y };
-        let dispatch = attention::dispatch(&mut pipelines(), &spec, &args).unwrap();
-        let s = seconds(&[dispatch], tokens);
-        let rate = 2.0 * cache as f64 / s / 1e9;
-        println!(
-            "attention {positions:6} positions {tokens:4} tokens {:9.3} ms, cache at {rate:.1} GB/s",
-            s * 1e3
-        );
+        let mut args = attention::Args { step: step.clone(), rows, qkv, cache_k, cache_v, y: y.clone() };
+        let report = |name: &str, s: f64| {
+            let (ms, rate) = (s * 1e3, 2.0 * cache as f64 / s / 1e9);
+            println!(
+                "{name:16} {positions:6} positions {tokens:4} tokens {ms:9.3} ms, cache at {rate:.1} GB/s"
+            );
+        };
+        let whole = attention::dispatch(&mut pipelines(), &spec, &args).unwrap();
+        report("attention", seconds(&[whole], tokens));
+        let splits = Shapes::for_adapter(&gpu().facts).attention.splits;
+        if splits > 1 {
+            let parts = zeros(attention::split_bytes(&spec, splits, tokens as u32));
+            args.y = parts.all();
+            let split = attention::dispatch_split(&mut pipelines(), &spec, &args).unwrap();
+            let spec = attention_merge::Spec { heads, head_dim, splits };
+            let args = attention_merge::Args { step, parts: parts.all(), y };
+            let merge = attention_merge::dispatch(&mut pipelines(), &spec, &args).unwrap();
+            report("split and merge", seconds(&[split], tokens) + seconds(&[merge], tokens));
+        }
+    }
+}
+
+#[test]
+#[ignore = "measures, asserts nothing"]
+fn between_products() {
+    println!("{}", gpu().facts.describe());
+    let (cols, wide, heads, kv_heads, head_dim) =
+        if gpu().facts.is_software() { (768, 2048, 12, 4, 64) } else { (4096, 14336, 32, 8, 128) };
+    for tokens in [1_usize, 64] {
+        let t = tokens as u64;
+        let buffer = || zeros(t * u64::from(2 * wide) * 4);
+        let buffers = [step(tokens), buffer(), buffer(), buffer(), buffer(), buffer()];
+        let [step, x, weight, codes, scales, other] = buffers.each_ref().map(Buffer::all);
+        let report = |name: &str, dispatch: Dispatch| {
+            println!("{name:16} {tokens:4} tokens {:9.4} ms", seconds(&[dispatch], tokens) * 1e3);
+        };
+        let args = rms_norm_q8::Args {
+            step: step.clone(),
+            x: x.clone(),
+            weight: weight.clone(),
+            codes: codes.clone(),
+            scales: scales.clone(),
+        };
+        let spec = rms_norm_q8::Spec { cols, eps: 1e-5 };
+        report("rms_norm_q8", rms_norm_q8::dispatch(&mut pipelines(), &spec, &args).unwrap());
+        let spec = glu_q8::Spec { cols: wide, activation: Activation::Silu };
+        let args = glu_q8::Args {
+            step: step.clone(),
+            gate_up: x.clone(),
+            codes: codes.clone(),
+            scales: scales.clone(),
+        };
+        report("glu_q8", glu_q8::dispatch(&mut pipelines(), &spec, &args).unwrap());
+        let spec = rope_store::Spec { heads, kv_heads, head_dim, rotary_dim: head_dim, cache_f16: true };
+        let args =
+            rope_store::Args { step, rows: other, angles: weight, qkv: x, cache_k: codes, cache_v: scales };
+        report("rope_store", rope_store::dispatch(&mut pipelines(), &spec, &args).unwrap());
     }
 }
