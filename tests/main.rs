@@ -1,12 +1,14 @@
 //! The one integration-test binary, its tests grouped by topic.
 
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
 
 mod bad_files;
 mod builtin;
+mod cli;
 mod common;
 mod kernels;
 mod oracles;
 mod pack;
 mod quantiser;
 mod streaming;
+mod tidy;

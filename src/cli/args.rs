@@ -26,7 +26,7 @@ Examples:
   pipo-wgpu run ./TinyLlama --vram 512MiB < prompt.txt
   pipo-wgpu run --dummy llama-2-7b --vram 1GiB --ids 1 -n 32 --trace trace.json";
 
-/// Runs language models larger than the GPU's memory, on any vendor's GPU.
+/// Runs language models larger than the GPU's memory, on any vendor's GPU
 #[derive(Debug, Parser)]
 #[command(name = "pipo-wgpu", version, about, after_help = EXAMPLES, max_term_width = 110)]
 pub struct Args {
@@ -57,7 +57,7 @@ pub enum Verb {
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
-    /// Hugging Face folder or packed file; left out, the small model inside
+    /// Hugging Face folder or packed file [default: the small model inside this program]
     #[arg(conflicts_with = "dummy", help_heading = None)]
     pub model: Option<PathBuf>,
     #[command(flatten)]
@@ -134,19 +134,19 @@ pub struct PromptArgs {
 #[command(next_help_heading = "Sampling [default: as the model says]")]
 pub struct SamplingArgs {
     /// Higher is bolder; 0 always takes the likeliest token
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
     pub temperature: Option<f32>,
     /// Keep the K likeliest tokens; 0 is all
     #[arg(long, value_name = "K")]
     pub top_k: Option<u32>,
     /// Keep the likeliest tokens that reach probability P; 1 is all
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub top_p: Option<f32>,
     /// Keep tokens at least P times as likely as the likeliest; 0 is all
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub min_p: Option<f32>,
     /// Above 1 makes recent tokens less likely
-    #[arg(long, value_name = "R")]
+    #[arg(long, value_name = "R", allow_negative_numbers = true)]
     pub repetition_penalty: Option<f32>,
     /// Equal seeds give equal texts [default: a new one each time]
     #[arg(long)]

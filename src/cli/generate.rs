@@ -1,18 +1,18 @@
 //! The verb `run`: a prompt goes in, text streams out, figures follow.
 
 use std::io::{self, IsTerminal};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::cli::args::RunArgs;
 use crate::cli::open::Opened;
-use crate::cli::output::Output;
+use crate::cli::output::{self, Output, note};
 use crate::cli::prepare::{Need, prepare};
 use crate::cli::prompt::Prompt;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::sampler::Sampler;
 use crate::session::{End, Figures, Limits, Session};
-use crate::text::{StopMatcher, StreamDecoder, Tokenizer};
+use crate::text::{GenerationConfig, StopMatcher, StreamDecoder, Tokenizer};
 use crate::trace::Trace;
 
 /// Runs the verb.
@@ -20,6 +20,7 @@ use crate::trace::Trace;
 /// # Errors
 /// Whatever goes wrong on the way from the model to the last token.
 pub fn run(args: &RunArgs) -> Result<()> {
+    check_options(args)?;
     // The prompt is read before Ctrl-C is caught, so that it can end a read from a terminal.
     let prompt = Prompt::from_process(&args.prompt)?;
     let opened = Opened::new(&args.model)?;
@@ -30,13 +31,14 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let context = (ids.len() as u64 + u64::from(args.text.max_tokens)).min(u64::from(u32::MAX));
     let need = Need { context: context as u32, all_logits: false, trace: trace.clone() };
     let prepared = prepare(&opened, &args.budget, &args.device, &need)?;
+    prepared.check_fits(ids.len())?;
     let cache_rows = prepared.options.cache_rows;
     if !options.takes_likeliest() {
-        eprintln!("seed   {}", options.seed);
+        note(format_args!("seed   {}", options.seed));
     }
     let start = Instant::now();
     let mut engine = prepared.load(&opened)?;
-    eprintln!("loaded in {:.2} s", start.elapsed().as_secs_f64());
+    note(format_args!("loaded in {:.2} s", start.elapsed().as_secs_f64()));
     let mut sampler = Sampler::new(options)?;
     let end_tokens = match args.text.ignore_eos {
         true => Vec::new(),
@@ -51,9 +53,19 @@ pub fn run(args: &RunArgs) -> Result<()> {
     if let Some(path) = &args.trace {
         report_trace(&trace, traced_from);
         trace.write_chrome(path)?;
-        eprintln!("timeline in {}; open it at ui.perfetto.dev", path.display());
+        note(format_args!("timeline in {}; open it at ui.perfetto.dev", path.display()));
     }
     Ok(())
+}
+
+/// Refuses what cannot work whatever the model is, before that is packed or loaded.
+fn check_options(args: &RunArgs) -> Result<()> {
+    if args.text.print_ids && !args.text.stop.is_empty() {
+        return Err(Error::Usage("--stop needs text; it cannot go with --print-ids".into()));
+    }
+    StopMatcher::new(&args.text.stop)?;
+    args.sampling.resolve(&GenerationConfig::default())?;
+    args.trace.as_deref().map_or(Ok(()), output::check_writable)
 }
 
 fn prompt_ids(opened: &Opened, prompt: Prompt) -> Result<Vec<u32>> {
@@ -92,7 +104,7 @@ impl Writer {
             (false, None) => return Err(opened.no_tokenizer()),
         };
         if text.is_none() && !args.text.stop.is_empty() {
-            return Err(Error::Usage("--stop needs text; it cannot go with --print-ids".into()));
+            return Err(Error::Usage("--stop needs text, and a dummy shape has only ids".into()));
         }
         Ok(Writer { output: Output::stdout(), text, written: 0 })
     }
@@ -134,8 +146,12 @@ impl TextWriter {
 }
 
 fn report(engine: &Engine, figures: &Figures) {
-    let first = figures.first_token.as_secs_f64();
-    let decode = figures.decode.as_secs_f64();
+    // Where no token was wanted, all of the time was spent on the prompt.
+    let (first, decode) = match figures.new_tokens {
+        0 => (figures.decode, Duration::ZERO),
+        _ => (figures.first_token, figures.decode),
+    };
+    let (first, decode) = (first.as_secs_f64(), decode.as_secs_f64());
     let wall = first + decode;
     let later = figures.new_tokens.saturating_sub(1) as f64;
     let rate = if later > 0.0 { later / decode } else { 0.0 };
@@ -146,7 +162,7 @@ fn report(engine: &Engine, figures: &Figures) {
         End::Length => "--max-tokens was reached",
         End::Context => "the context is full",
     };
-    eprintln!(
+    note(format_args!(
         "prefill {:.1} tokens/s ({} tokens), first token after {:.2} s; decode {rate:.2} tokens/s \
          ({} tokens, predicted {:.2}); {end}",
         figures.prompt_tokens as f64 / first,
@@ -154,26 +170,26 @@ fn report(engine: &Engine, figures: &Figures) {
         first,
         figures.new_tokens,
         engine.plan().predicted_rate,
-    );
+    ));
     let tokens = (figures.prompt_tokens + figures.new_tokens).saturating_sub(1).max(1);
-    eprintln!(
+    note(format_args!(
         "streamed {:.2} MB a token, link {:.2} GB/s, {:.0} % of the time waiting for weights; \
          GPU memory {} at most",
         streamed / tokens as f64 / 1e6,
         streamed / wall / 1e9,
         100.0 * figures.costs.waiting.as_secs_f64() / wall,
         crate::size::format(engine.gpu().account().peak_bytes()),
-    );
+    ));
 }
 
-fn report_trace(trace: &Trace, from: std::time::Duration) {
+fn report_trace(trace: &Trace, from: Duration) {
     let overlap = trace.overlap_between(from, trace.elapsed());
     let wall = overlap.wall.as_secs_f64().max(f64::MIN_POSITIVE);
-    let share = |time: std::time::Duration| 100.0 * time.as_secs_f64() / wall;
-    eprintln!(
+    let share = |time: Duration| 100.0 * time.as_secs_f64() / wall;
+    note(format_args!(
         "timeline: load weight busy {:.0} %, compute busy {:.0} %, both at once {:.0} % of {wall:.2} s",
         share(overlap.load_weight),
         share(overlap.compute),
         share(overlap.both)
-    );
+    ));
 }

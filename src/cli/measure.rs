@@ -6,7 +6,7 @@ use safetensors::tensor::{Dtype, View};
 
 use crate::cli::args::{LogitsArgs, PerplexityArgs};
 use crate::cli::open::Opened;
-use crate::cli::output::Output;
+use crate::cli::output::{self, Output, note};
 use crate::cli::prepare::{Need, prepare};
 use crate::error::{Error, Result};
 use crate::os;
@@ -46,10 +46,12 @@ impl View for Logits {
 /// # Errors
 /// Whatever goes wrong on the way, or when the file cannot be written.
 pub fn logits(args: &LogitsArgs) -> Result<()> {
+    output::check_writable(&args.out)?;
     let opened = Opened::new(&args.model)?;
     crate::text::check_ids(&args.ids, opened.decoder.vocab_size)?;
     let need = Need { context: args.ids.len() as u32, all_logits: true, trace: Trace::off() };
     let prepared = prepare(&opened, &args.budget, &args.device, &need)?;
+    prepared.check_fits(args.ids.len())?;
     let cache_rows = prepared.options.cache_rows;
     let mut engine = prepared.load(&opened)?;
     let shape = [args.ids.len(), opened.decoder.vocab_size as usize];
@@ -64,7 +66,7 @@ pub fn logits(args: &LogitsArgs) -> Result<()> {
     safetensors::serialize_to_file([("logits", all)], None, temporary.path())
         .map_err(|error| Error::file(&args.out, format!("cannot be written: {error}")))?;
     temporary.persist(&args.out).map_err(|e| Error::io("write", &args.out)(e.error))?;
-    eprintln!("wrote {} x {} logits to {}", shape[0], shape[1], args.out.display());
+    note(format_args!("wrote {} x {} logits to {}", shape[0], shape[1], args.out.display()));
     Ok(())
 }
 
@@ -86,11 +88,14 @@ pub fn perplexity(args: &PerplexityArgs) -> Result<()> {
     let need = Need { context: WINDOW, all_logits: true, trace: Trace::off() };
     let prepared = prepare(&opened, &args.budget, &args.device, &need)?;
     let context = prepared.options.cache_rows;
+    if context < 2 {
+        return Err(Error::Usage(format!("--context {context}: a token is scored after at least one other")));
+    }
     let stride = args.stride.unwrap_or(context).min(context);
     let mut engine = prepared.load(&opened)?;
     let mut session = Session::new(&mut engine, context);
     let tokens = documents.iter().map(Vec::len).sum::<usize>() as u64;
-    let bar = crate::cli::progress::Progress::bytes("scoring", tokens);
+    let bar = crate::cli::progress::Progress::tokens("scoring", tokens);
     let mut score = Score::default();
     for document in &documents {
         for window in windows(document.len(), context as usize, stride as usize) {

@@ -18,6 +18,7 @@ use clap::Parser;
 
 use crate::checkpoint::Checkpoint;
 use crate::cli::args::{Args, PackArgs, PlanArgs, Verb};
+use crate::cli::output::note;
 use crate::error::{Error, Result};
 use crate::os;
 use crate::quant::WeightKind;
@@ -58,15 +59,20 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 fn pack(args: &PackArgs) -> Result<()> {
+    output::refuse_folder(&args.dst)?;
     let kind = args.source.weights.unwrap_or(WeightKind::W4);
     match (&args.src, &args.source.dummy) {
         (_, Some(shape)) => open::pack_dummy(shape, kind, &args.dst)?,
-        (Some(folder), None) => open::pack_folder(&Checkpoint::open(folder)?, kind, &args.dst)?,
+        (Some(folder), None) => {
+            let checkpoint = Checkpoint::open(folder)?;
+            open::refuse_own_source(folder, &args.dst)?;
+            open::pack_folder(&checkpoint, kind, &args.dst)?;
+        }
         (None, None) => {
             return Err(Error::Usage("expected a model folder or --dummy, found neither".into()));
         }
     }
-    eprintln!("packed into {}", args.dst.display());
+    note(format_args!("packed into {}", args.dst.display()));
     Ok(())
 }
 

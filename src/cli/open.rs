@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::checkpoint::Checkpoint;
 use crate::cli::args::{ModelArgs, SourceArgs};
+use crate::cli::output::note;
 use crate::cli::progress::Progress;
 use crate::error::{Error, Result};
 use crate::model::{self, Decoder, dummy};
@@ -26,6 +27,8 @@ const DUMMY_SEED: u64 = 0;
 
 /// A packed model with everything that was inside it.
 pub struct Opened {
+    /// What the user calls it, for messages; the packed file may lie in the cache.
+    pub name: PathBuf,
     /// The weights.
     pub packed: Arc<Packed>,
     /// What they are.
@@ -52,27 +55,20 @@ impl Opened {
         if !args.no_verify {
             verify(&packed)?;
         }
-        Opened::from_packed(packed)
+        let dummy = args.source.dummy.as_ref().map(PathBuf::from);
+        let name = args.model.clone().or(dummy).unwrap_or_else(|| packed.path().to_path_buf());
+        Opened::from_packed(packed, name)
     }
 
-    fn from_packed(packed: Packed) -> Result<Self> {
-        let path = packed.path().to_path_buf();
-        let config = json(&packed, "config.json")?.ok_or_else(|| {
-            Error::file(&path, "expected a config.json inside, found none; pack the model again")
+    fn from_packed(packed: Packed, name: PathBuf) -> Result<Self> {
+        let path = packed.path();
+        let config = packed.file("config.json").ok_or_else(|| {
+            Error::file(path, "expected a config.json inside, found none; pack the model again")
         })?;
-        let kind = matrix_kind(&packed);
-        let decoder = model::describe(&path, &config, kind)?;
-        let generation = json(&packed, "generation_config.json")?;
-        let generation = GenerationConfig::from_json(generation.as_ref(), Some(&config))
-            .map_err(|error| Error::file(&path, error.to_string()))?;
-        let tokenizer = match packed.file("tokenizer.json") {
-            Some(bytes) => {
-                let tokenizer = Tokenizer::from_bytes(bytes);
-                Some(tokenizer.map_err(|error| Error::file(&path, error.to_string()))?)
-            }
-            None => None,
-        };
-        Ok(Opened { packed: Arc::new(packed), decoder, tokenizer, generation })
+        let config = json(path, "config.json", config)?;
+        let decoder = model::describe(&name, &config, matrix_kind(&packed))?;
+        let (generation, tokenizer) = read_text_files(&name, &config, |file| packed.file(file))?;
+        Ok(Opened { packed: Arc::new(packed), name, decoder, tokenizer, generation })
     }
 
     /// The tokenizer.
@@ -87,7 +83,7 @@ impl Opened {
     pub fn no_tokenizer(&self) -> Error {
         let problem = "this model has no tokenizer.json, so it cannot read or write text; \
                        give --ids and --print-ids";
-        Error::file(self.packed.path(), problem)
+        Error::file(&self.name, problem)
     }
 
     /// One line: family sizes, weight kind and bytes.
@@ -96,7 +92,7 @@ impl Opened {
         let bytes = self.packed.units().iter().map(|u| u.bytes.end - u.bytes.start).sum();
         format!(
             "{}: {} blocks, hidden {}, {}/{} heads, vocabulary {}, {:?} weights, {}",
-            self.packed.path().display(),
+            self.name.display(),
             d.blocks,
             d.hidden_size,
             d.heads,
@@ -118,18 +114,33 @@ fn refuse_other_kind(packed: &Packed, wanted: Option<WeightKind>) -> Result<()> 
     let found = matrix_kind(packed);
     match wanted {
         Some(wanted) if wanted != found => Err(Error::Usage(format!(
-            "--weights {wanted:?}: {} is packed as {found:?}; give the folder that it was packed from",
-            packed.path().display()
+            "--weights {}: {} is packed as {}; give the folder that it was packed from",
+            tag(wanted),
+            packed.path().display(),
+            tag(found)
         ))),
         _ => Ok(()),
     }
 }
 
-fn json(packed: &Packed, name: &str) -> Result<Option<Value>> {
-    let Some(bytes) = packed.file(name) else { return Ok(None) };
+fn json(path: &Path, name: &str, bytes: &[u8]) -> Result<Value> {
     serde_json::from_slice(bytes)
-        .map(Some)
-        .map_err(|error| Error::file(packed.path(), format!("its {name} is not JSON: {error}")))
+        .map_err(|error| Error::file(path, format!("its {name} is not JSON: {error}")))
+}
+
+/// Reads what a model says about text: sampling defaults, and its tokenizer if it has one.
+fn read_text_files<Bytes: AsRef<[u8]>>(
+    name: &Path,
+    config: &Value,
+    file: impl Fn(&str) -> Option<Bytes>,
+) -> Result<(GenerationConfig, Option<Tokenizer>)> {
+    let complain = |error: Error| Error::file(name, error.to_string());
+    let generation = file("generation_config.json");
+    let generation =
+        generation.map(|bytes| json(name, "generation_config.json", bytes.as_ref())).transpose()?;
+    let generation = GenerationConfig::from_json(generation.as_ref(), Some(config)).map_err(complain)?;
+    let tokenizer = file("tokenizer.json").map(|bytes| Tokenizer::from_bytes(bytes.as_ref()));
+    Ok((generation, tokenizer.transpose().map_err(complain)?))
 }
 
 fn verify(packed: &Packed) -> Result<()> {
@@ -163,20 +174,34 @@ fn folder_in_cache(folder: &Path, source: &SourceArgs) -> Result<PathBuf> {
     if !is_usable(&path) {
         make_folder_for(&path)?;
         pack_folder(&checkpoint, kind, &path)?;
-        eprintln!("packed into {}", path.display());
+        note(format_args!("packed into {}", path.display()));
     }
     Ok(path)
+}
+
+/// Refuses to replace a file of the folder that is packed, unless that is itself a packed file.
+pub(super) fn refuse_own_source(folder: &Path, dst: &Path) -> Result<()> {
+    let dst_folder = dst.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let is_same =
+        |a: &Path, b: &Path| matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
+    if dst.exists() && is_same(dst_folder, folder) && Packed::open(dst).is_err() {
+        return Err(Error::file(dst, "this file belongs to the model that is packed; choose another name"));
+    }
+    Ok(())
 }
 
 /// Packs a Hugging Face folder into `dst`.
 pub(super) fn pack_folder(checkpoint: &Checkpoint, kind: WeightKind, dst: &Path) -> Result<()> {
     let path = checkpoint.folder().join("config.json");
-    let config = checkpoint.read_json("config.json")?;
-    let decoder = model::describe(&path, &config.unwrap_or(Value::Null), kind)?;
-    let mut files = Vec::new();
+    let config = checkpoint.read_json("config.json")?.unwrap_or(Value::Null);
+    let decoder = model::describe(&path, &config, kind)?;
+    let mut files: Vec<(String, Vec<u8>)> = Vec::new();
     for name in SMALL_FILES {
         files.extend(checkpoint.read_file(name)?.map(|bytes| (name.to_owned(), bytes)));
     }
+    // Before the long work, so that nobody packs for minutes to hear of a damaged tokenizer.
+    let file = |name: &str| files.iter().find(|(found, _)| found == name).map(|(_, bytes)| bytes);
+    read_text_files(checkpoint.folder(), &config, file)?;
     let units = decoder.packed_units();
     with_progress("packing", packed_bytes(&decoder), |watch| {
         pack::write(dst, &units, checkpoint, &files, watch)
@@ -202,7 +227,7 @@ fn dummy_in_cache(shape: &str, source: &SourceArgs) -> Result<PathBuf> {
     if !is_usable(&path) {
         make_folder_for(&path)?;
         pack_dummy(shape, kind, &path)?;
-        eprintln!("made random weights in {}", path.display());
+        note(format_args!("made random weights in {}", path.display()));
     }
     Ok(path)
 }

@@ -1,11 +1,44 @@
-//! Standard output for generated text: every piece is shown at once, and a closed pipe ends the run.
+//! Text for standard output and remarks for standard error; a reader that goes away is no failure.
 
+use std::fmt;
 use std::io::{self, Write};
+use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::os;
 
-/// Where generated text and reports go.
+/// Writes a remark as a line on standard error. Where nobody reads it, as in
+/// `pipo-wgpu run 2>&1 | head`, it is dropped; `eprintln!` would end the process.
+pub fn note(remark: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "{remark}");
+}
+
+/// Refuses a file that could not be written, before the work whose result it is to hold.
+///
+/// # Errors
+/// [`Error::File`] where a folder has that name or none is around it, [`Error::Io`] where that
+/// takes no file.
+pub fn check_writable(path: &Path) -> Result<()> {
+    refuse_folder(path)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        return Err(Error::file(path, "its folder does not exist; make it first"));
+    }
+    os::temporary_in(folder).map(drop).map_err(Error::io("write", path))
+}
+
+/// Refuses a folder where a file is to be written.
+///
+/// # Errors
+/// [`Error::File`] where a folder has that name.
+pub fn refuse_folder(path: &Path) -> Result<()> {
+    match path.is_dir() {
+        true => Err(Error::file(path, "expected the name of a file to write, found a folder")),
+        false => Ok(()),
+    }
+}
+
+/// Where generated text and reports go: every piece is shown at once, and a closed pipe ends the run.
 pub struct Output {
     to: Box<dyn Write + Send>,
 }

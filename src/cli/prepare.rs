@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::cli::args::{BudgetArgs, DeviceArgs};
 use crate::cli::open::Opened;
+use crate::cli::output::note;
 use crate::cli::progress::Progress;
 use crate::engine::{self, Engine, Options, Weights, probe};
 use crate::error::{Error, Result};
@@ -49,8 +50,8 @@ pub fn prepare(opened: &Opened, budget: &BudgetArgs, device: &DeviceArgs, need: 
     let choice = device.adapter.as_deref().map_or(Ok(AdapterChoice::Best), str::parse);
     let Ok(choice) = choice;
     let gpu = Gpu::open(&choice)?;
-    eprintln!("model  {}", opened.describe());
-    eprintln!("GPU    {}", gpu.facts.describe());
+    note(format_args!("model  {}", opened.describe()));
+    note(format_args!("GPU    {}", gpu.facts.describe()));
     let context = context(opened, budget, need)?;
     let options = Options {
         exact: device.exact,
@@ -65,7 +66,8 @@ pub fn prepare(opened: &Opened, budget: &BudgetArgs, device: &DeviceArgs, need: 
     let demand = engine::demand(&opened.decoder, &gpu.facts, &options, need.all_logits);
     let budget = Budget { vram_bytes, depth: budget.depth.map(|d| d as usize), threads };
     let plan = plan::plan(&demand, &budget, &rates)?;
-    eprintln!("link   {:.2} GB/s, kernels {:.2} GB/s", rates.link / 1e9, rates.kernel / 1e9);
+    let (link, kernel) = (rates.link / 1e9, rates.kernel / 1e9);
+    note(format_args!("link   {link:.2} GB/s, kernels {kernel:.2} GB/s"));
     Ok(Prepared { gpu, plan, options, vram_bytes })
 }
 
@@ -75,12 +77,27 @@ impl Prepared {
         format!("plan   for {} of GPU memory\n{}", size::format(self.vram_bytes), self.plan)
     }
 
+    /// Refuses more tokens than can be remembered, before anything is loaded.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] with both numbers.
+    pub fn check_fits(&self, tokens: usize) -> Result<()> {
+        let most = self.options.cache_rows;
+        match tokens <= most as usize {
+            true => Ok(()),
+            false => Err(Error::Usage(format!(
+                "{tokens} tokens were given but this run can remember {most}; raise --context where the \
+                 model allows it, or give less"
+            ))),
+        }
+    }
+
     /// Loads the model.
     ///
     /// # Errors
     /// When the GPU, the driver or the packed file fails.
     pub fn load(self, opened: &Opened) -> Result<Engine> {
-        eprintln!("{}", self.describe());
+        note(format_args!("{}", self.describe()));
         let weights = Weights::new(Arc::clone(&opened.packed), &opened.decoder)?;
         let bar = Progress::bytes("loading", self.plan.resident_bytes);
         let mut before = 0;

@@ -11,7 +11,14 @@ use crate::size;
 /// Without a terminal, a step writes one line in this time at most.
 const LINE_PAUSE: Duration = Duration::from_secs(5);
 
-/// The progress of one step, counted in bytes; threads may share it.
+/// What a step counts.
+#[derive(Clone, Copy)]
+enum Unit {
+    Bytes,
+    Tokens,
+}
+
+/// The progress of one step; threads may share it.
 pub struct Progress {
     bar: ProgressBar,
     /// Set where a bar cannot be drawn.
@@ -21,27 +28,41 @@ pub struct Progress {
 /// Decides when a line is due.
 struct Lines {
     step: String,
-    total_bytes: u64,
-    done_bytes: u64,
+    unit: Unit,
+    total: u64,
+    done: u64,
     began: Instant,
     last: Instant,
 }
 
 impl Progress {
-    /// Starts a step of `total_bytes`, e.g. `packing`; shows a bar where stderr is a terminal.
-    pub fn bytes(step: &str, total_bytes: u64) -> Self {
-        let bar = ProgressBar::with_draw_target(Some(total_bytes), ProgressDrawTarget::hidden());
+    /// Starts a step of `total` bytes, e.g. `packing`; shows a bar where stderr is a terminal.
+    pub fn bytes(step: &str, total: u64) -> Self {
+        Self::new(step, total, Unit::Bytes)
+    }
+
+    /// Starts a step of `total` tokens.
+    pub fn tokens(step: &str, total: u64) -> Self {
+        Self::new(step, total, Unit::Tokens)
+    }
+
+    fn new(step: &str, total: u64, unit: Unit) -> Self {
+        let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
         if io::stderr().is_terminal() {
-            let template = "{prefix:>12} [{bar:32}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} eta {eta} {msg}";
+            let counts = match unit {
+                Unit::Bytes => "{binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}",
+                Unit::Tokens => "{pos}/{len} tokens {per_sec}",
+            };
+            let template = format!("{{prefix:>12}} [{{bar:32}}] {counts} eta {{eta}} {{msg}}");
             // A template that cannot be read would leave indicatif's own, which serves as well.
             bar.set_style(
-                ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
+                ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar()),
             );
             bar.set_prefix(step.to_owned());
             bar.set_draw_target(ProgressDrawTarget::stderr());
             return Self { bar, lines: None };
         }
-        Self { bar, lines: Some(Mutex::new(Lines::new(step, total_bytes, Instant::now()))) }
+        Self { bar, lines: Some(Mutex::new(Lines::new(step, total, unit, Instant::now()))) }
     }
 
     /// Counts without showing anything.
@@ -49,11 +70,11 @@ impl Progress {
         Self { bar: ProgressBar::hidden(), lines: None }
     }
 
-    /// Counts `bytes` more as done.
-    pub fn add(&self, bytes: u64) {
-        self.bar.inc(bytes);
+    /// Counts that many more as done.
+    pub fn add(&self, count: u64) {
+        self.bar.inc(count);
         if let Some(lines) = &self.lines {
-            let line = lines.lock().unwrap_or_else(PoisonError::into_inner).add(bytes, Instant::now());
+            let line = lines.lock().unwrap_or_else(PoisonError::into_inner).add(count, Instant::now());
             if let Some(line) = line {
                 // Progress that cannot be shown must not stop the work.
                 let _ = writeln!(io::stderr(), "{line}");
@@ -75,22 +96,25 @@ impl Progress {
 }
 
 impl Lines {
-    fn new(step: &str, total_bytes: u64, now: Instant) -> Self {
-        Self { step: step.to_owned(), total_bytes, done_bytes: 0, began: now, last: now }
+    fn new(step: &str, total: u64, unit: Unit, now: Instant) -> Self {
+        Self { step: step.to_owned(), unit, total, done: 0, began: now, last: now }
     }
 
     /// The line to write now, if one is due.
-    fn add(&mut self, bytes: u64, now: Instant) -> Option<String> {
-        self.done_bytes += bytes;
+    fn add(&mut self, count: u64, now: Instant) -> Option<String> {
+        self.done += count;
         if now.saturating_duration_since(self.last) < LINE_PAUSE {
             return None;
         }
         self.last = now;
         let seconds = now.saturating_duration_since(self.began).as_secs_f64();
-        let rate = self.done_bytes as f64 / seconds;
-        let left = self.total_bytes.saturating_sub(self.done_bytes) as f64;
+        let rate = self.done as f64 / seconds;
+        let left = self.total.saturating_sub(self.done) as f64;
         let eta = if rate > 0.0 { format!("{:.0} s left", left / rate) } else { "time left unknown".into() };
-        let [done, total, rate] = [self.done_bytes, self.total_bytes, rate as u64].map(size::format);
+        let [done, total, rate] = [self.done, self.total, rate as u64].map(|count| match self.unit {
+            Unit::Bytes => size::format(count),
+            Unit::Tokens => format!("{count} tokens"),
+        });
         Some(format!("{}: {done} of {total}, {rate}/s, {eta}", self.step))
     }
 }
@@ -102,7 +126,7 @@ mod tests {
     #[test]
     fn lines_are_sparse_and_say_rate_and_time_left() {
         let zero = Instant::now();
-        let mut lines = Lines::new("packing", 100 << 20, zero);
+        let mut lines = Lines::new("packing", 100 << 20, Unit::Bytes, zero);
         let mut written = Vec::new();
         for tenths in 1..=200 {
             written.extend(lines.add(1 << 19, zero + Duration::from_millis(100 * tenths)));
@@ -121,11 +145,13 @@ mod tests {
     #[test]
     fn odd_counts_do_no_harm() {
         let zero = Instant::now();
-        let mut lines = Lines::new("loading", 0, zero);
+        let mut lines = Lines::new("loading", 0, Unit::Bytes, zero);
         assert_eq!(lines.add(0, zero), None);
         let late = zero + LINE_PAUSE;
         assert_eq!(lines.add(0, late).unwrap(), "loading: 0 B of 0 B, 0 B/s, time left unknown");
         assert_eq!(lines.add(1, late + LINE_PAUSE).unwrap(), "loading: 1 B of 0 B, 0 B/s, 0 s left");
         Progress::hidden().finish();
+        let line = Lines::new("scoring", 90, Unit::Tokens, zero).add(30, late);
+        assert_eq!(line.unwrap(), "scoring: 30 tokens of 90 tokens, 6 tokens/s, 10 s left");
     }
 }

@@ -163,7 +163,9 @@ pub(crate) mod fixtures {
         let bytes = (0..=255u8).map(|b| format!("<0x{b:02X}>"));
         let letters = ["▁", "a", "b", "c", "▁a", "▁ab", "ab", "é", "<", "s", ">", "/"].map(String::from);
         let pieces: Vec<String> = bytes.chain(letters).collect();
-        json!({"version": "1.0", "truncation": {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0},
+        let truncation =
+            json!({"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0});
+        json!({"version": "1.0", "truncation": truncation,
                "padding": null, "added_tokens": control_tokens(),
                "normalizer": {"type": "Sequence", "normalizers": [
                    {"type": "Prepend", "prepend": "▁"},

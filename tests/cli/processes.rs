@@ -1,0 +1,127 @@
+//! Pipes that close early and Ctrl-C: a process ends soon, quietly and with the right code.
+
+use std::io::Read;
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use super::{Outcome, Place};
+
+/// A process that takes longer to end than this hangs.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Text that takes many seconds where it is not cut short.
+const LONG: &str = "run -p Once -n 2000 --ignore-eos --temperature 1 --seed 1";
+
+/// Waits for the end of a process, and ends it if it hangs.
+fn wait(mut child: Child, name: &str) -> Outcome {
+    let start = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if start.elapsed() > PATIENCE {
+            child.kill().unwrap();
+            panic!("{name}: still runs after {PATIENCE:?}");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Outcome::of(child.wait_with_output().unwrap())
+}
+
+fn quiet(outcome: &Outcome, name: &str) {
+    for sign in ["panicked", "this is a bug", "error"] {
+        assert!(!outcome.stderr.contains(sign), "{name}: {}", outcome.stderr);
+    }
+}
+
+/// Waits for the first byte of generated text.
+fn first_byte(child: &mut Child) {
+    let mut byte = [0];
+    child.stdout.as_mut().unwrap().read_exact(&mut byte).unwrap();
+}
+
+#[test]
+fn a_reader_that_had_enough_ends_the_run() {
+    let place = Place::new();
+    let mut child = place.command(LONG).spawn().unwrap();
+    first_byte(&mut child);
+    drop(child.stdout.take());
+    let outcome = wait(child, LONG);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    quiet(&outcome, LONG);
+}
+
+#[test]
+fn reports_may_go_unread() {
+    let place = Place::new();
+    for line in ["devices", "devices --json", "plan model", "run model -n 4", "--help", "run --help"] {
+        let mut child = place.command(line).spawn().unwrap();
+        drop(child.stdout.take());
+        let outcome = wait(child, line);
+        assert_eq!(outcome.code, Some(0), "{line}: {}", outcome.stderr);
+        quiet(&outcome, line);
+    }
+}
+
+/// As in `pipo-wgpu run 2>&1 | head`: figures that nobody reads are no reason to stop.
+#[test]
+fn figures_may_go_unread() {
+    let place = Place::new();
+    let line = "run model -p Hello -n 4 --temperature 0 --ignore-eos";
+    let text = place.output(line);
+    let mut child = place.command(line).spawn().unwrap();
+    drop(child.stderr.take());
+    let outcome = wait(child, line);
+    assert_eq!((outcome.code, outcome.stdout), (Some(0), text));
+
+    for (line, code) in [("run no-such-folder", 1), ("rum", 2)] {
+        let mut child = place.command(line).spawn().unwrap();
+        drop(child.stderr.take());
+        assert_eq!(wait(child, line).code, Some(code), "{line}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_the_run_at_once() {
+    let place = Place::new();
+    for name in ["-INT", "-TERM"] {
+        let mut child = place.command(LONG).spawn().unwrap();
+        first_byte(&mut child);
+        signal(&child, name);
+        let start = Instant::now();
+        let outcome = wait(child, name);
+        assert_eq!(outcome.code, Some(130), "{name}: {}", outcome.stderr);
+        assert!(start.elapsed() < Duration::from_secs(5), "{name}: took {:?}", start.elapsed());
+        quiet(&outcome, name);
+    }
+}
+
+#[cfg(unix)]
+fn signal(child: &Child, name: &str) {
+    let id = child.id().to_string();
+    assert!(std::process::Command::new("kill").args([name, &id]).status().unwrap().success());
+}
+
+/// Packing something large is under way when Ctrl-C comes.
+#[cfg(unix)]
+#[test]
+fn ctrl_c_leaves_no_part_of_a_file() {
+    let place = Place::new();
+    let line = "pack --dummy tinyllama-1.1b out/packed";
+    let child = place.command(line).spawn().unwrap();
+    let start = Instant::now();
+    while place.names("out").is_empty() && start.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    signal(&child, "-INT");
+    let outcome = wait(child, line);
+    assert_eq!(outcome.code, Some(130), "{}", outcome.stderr);
+    quiet(&outcome, line);
+    assert_eq!(place.names("out"), [""; 0]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_said() {
+    let place = Place::new();
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let child = place.command("run model -n 4").stdout(full).spawn().unwrap();
+    wait(child, "/dev/full").refused("/dev/full", "cannot write to standard output: No space left");
+}
