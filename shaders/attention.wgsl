@@ -85,7 +85,8 @@ fn add_pairs(products: vec2<f32>, key: u32, p: u32) -> vec2<f32> {
     let f = key_pair(key + min(p + 5u * PARTS, last));
     let g = key_pair(key + min(p + 6u * PARTS, last));
     let h = key_pair(key + min(p + 7u * PARTS, last));
-    let low = fma(query[p + 3u * PARTS], d, fma(query[p + 2u * PARTS], c, fma(query[p + PARTS], b, fma(query[p], a, products))));
+    let first = fma(query[p + PARTS], b, fma(query[p], a, products));
+    let low = fma(query[p + 3u * PARTS], d, fma(query[p + 2u * PARTS], c, first));
     let high = fma(query[p + 5u * PARTS], f, fma(query[p + 4u * PARTS], e, low));
     return fma(query[p + 7u * PARTS], h, fma(query[p + 6u * PARTS], g, high));
 }

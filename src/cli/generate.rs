@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::cli::args::RunArgs;
 use crate::cli::open::Opened;
 use crate::cli::output::{self, Output, note};
-use crate::cli::prepare::{Need, prepare};
+use crate::cli::prepare::{Need, open_gpu, prepare};
 use crate::cli::prompt::Prompt;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -23,6 +23,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
     check_options(args)?;
     // The prompt is read before Ctrl-C is caught, so that it can end a read from a terminal.
     let prompt = Prompt::from_process(&args.prompt)?;
+    let gpu = open_gpu(&args.device)?;
     let opened = Opened::new(&args.model)?;
     let ids = prompt_ids(&opened, prompt)?;
     let mut writer = Writer::new(args, &opened, &ids)?;
@@ -30,7 +31,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let trace = if args.trace.is_some() { Trace::on() } else { Trace::off() };
     let context = (ids.len() as u64 + u64::from(args.text.max_tokens)).min(u64::from(u32::MAX));
     let need = Need { context: context as u32, all_logits: false, trace: trace.clone() };
-    let prepared = prepare(&opened, &args.budget, &args.device, &need)?;
+    let prepared = prepare(gpu, &opened, &args.budget, &args.device, &need)?;
     prepared.check_fits(ids.len())?;
     let cache_rows = prepared.options.cache_rows;
     if !options.takes_likeliest() {
@@ -48,14 +49,17 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let traced_from = trace.elapsed();
     let mut session = Session::new(&mut engine, cache_rows);
     let figures = session.generate(&ids, &limits, &mut sampler, |token| writer.token(token));
-    let figures = writer.finish().and(figures)?;
-    report(&engine, &figures);
+    let figures = writer.finish().and(figures);
+    if let Ok(figures) = &figures {
+        report(&engine, figures);
+    }
+    // Also after Ctrl-C: what was recorded up to then may be what the user wants to see.
     if let Some(path) = &args.trace {
         report_trace(&trace, traced_from);
         trace.write_chrome(path)?;
         note(format_args!("timeline in {}; open it at ui.perfetto.dev", path.display()));
     }
-    Ok(())
+    figures.map(|_| ())
 }
 
 /// Refuses what cannot work whatever the model is, before that is packed or loaded.

@@ -7,7 +7,7 @@ use safetensors::tensor::{Dtype, View};
 use crate::cli::args::{LogitsArgs, PerplexityArgs};
 use crate::cli::open::Opened;
 use crate::cli::output::{self, Output, note};
-use crate::cli::prepare::{Need, prepare};
+use crate::cli::prepare::{Need, open_gpu, prepare};
 use crate::error::{Error, Result};
 use crate::os;
 use crate::session::{Session, log_probability};
@@ -47,10 +47,11 @@ impl View for Logits {
 /// Whatever goes wrong on the way, or when the file cannot be written.
 pub fn logits(args: &LogitsArgs) -> Result<()> {
     output::check_writable(&args.out)?;
+    let gpu = open_gpu(&args.device)?;
     let opened = Opened::new(&args.model)?;
     crate::text::check_ids(&args.ids, opened.decoder.vocab_size)?;
     let need = Need { context: args.ids.len() as u32, all_logits: true, trace: Trace::off() };
-    let prepared = prepare(&opened, &args.budget, &args.device, &need)?;
+    let prepared = prepare(gpu, &opened, &args.budget, &args.device, &need)?;
     prepared.check_fits(args.ids.len())?;
     let cache_rows = prepared.options.cache_rows;
     let mut engine = prepared.load(&opened)?;
@@ -75,6 +76,7 @@ pub fn logits(args: &LogitsArgs) -> Result<()> {
 /// # Errors
 /// Whatever goes wrong on the way, or when the text is too short.
 pub fn perplexity(args: &PerplexityArgs) -> Result<()> {
+    let gpu = open_gpu(&args.device)?;
     let opened = Opened::new(&args.model)?;
     let text = std::fs::read(&args.file).map_err(Error::io("read", &args.file))?;
     let text = String::from_utf8(text).map_err(|e| {
@@ -86,7 +88,7 @@ pub fn perplexity(args: &PerplexityArgs) -> Result<()> {
         return Err(Error::file(&args.file, "expected a text of at least two tokens, found less"));
     }
     let need = Need { context: WINDOW, all_logits: true, trace: Trace::off() };
-    let prepared = prepare(&opened, &args.budget, &args.device, &need)?;
+    let prepared = prepare(gpu, &opened, &args.budget, &args.device, &need)?;
     let context = prepared.options.cache_rows;
     if context < 2 {
         return Err(Error::Usage(format!("--context {context}: a token is scored after at least one other")));

@@ -42,14 +42,27 @@ pub struct Prepared {
     pub vram_bytes: u64,
 }
 
-/// Opens the device and plans, saying on stderr what was found and measured.
+/// Opens the device. Verbs do this first: without one, packing a model would be for nothing.
 ///
 /// # Errors
-/// When there is no adapter, or the budget is too small.
-pub fn prepare(opened: &Opened, budget: &BudgetArgs, device: &DeviceArgs, need: &Need) -> Result<Prepared> {
+/// When there is no such adapter.
+pub fn open_gpu(device: &DeviceArgs) -> Result<Arc<Gpu>> {
     let choice = device.adapter.as_deref().map_or(Ok(AdapterChoice::Best), str::parse);
     let Ok(choice) = choice;
-    let gpu = Gpu::open(&choice)?;
+    Gpu::open(&choice)
+}
+
+/// Plans, saying on stderr what was found and measured.
+///
+/// # Errors
+/// When the budget is too small.
+pub fn prepare(
+    gpu: Arc<Gpu>,
+    opened: &Opened,
+    budget: &BudgetArgs,
+    device: &DeviceArgs,
+    need: &Need,
+) -> Result<Prepared> {
     note(format_args!("model  {}", opened.describe()));
     note(format_args!("GPU    {}", gpu.facts.describe()));
     let context = context(opened, budget, need)?;

@@ -6,10 +6,12 @@
 //! reads that slot, submits, and releases the ticket. Nothing else differs between resident and
 //! streamed units, so their results are the same bit for bit.
 
+mod carrier;
 mod inputs;
 pub mod probe;
 mod program;
 mod timing;
+mod walk;
 mod weights;
 mod workspace;
 
@@ -20,13 +22,14 @@ use crate::error::{Error, Result};
 use crate::gpu::{Dispatch, Facts, Gpu, Pipelines};
 use crate::kernels::Shapes;
 use crate::model::{Activation, Decoder};
-use crate::pipeline::ring::RingShape;
-use crate::pipeline::{Loader, LoaderOptions, Route};
+use crate::pipeline::{Loader, Route};
 use crate::plan::{Demand, Home, Plan, UnitDemand};
 use crate::trace::Trace;
 
+use carrier::Carrier;
 use program::{Program, UnitMemory};
 use timing::UnitTimer;
+use walk::Walk;
 pub use weights::Weights;
 use workspace::Workspace;
 
@@ -352,104 +355,5 @@ impl Engine {
             ));
         }
         Ok(ids)
-    }
-}
-
-/// Commands of a pass on their way to the queue.
-struct Walk<'a> {
-    gpu: &'a Gpu,
-    encoder: Option<wgpu::CommandEncoder>,
-    tokens: u32,
-    selected: u32,
-}
-
-impl<'a> Walk<'a> {
-    fn new(gpu: &'a Gpu, tokens: u32, selected: u32) -> Self {
-        Walk { gpu, encoder: None, tokens, selected }
-    }
-
-    fn encoder(&mut self) -> &mut wgpu::CommandEncoder {
-        self.encoder.get_or_insert_with(|| self.gpu.encoder("pass"))
-    }
-
-    fn encode(&mut self, unit: usize, steps: &[program::Step], timer: &mut Option<UnitTimer>) {
-        let (tokens, selected) = (self.tokens, self.selected);
-        let timestamp_writes = timer.as_mut().map(|timer| timer.writes(unit));
-        let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
-        let mut pass = self.encoder().begin_compute_pass(&descriptor);
-        for step in steps {
-            let count = if step.selected { selected } else { tokens };
-            if count > 0 {
-                step.dispatch.encode(&mut pass, count);
-            }
-        }
-    }
-
-    fn encode_one(&mut self, label: &str, dispatch: &Dispatch, tokens: u32) {
-        let descriptor = wgpu::ComputePassDescriptor { label: Some(label), timestamp_writes: None };
-        dispatch.encode(&mut self.encoder().begin_compute_pass(&descriptor), tokens);
-    }
-
-    fn submit(&mut self) -> Option<wgpu::SubmissionIndex> {
-        let encoder = self.encoder.take()?;
-        Some(self.gpu.queue.submit([encoder.finish()]))
-    }
-}
-
-/// Brings weights into GPU memory as the plan says.
-struct Carrier<'a> {
-    gpu: &'a Arc<Gpu>,
-    decoder: &'a Decoder,
-    weights: &'a Weights,
-    plan: &'a Plan,
-    options: &'a Options,
-}
-
-impl Carrier<'_> {
-    /// Indices of the units with a home.
-    fn units(&self, home: Home) -> Vec<usize> {
-        (0..self.plan.homes.len()).filter(|unit| self.plan.homes[*unit] == home).collect()
-    }
-
-    fn loader(&self, units: &[usize], slots: &[u64], cyclic: bool) -> Result<Loader> {
-        let spec = |unit: &usize| &self.decoder.units[*unit].spec;
-        let options = LoaderOptions {
-            shape: RingShape {
-                item_bytes: units.iter().map(|unit| spec(unit).bytes()).collect(),
-                depth: slots.len(),
-                piece_bytes: self.plan.piece_bytes,
-                cyclic,
-            },
-            route: self.options.route,
-            threads: self.plan.threads,
-            names: units.iter().map(|unit| spec(unit).name.clone()).collect(),
-            trace: self.options.trace.clone(),
-        };
-        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
-        let slots: Result<Vec<_>> =
-            slots.iter().map(|bytes| self.gpu.buffer("weights", *bytes, usage)).collect();
-        Loader::start(self.gpu, &options, slots?, &self.weights.source(units))
-    }
-
-    fn load_resident(&self, progress: &mut impl FnMut(u64)) -> Result<Arc<[crate::gpu::Buffer]>> {
-        let units = self.units(Home::Vram);
-        let bytes: Vec<_> = units.iter().map(|u| self.decoder.units[*u].spec.bytes()).collect();
-        if units.is_empty() {
-            return Ok(Arc::new([]));
-        }
-        let mut done = 0;
-        self.loader(&units, &bytes, false)?.finish(|ticket| {
-            done += bytes[ticket as usize];
-            progress(done);
-        })
-    }
-
-    fn start_ring(&self) -> Result<Option<Loader>> {
-        let units = self.units(Home::Disk);
-        if units.is_empty() {
-            return Ok(None);
-        }
-        let slots = vec![self.plan.slot_bytes; self.plan.depth];
-        self.loader(&units, &slots, true).map(Some)
     }
 }

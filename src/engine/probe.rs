@@ -21,6 +21,8 @@ const UNITS: u64 = 8;
 const PIECES_EACH: u64 = 8;
 /// The least time over which kernels are measured.
 const KERNEL_TIME: Duration = Duration::from_millis(30);
+/// Budgets below this are too small to hold more than any cache.
+const SMALL_BUDGET_BYTES: u64 = 256 << 20;
 /// Dispatches in one unit of a dense model, for the fixed cost of a unit.
 const DISPATCHES_PER_UNIT: f64 = 5.0;
 
@@ -87,7 +89,8 @@ fn link_rate(gpu: &Arc<Gpu>, threads: usize, route: Route, vram_bytes: u64) -> R
 /// Weight bytes a second through the decode kernel, and seconds of an empty-handed dispatch.
 fn kernel_rate(gpu: &Arc<Gpu>, vram_bytes: u64) -> Result<(f64, f64)> {
     // Larger than any cache, so that the memory's rate is seen, where the budget allows it.
-    let (rows, cols) = if gpu.facts.is_software() { (1024, 1024) } else { (32_768, 8192) };
+    let small = gpu.facts.is_software() || vram_bytes < SMALL_BUDGET_BYTES;
+    let (rows, cols) = if small { (1024, 1024) } else { (32_768, 8192) };
     let kind = WeightKind::W4;
     let row_bytes = kind.code_bytes(1, cols) + kind.scale_bytes(1, cols);
     let rows = u32::try_from(vram_bytes / 4 / row_bytes).unwrap_or(u32::MAX).clamp(32, rows);
