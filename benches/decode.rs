@@ -8,7 +8,7 @@ use std::path::Path;
 use pipo_wgpu::cli::args::{BudgetArgs, DeviceArgs, ModelArgs, SourceArgs};
 use pipo_wgpu::cli::open::Opened;
 use pipo_wgpu::cli::output::{Output, note};
-use pipo_wgpu::cli::prepare::{Need, prepare};
+use pipo_wgpu::cli::prepare::{Need, open_gpu, prepare};
 use pipo_wgpu::sampler::{Sampler, SamplerOptions};
 use pipo_wgpu::session::{Figures, Limits, Session};
 use pipo_wgpu::trace::Trace;
@@ -49,11 +49,13 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// Runs one case; times are the fastest of [`REPEATS`].
 fn measure(shape: Option<&str>, vram_mib: Option<u64>) -> Result<Value, Box<dyn Error>> {
+    let device = DeviceArgs::default();
+    let gpu = open_gpu(&device)?;
     let source = SourceArgs { dummy: shape.map(str::to_owned), weights: None };
     let opened = Opened::new(&ModelArgs { source, ..ModelArgs::default() })?;
     let budget = BudgetArgs { vram: vram_mib.map(|mib| mib << 20), ..BudgetArgs::default() };
     let need = Need { context: PROMPT_TOKENS + NEW_TOKENS, all_logits: false, trace: Trace::off() };
-    let prepared = prepare(&opened, &budget, &DeviceArgs::default(), &need)?;
+    let prepared = prepare(gpu, &opened, &budget, &device, &need)?;
     let gpu = prepared.gpu.facts.describe();
     let cache_rows = prepared.options.cache_rows;
     let mut engine = prepared.load(&opened)?;
