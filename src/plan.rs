@@ -102,8 +102,12 @@ const CHUNKS: [u32; 9] = [512, 256, 128, 64, 32, 16, 8, 4, 1];
 const DEPTHS: [usize; 3] = [3, 2, 1];
 /// Share of the budget that activations may take before the pass is made shorter.
 const WORKSPACE_SHARE: u64 = 6;
-/// Share of the budget that the ring may take before it is made shallower.
+/// Share of the budget that the ring may take before it is made shallower, but not below
+/// [`OVERLAP_DEPTH`].
 const RING_SHARE: u64 = 2;
+/// Slots with which a unit travels while another computes; with fewer nothing overlaps, which no
+/// resident unit makes good.
+const OVERLAP_DEPTH: usize = 2;
 /// Sizes of pieces. Requests below 1 MiB do not reach a link's speed; above 4 MiB they only cost.
 const PIECE_BYTES: RangeInclusive<u64> = 64 << 10..=4 << 20;
 /// Staging buffers per worker thread (see `pipeline::loader`).
@@ -193,7 +197,7 @@ impl Planner<'_> {
         let modest = |sizes: &Sizes| {
             fits(sizes)
                 && self.workspace(*sizes) <= vram / WORKSPACE_SHARE
-                && sizes.depth as u64 * slot <= vram / RING_SHARE
+                && (sizes.depth <= OVERLAP_DEPTH || sizes.depth as u64 * slot <= vram / RING_SHARE)
         };
         let all: Vec<_> =
             depths.iter().flat_map(|depth| self.chunks().map(|chunk| self.sizes(chunk, *depth))).collect();
@@ -220,6 +224,8 @@ impl Planner<'_> {
         let depth = if streamed_bytes == 0 { 0 } else { sizes.depth };
         let staging = self.budget.threads as u64 * STAGING_EACH * sizes.piece_bytes;
         let workspace_bytes = self.workspace(sizes);
+        let overlap = rates.overlap && (depth == 0 || depth >= OVERLAP_DEPTH);
+        let rates = Rates { overlap, ..*rates };
         Plan {
             homes: homes.to_vec(),
             depth,
@@ -237,7 +243,7 @@ impl Planner<'_> {
                 + resident_bytes
                 + staging
                 + depth as u64 * slot_bytes,
-            predicted_rate: predict(resident_bytes, streamed_bytes, homes.len(), rates),
+            predicted_rate: predict(resident_bytes, streamed_bytes, homes.len(), &rates),
         }
     }
 }
@@ -376,6 +382,18 @@ mod tests {
         assert!(error.contains("needs at least 7.01 MiB"), "{error}");
         assert!(with(&units, (7.01 * f64::from(1 << 20)) as u64).is_ok());
         assert!(with(&units, 7 << 20).is_err());
+    }
+
+    #[test]
+    fn loading_overlaps_computing_wherever_two_units_fit() {
+        // One slot of 4 MiB would leave room for a resident unit: two slots are worth more.
+        for vram_mib in 12..40 {
+            assert!(with(&[4 << 20; 16], vram_mib << 20).unwrap().depth >= 2, "{vram_mib}");
+        }
+        let alone = with(&[4 << 20; 16], 8 << 20).unwrap();
+        let seconds = 64.0 * f64::from(1 << 20) / RATES.link + 64.0 * f64::from(1 << 20) / RATES.kernel;
+        assert_eq!(alone.depth, 1);
+        assert!((alone.predicted_rate * seconds - 1.0).abs() < 1e-9, "one slot: in turn");
     }
 
     #[test]

@@ -87,9 +87,6 @@ pub struct BudgetArgs {
     /// GPU memory to use at most, e.g. 6GiB [default: what is free]
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     pub vram: Option<u64>,
-    /// Main memory for weights at most, e.g. 16GiB [default: what is free]
-    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
-    pub ram: Option<u64>,
     /// Tokens to remember at most [default: as the model and the budget allow]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub context: Option<u32>,

@@ -24,7 +24,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
     // The prompt is read before Ctrl-C is caught, so that it can end a read from a terminal.
     let prompt = Prompt::from_process(&args.prompt)?;
     let gpu = open_gpu(&args.device)?;
-    let opened = Opened::new(&args.model)?;
+    let opened = Opened::new(&args.model, &gpu.facts)?;
     let ids = prompt_ids(&opened, prompt)?;
     let mut writer = Writer::new(args, &opened, &ids)?;
     let options = args.sampling.resolve(&opened.generation)?;

@@ -48,7 +48,7 @@ impl View for Logits {
 pub fn logits(args: &LogitsArgs) -> Result<()> {
     output::check_writable(&args.out)?;
     let gpu = open_gpu(&args.device)?;
-    let opened = Opened::new(&args.model)?;
+    let opened = Opened::new(&args.model, &gpu.facts)?;
     crate::text::check_ids(&args.ids, opened.decoder.vocab_size)?;
     let need = Need { context: args.ids.len() as u32, all_logits: true, trace: Trace::off() };
     let prepared = prepare(gpu, &opened, &args.budget, &args.device, &need)?;
@@ -77,7 +77,7 @@ pub fn logits(args: &LogitsArgs) -> Result<()> {
 /// Whatever goes wrong on the way, or when the text is too short.
 pub fn perplexity(args: &PerplexityArgs) -> Result<()> {
     let gpu = open_gpu(&args.device)?;
-    let opened = Opened::new(&args.model)?;
+    let opened = Opened::new(&args.model, &gpu.facts)?;
     let text = std::fs::read(&args.file).map_err(Error::io("read", &args.file))?;
     let text = String::from_utf8(text).map_err(|e| {
         let at = e.utf8_error().valid_up_to();

@@ -9,8 +9,10 @@ use crate::checkpoint::Checkpoint;
 use crate::cli::args::{ModelArgs, SourceArgs};
 use crate::cli::output::note;
 use crate::cli::progress::Progress;
+use crate::engine::Weights;
 use crate::error::{Error, Result};
-use crate::model::{self, Decoder, dummy};
+use crate::gpu::Facts;
+use crate::model::{self, Decoder, Limits, dummy};
 use crate::os;
 use crate::pack::{self, Packed, Watch, cache};
 use crate::quant::WeightKind;
@@ -40,15 +42,21 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// Opens what the options name.
+    /// Opens what the options name, to be run on the adapter that `facts` tell of.
     ///
     /// # Errors
     /// Everything that can be wrong with a model.
-    pub fn new(args: &ModelArgs) -> Result<Self> {
+    pub fn new(args: &ModelArgs, facts: &Facts) -> Result<Self> {
+        let limits = Limits {
+            buffer_bytes: facts.limits.max_buffer_size,
+            binding_bytes: facts.limits.max_storage_buffer_binding_size,
+        };
         let packed = match (&args.model, &args.source.dummy) {
-            (_, Some(shape)) => Packed::open(dummy_in_cache(shape, &args.source)?)?,
+            (_, Some(shape)) => Packed::open(dummy_in_cache(shape, &args.source, &limits)?)?,
             (None, None) => Packed::from_static(BUILT_IN)?,
-            (Some(path), None) if path.is_dir() => Packed::open(folder_in_cache(path, &args.source)?)?,
+            (Some(path), None) if path.is_dir() => {
+                Packed::open(folder_in_cache(path, &args.source, &limits)?)?
+            }
             (Some(path), None) => Packed::open(path)?,
         };
         refuse_other_kind(&packed, args.source.weights)?;
@@ -57,7 +65,9 @@ impl Opened {
         }
         let dummy = args.source.dummy.as_ref().map(PathBuf::from);
         let name = args.model.clone().or(dummy).unwrap_or_else(|| packed.path().to_path_buf());
-        Opened::from_packed(packed, name)
+        let opened = Opened::from_packed(packed, name)?;
+        opened.decoder.check_limits(&limits)?;
+        Ok(opened)
     }
 
     fn from_packed(packed: Packed, name: PathBuf) -> Result<Self> {
@@ -167,11 +177,13 @@ fn packed_bytes(decoder: &Decoder) -> u64 {
     decoder.packed_units().iter().map(|unit| unit.bytes()).sum()
 }
 
-fn folder_in_cache(folder: &Path, source: &SourceArgs) -> Result<PathBuf> {
+fn folder_in_cache(folder: &Path, source: &SourceArgs, limits: &Limits) -> Result<PathBuf> {
     let checkpoint = Checkpoint::open(folder)?;
     let kind = source.weights.unwrap_or(WeightKind::W4);
+    let decoder = describe_folder(&checkpoint, kind)?.1;
+    decoder.check_limits(limits)?;
     let path = cache::cached_pack_path(&checkpoint.identity()?, tag(kind))?;
-    if !is_usable(&path) {
+    if !is_usable(&path, &decoder) {
         make_folder_for(&path)?;
         pack_folder(&checkpoint, kind, &path)?;
         note(format_args!("packed into {}", path.display()));
@@ -190,11 +202,16 @@ pub(super) fn refuse_own_source(folder: &Path, dst: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Packs a Hugging Face folder into `dst`.
-pub(super) fn pack_folder(checkpoint: &Checkpoint, kind: WeightKind, dst: &Path) -> Result<()> {
+fn describe_folder(checkpoint: &Checkpoint, kind: WeightKind) -> Result<(Value, Decoder)> {
     let path = checkpoint.folder().join("config.json");
     let config = checkpoint.read_json("config.json")?.unwrap_or(Value::Null);
     let decoder = model::describe(&path, &config, kind)?;
+    Ok((config, decoder))
+}
+
+/// Packs a Hugging Face folder into `dst`.
+pub(super) fn pack_folder(checkpoint: &Checkpoint, kind: WeightKind, dst: &Path) -> Result<()> {
+    let (config, decoder) = describe_folder(checkpoint, kind)?;
     let mut files: Vec<(String, Vec<u8>)> = Vec::new();
     for name in SMALL_FILES {
         files.extend(checkpoint.read_file(name)?.map(|bytes| (name.to_owned(), bytes)));
@@ -219,12 +236,13 @@ pub(super) fn pack_dummy(shape: &str, kind: WeightKind, dst: &Path) -> Result<()
     })
 }
 
-fn dummy_in_cache(shape: &str, source: &SourceArgs) -> Result<PathBuf> {
-    // A misspelt name is refused before it becomes part of a path.
-    dummy::config(shape)?;
+fn dummy_in_cache(shape: &str, source: &SourceArgs, limits: &Limits) -> Result<PathBuf> {
     let kind = source.weights.unwrap_or(WeightKind::W4);
+    // A misspelt name is refused before it becomes part of a path.
+    let decoder = model::describe(Path::new(shape), &dummy::config(shape)?, kind)?;
+    decoder.check_limits(limits)?;
     let path = cache::cached_pack_path(&format!("dummy-{shape}"), tag(kind))?;
-    if !is_usable(&path) {
+    if !is_usable(&path, &decoder) {
         make_folder_for(&path)?;
         pack_dummy(shape, kind, &path)?;
         note(format_args!("made random weights in {}", path.display()));
@@ -232,9 +250,11 @@ fn dummy_in_cache(shape: &str, source: &SourceArgs) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Whether a cached file opens; one of an older version, or damaged, is made again.
-fn is_usable(path: &Path) -> bool {
-    path.exists() && Packed::open(path).inspect_err(|error| log::warn!("{error}; making it again")).is_ok()
+/// Whether a cached file opens and has the units of today's description; one of an older version,
+/// or damaged, is made again.
+fn is_usable(path: &Path, decoder: &Decoder) -> bool {
+    let open = || Weights::new(Arc::new(Packed::open(path)?), decoder);
+    path.exists() && open().inspect_err(|error| log::warn!("{error}; making it again")).is_ok()
 }
 
 fn make_folder_for(path: &Path) -> Result<()> {

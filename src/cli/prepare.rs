@@ -72,7 +72,6 @@ pub fn prepare(
         route: if device.write_buffer { Route::WriteBuffer } else { Route::Staged },
         trace: need.trace.clone(),
     };
-    check_ram(budget)?;
     let threads = probe::loader_threads(&gpu);
     let vram_bytes = budget.vram.unwrap_or_else(|| default_vram(&gpu));
     let rates = probe::measure(&gpu, threads, options.route, vram_bytes)?;
@@ -132,18 +131,6 @@ fn context(opened: &Opened, budget: &BudgetArgs, need: &Need) -> Result<u32> {
         }
         Some(context) => Ok(context),
         None => Ok(need.context.clamp(1, most)),
-    }
-}
-
-/// Weights travel from the mapped file through the page cache, which the system gives back when
-/// it must; a budget can only be refused where it is absurd.
-fn check_ram(budget: &BudgetArgs) -> Result<()> {
-    match budget.ram {
-        Some(bytes) if bytes < 64 << 20 => Err(Error::Budget(format!(
-            "--ram {} is too small; at least 64 MiB are needed beside the page cache",
-            size::format(bytes)
-        ))),
-        _ => Ok(()),
     }
 }
 

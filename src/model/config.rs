@@ -126,6 +126,16 @@ impl Fields {
         Ok(())
     }
 
+    /// Refuses every option that is not `known`, unless it is null.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] naming the first such option.
+    pub fn refuse_others(&self, known: &[&str]) -> Result<()> {
+        let is_other = |(key, value): &(&String, &Value)| !value.is_null() && !known.contains(&key.as_str());
+        let other = self.map.iter().find(is_other);
+        other.map_or(Ok(()), |(key, value)| Err(self.unsupported(key, value)))
+    }
+
     /// The refusal of an option's value.
     pub fn unsupported(&self, key: &str, value: &Value) -> Error {
         let key = format!("{}{key}", self.prefix);

@@ -1,6 +1,7 @@
 //! What a decoder consists of: its sizes, its units and the operations inside them.
 
 use super::rope::Rope;
+use crate::error::{Error, Result};
 use crate::pack::layout::{TensorSpec, UnitSpec};
 
 /// An activation that lives in GPU memory during a pass, f32 `[tokens, width]`.
@@ -92,6 +93,15 @@ pub struct TablePart {
     pub first_row: u32,
 }
 
+/// What an adapter can hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a buffer at most.
+    pub buffer_bytes: u64,
+    /// Bytes that a kernel binds at once at most.
+    pub binding_bytes: u64,
+}
+
 /// A decoder-only transformer, described by data alone.
 #[derive(Clone, Debug)]
 pub struct Decoder {
@@ -130,6 +140,34 @@ impl Decoder {
     /// Index in the packed file of the computing unit number `unit`.
     pub fn packed_index(&self, unit: usize) -> usize {
         unit + usize::from(self.embed.is_some())
+    }
+
+    /// Refuses a model with weights that an adapter cannot hold, before any of them is packed.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] naming the first such unit or tensor.
+    pub fn check_limits(&self, limits: &Limits) -> Result<()> {
+        for spec in self.units.iter().map(|unit| &unit.spec) {
+            let (sections, bytes) = spec.layout();
+            if bytes > limits.buffer_bytes {
+                return Err(Error::Unsupported(format!(
+                    "unit `{}` of {bytes} bytes on this adapter, whose buffers hold {}; fewer bits a \
+                     weight (--weights) may do",
+                    spec.name, limits.buffer_bytes
+                )));
+            }
+            for (tensor, section) in spec.tensors.iter().zip(sections) {
+                let bytes = section.codes.end - section.codes.start;
+                if bytes > limits.binding_bytes {
+                    return Err(Error::Unsupported(format!(
+                        "tensor `{}` of unit `{}` with {bytes} bytes on this adapter, whose kernels \
+                         reach {}; fewer bits a weight (--weights) may do",
+                        tensor.name, spec.name, limits.binding_bytes
+                    )));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Columns of an activation.

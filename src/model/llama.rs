@@ -1,5 +1,7 @@
 //! The Llama family: Llama 2 and 3.x, TinyLlama, SmolLM and others with their `config.json`.
 
+use std::ops::Range;
+
 use serde_json::json;
 
 use super::config::Fields;
@@ -15,6 +17,8 @@ const VOCAB_MAX: u32 = 1 << 21;
 const BLOCKS_MAX: u32 = 1024;
 const CONTEXT_MAX: u32 = 1 << 27;
 const HEAD_DIM_MAX: u32 = 256;
+/// What WebGPU lets a kernel bind at once on every adapter; larger matrices come in pieces.
+const BINDING_BYTES: u64 = 128 << 20;
 
 /// Reads a Llama configuration.
 ///
@@ -51,8 +55,11 @@ fn refuse_unknown(fields: &Fields) -> Result<()> {
     fields.refuse_unless(&[
         ("hidden_act", json!("silu")),
         ("partial_rotary_factor", json!(1.0)),
+        ("rope_interleaved", json!(false)),
         ("quantization_config", json!(false)),
+        ("compression_config", json!(false)),
         ("sliding_window", json!(false)),
+        ("use_sliding_window", json!(false)),
         ("attention_multiplier", json!(false)),
         ("embedding_multiplier", json!(1.0)),
         ("residual_multiplier", json!(1.0)),
@@ -123,15 +130,31 @@ impl Shape {
     }
 }
 
-/// A matrix whose rows come from whole checkpoint tensors `[rows, cols]`, one below the other.
-fn matrix(name: &str, cols: u32, kind: WeightKind, parts: &[(String, u32)]) -> TensorSpec {
-    let sources = parts.iter().map(|(tensor, rows)| Source {
-        tensor: tensor.clone(),
-        shape: vec![u64::from(*rows), u64::from(cols)],
-        rows: 0..*rows,
-    });
-    let rows = parts.iter().map(|(_, rows)| rows).sum();
-    TensorSpec { name: name.into(), rows, cols, kind, sources: sources.collect() }
+/// Some rows of the matrix that checkpoint tensors `[rows, cols]` make up, one below the other.
+fn matrix(name: &str, cols: u32, kind: WeightKind, parts: &[(String, u32)], rows: Range<u32>) -> TensorSpec {
+    let mut sources = Vec::new();
+    let mut first = 0;
+    for (tensor, count) in parts {
+        let taken = rows.start.max(first) - first..rows.end.clamp(first, first + count) - first;
+        if !taken.is_empty() {
+            let shape = vec![u64::from(*count), u64::from(cols)];
+            sources.push(Source { tensor: tensor.clone(), shape, rows: taken });
+        }
+        first += count;
+    }
+    TensorSpec { name: name.into(), rows: rows.end - rows.start, cols, kind, sources }
+}
+
+/// Cuts rows into as few equal ranges of at most `rows_max` as possible.
+fn cut(rows: u32, rows_max: u32) -> impl ExactSizeIterator<Item = Range<u32>> {
+    let each = rows.div_ceil(rows.div_ceil(rows_max));
+    (0..rows).step_by(each as usize).map(move |first| first..rows.min(first + each))
+}
+
+/// Rows of a matrix whose codes and scales take at most so many bytes.
+fn rows_within(bytes: u64, cols: u32, kind: WeightKind) -> u32 {
+    let row_bytes = kind.code_bytes(1, cols) + kind.scale_bytes(1, cols);
+    u32::try_from(bytes / row_bytes).unwrap_or(u32::MAX).max(1)
 }
 
 /// A float vector whose elements come from whole checkpoint vectors, one after the other.
@@ -146,95 +169,121 @@ fn vector(name: &str, parts: &[(String, u32)]) -> TensorSpec {
     TensorSpec { name: name.into(), rows: 1, cols, kind, sources: sources.collect() }
 }
 
-/// Collects a unit's tensors and hands out their indices.
+/// Collects a unit's tensors and operations.
 struct UnitBuilder {
+    /// Of the checkpoint's names.
     prefix: String,
+    kind: WeightKind,
     tensors: Vec<TensorSpec>,
+    ops: Vec<Op>,
+}
+
+/// Projections of one activation, one below the other.
+struct Projection<'a> {
+    name: &'a str,
+    parts: &'a [(&'a str, u32)],
+    bias: bool,
+    from: Activation,
+    cols: u32,
+    to: Activation,
+    add: bool,
 }
 
 impl UnitBuilder {
-    fn add(&mut self, tensor: TensorSpec) -> usize {
-        self.tensors.push(tensor);
-        self.tensors.len() - 1
-    }
-
-    /// A matrix made of several projections, and its bias if there is one.
-    fn projection(
-        &mut self,
-        name: &str,
-        cols: u32,
-        kind: WeightKind,
-        parts: &[(&str, u32)],
-        bias: bool,
-    ) -> (usize, Option<usize>) {
+    /// Adds a projection, in several matrices where one would be more than every adapter binds. A
+    /// bias stays whole, and its matrix with it.
+    fn project(&mut self, projection: &Projection<'_>) {
+        let &Projection { name, parts, bias, from, cols, to, add } = projection;
         let named = |what: &str| {
             let part = |(p, n): &(&str, u32)| (format!("{}.{p}.{what}", self.prefix), *n);
             parts.iter().map(part).collect::<Vec<_>>()
         };
         let (weights, biases) = (named("weight"), named("bias"));
-        let weight = self.add(matrix(name, cols, kind, &weights));
-        let bias = bias.then(|| self.add(vector(&format!("{name}.bias"), &biases)));
-        (weight, bias)
+        let rows = parts.iter().map(|(_, rows)| rows).sum();
+        let rows_max = if bias { rows } else { rows_within(BINDING_BYTES, cols, self.kind) };
+        let pieces = cut(rows, rows_max);
+        let several = pieces.len() > 1;
+        for (piece, rows) in pieces.enumerate() {
+            let name = if several { format!("{name}.{piece}") } else { name.to_owned() };
+            let (weight, to_column) = (self.tensors.len(), rows.start);
+            self.tensors.push(matrix(&name, cols, self.kind, &weights, rows));
+            self.ops.push(Op::Linear { from, weight, bias: bias.then_some(weight + 1), to, to_column, add });
+        }
+        if bias {
+            self.tensors.push(vector(&format!("{name}.bias"), &biases));
+        }
     }
 }
 
 fn attention(shape: &Shape, block: u32, kind: WeightKind) -> Unit {
     let layer = format!("model.layers.{block}");
     let norm = shape.vector("input_layernorm", format!("{layer}.input_layernorm.weight"));
-    let mut unit = UnitBuilder { prefix: format!("{layer}.self_attn"), tensors: vec![norm] };
-    let (q, kv) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
-    let parts = [("q_proj", q), ("k_proj", kv), ("v_proj", kv)];
-    let bias = shape.attention_bias;
-    let qkv = unit.projection("qkv_proj", shape.hidden_size, kind, &parts, bias);
-    let o = unit.projection("o_proj", q, kind, &[("o_proj", shape.hidden_size)], bias);
+    let ops = vec![Op::RmsNorm { from: Activation::Residual, weight: 0, eps: shape.eps }];
+    let mut unit = UnitBuilder { prefix: format!("{layer}.self_attn"), kind, tensors: vec![norm], ops };
+    let (h, q, kv) = (shape.hidden_size, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
+    unit.project(&Projection {
+        name: "qkv_proj",
+        parts: &[("q_proj", q), ("k_proj", kv), ("v_proj", kv)],
+        bias: shape.attention_bias,
+        from: Activation::Normed,
+        cols: h,
+        to: Activation::Qkv,
+        add: false,
+    });
     let scale = 1.0 / f64::from(shape.head_dim).sqrt();
-    let ops = vec![
-        Op::RmsNorm { from: Activation::Residual, weight: 0, eps: shape.eps },
-        linear(Activation::Normed, qkv, Activation::Qkv),
-        Op::RopeStore { block },
-        Op::Attention { block, scale: scale as f32 },
-        add_linear(Activation::Attended, o),
-    ];
-    Unit { spec: UnitSpec { name: format!("block.{block}.attention"), tensors: unit.tensors }, ops }
+    unit.ops.extend([Op::RopeStore { block }, Op::Attention { block, scale: scale as f32 }]);
+    unit.project(&Projection {
+        name: "o_proj",
+        parts: &[("o_proj", h)],
+        bias: shape.attention_bias,
+        from: Activation::Attended,
+        cols: q,
+        to: Activation::Residual,
+        add: true,
+    });
+    let spec = UnitSpec { name: format!("block.{block}.attention"), tensors: unit.tensors };
+    Unit { spec, ops: unit.ops }
 }
 
 fn mlp(shape: &Shape, block: u32, kind: WeightKind) -> Unit {
     let layer = format!("model.layers.{block}");
     let name = "post_attention_layernorm";
     let norm = shape.vector(name, format!("{layer}.{name}.weight"));
-    let mut unit = UnitBuilder { prefix: format!("{layer}.mlp"), tensors: vec![norm] };
+    let ops = vec![Op::RmsNorm { from: Activation::Residual, weight: 0, eps: shape.eps }];
+    let mut unit = UnitBuilder { prefix: format!("{layer}.mlp"), kind, tensors: vec![norm], ops };
     let (h, ffn) = (shape.hidden_size, shape.intermediate_size);
-    let parts = [("gate_proj", ffn), ("up_proj", ffn)];
-    let gate_up = unit.projection("gate_up_proj", h, kind, &parts, shape.mlp_bias);
-    let down = unit.projection("down_proj", ffn, kind, &[("down_proj", h)], shape.mlp_bias);
-    let ops = vec![
-        Op::RmsNorm { from: Activation::Residual, weight: 0, eps: shape.eps },
-        linear(Activation::Normed, gate_up, Activation::GateUp),
-        Op::SwiGlu,
-        add_linear(Activation::Gated, down),
-    ];
-    Unit { spec: UnitSpec { name: format!("block.{block}.mlp"), tensors: unit.tensors }, ops }
-}
-
-fn linear(from: Activation, (weight, bias): (usize, Option<usize>), to: Activation) -> Op {
-    Op::Linear { from, weight, bias, to, to_column: 0, add: false }
-}
-
-fn add_linear(from: Activation, (weight, bias): (usize, Option<usize>)) -> Op {
-    Op::Linear { from, weight, bias, to: Activation::Residual, to_column: 0, add: true }
+    unit.project(&Projection {
+        name: "gate_up_proj",
+        parts: &[("gate_proj", ffn), ("up_proj", ffn)],
+        bias: shape.mlp_bias,
+        from: Activation::Normed,
+        cols: h,
+        to: Activation::GateUp,
+        add: false,
+    });
+    unit.ops.push(Op::SwiGlu);
+    unit.project(&Projection {
+        name: "down_proj",
+        parts: &[("down_proj", h)],
+        bias: shape.mlp_bias,
+        from: Activation::Gated,
+        cols: ffn,
+        to: Activation::Residual,
+        add: true,
+    });
+    Unit { spec: UnitSpec { name: format!("block.{block}.mlp"), tensors: unit.tensors }, ops: unit.ops }
 }
 
 /// Adds the head, in pieces no larger than the largest other unit, and the embedding table.
 fn add_head(decoder: &mut Decoder, shape: &Shape, kind: WeightKind, largest: u64) {
     let (h, vocab) = (shape.hidden_size, shape.vocab_size);
-    let name = if shape.tied { "model.embed_tokens.weight" } else { "lm_head.weight" };
-    let row_bytes = kind.code_bytes(1, h) + kind.scale_bytes(1, h);
-    let rows_max = u32::try_from(largest / row_bytes).unwrap_or(u32::MAX).clamp(1, vocab);
-    let pieces = vocab.div_ceil(rows_max);
-    let rows_each = vocab.div_ceil(pieces);
+    let embedding = [("model.embed_tokens.weight".to_owned(), vocab)];
+    let own_head = [("lm_head.weight".to_owned(), vocab)];
+    let parts = if shape.tied { &embedding } else { &own_head };
+    let pieces = cut(vocab, rows_within(largest.min(BINDING_BYTES), h, kind));
+    let several = pieces.len() > 1;
     let first_head = decoder.units.len();
-    for (piece, first) in (0..vocab).step_by(rows_each as usize).enumerate() {
-        let rows = first..vocab.min(first + rows_each);
+    for (piece, rows) in pieces.enumerate() {
         let mut tensors = Vec::new();
         let mut ops = Vec::new();
         if piece == 0 {
@@ -242,43 +291,25 @@ fn add_head(decoder: &mut Decoder, shape: &Shape, kind: WeightKind, largest: u64
             ops.push(Op::Select);
             ops.push(Op::RmsNorm { from: Activation::Selected, weight: 0, eps: shape.eps });
         }
-        tensors.push(table_rows("lm_head", name, shape, kind, rows.clone()));
+        let (weight, first_row) = (tensors.len(), rows.start);
+        tensors.push(matrix("lm_head", h, kind, parts, rows));
         ops.push(Op::Linear {
             from: Activation::Normed,
-            weight: tensors.len() - 1,
+            weight,
             bias: None,
             to: Activation::Logits,
-            to_column: first,
+            to_column: first_row,
             add: false,
         });
         if shape.tied {
-            let (unit, tensor) = (first_head + piece, tensors.len() - 1);
-            decoder.table.push(TablePart { unit, tensor, first_row: first });
+            decoder.table.push(TablePart { unit: first_head + piece, tensor: weight, first_row });
         }
-        let name = if pieces == 1 { "head".into() } else { format!("head.{piece}") };
+        let name = if several { format!("head.{piece}") } else { "head".into() };
         decoder.units.push(Unit { spec: UnitSpec { name, tensors }, ops });
     }
     if !shape.tied {
-        let name = "model.embed_tokens.weight";
-        let tensors = vec![table_rows("embed_tokens", name, shape, kind, 0..vocab)];
+        let tensors = vec![matrix("embed_tokens", h, kind, &embedding, 0..vocab)];
         decoder.embed = Some(UnitSpec { name: "embed".into(), tensors });
         decoder.table.push(TablePart { unit: 0, tensor: 0, first_row: 0 });
-    }
-}
-
-fn table_rows(
-    name: &str,
-    tensor: &str,
-    shape: &Shape,
-    kind: WeightKind,
-    rows: std::ops::Range<u32>,
-) -> TensorSpec {
-    let full = vec![u64::from(shape.vocab_size), u64::from(shape.hidden_size)];
-    TensorSpec {
-        name: name.into(),
-        rows: rows.end - rows.start,
-        cols: shape.hidden_size,
-        kind,
-        sources: vec![Source { tensor: tensor.into(), shape: full, rows }],
     }
 }

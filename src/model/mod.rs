@@ -14,7 +14,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-pub use decoder::{Activation, Decoder, Op, Tensor, Unit};
+pub use decoder::{Activation, Decoder, Limits, Op, Tensor, Unit};
 
 use crate::error::{Error, Result};
 use crate::quant::WeightKind;

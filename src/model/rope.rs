@@ -15,6 +15,19 @@ pub struct Rope {
     pub inverse_frequencies: Vec<f32>,
 }
 
+/// What may stand in `rope_scaling` or `rope_parameters`; anything else would turn some pairs
+/// otherwise than here.
+const PARAMETERS: [&str; 8] = [
+    "rope_theta",
+    "rope_type",
+    "type",
+    "partial_rotary_factor",
+    "factor",
+    "low_freq_factor",
+    "high_freq_factor",
+    "original_max_position_embeddings",
+];
+
 impl Rope {
     /// Reads `rope_theta` with `rope_scaling` (old spelling) or `rope_parameters` (new spelling).
     ///
@@ -31,7 +44,9 @@ impl Rope {
         };
         let mut rope = Rope::plain(theta, rotary_dim);
         if let Some(scaling) = scaling {
+            scaling.refuse_unless(&[("partial_rotary_factor", 1.0.into())])?;
             rope.scale(&scaling)?;
+            scaling.refuse_others(&PARAMETERS)?;
         }
         Ok(rope)
     }

@@ -1,5 +1,6 @@
 //! Packs a checkpoint: reads its rows, quantises them on all cores, never holds a whole tensor.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::path::Path;
 
@@ -14,8 +15,8 @@ use crate::quant::encode_row;
 /// it was. Rows are coded in parallel; memory stays below 100 MiB plus a few rows a thread.
 ///
 /// # Errors
-/// A source that is missing or has another shape or dtype than expected (checked before any
-/// work), a weight that is not finite or does not fit its kind, a disk without room, or
+/// A source that is missing or has another shape or dtype than expected, or a tensor that would be
+/// left out (checked before any work), a weight that is not finite or does not fit its kind, a disk without room, or
 /// [`Error::Interrupted`].
 pub fn write(
     dst: &Path,
@@ -29,7 +30,41 @@ pub fn write(
             check_sources(unit, tensor, source)?;
         }
     }
+    check_complete(units, source)?;
     container::write(dst, units, files, &|chunk| fill(source, chunk), watch)
+}
+
+/// Buffers of old checkpoints that follow from the configuration.
+const DERIVED: &str = ".rotary_emb.";
+
+/// Refuses a checkpoint with a tensor that nothing computes with although it stands beside, or one
+/// step beside, tensors that are used, in the same block or another: a bias, a norm or a block that
+/// the configuration does not speak of. Elsewhere tensors may be left over, such as a tied head.
+fn check_complete(units: &[UnitSpec], checkpoint: &Checkpoint) -> Result<()> {
+    let sources = || units.iter().flat_map(|unit| &unit.tensors).flat_map(|tensor| &tensor.sources);
+    let used: HashSet<&str> = sources().map(|source| source.tensor.as_str()).collect();
+    let places: HashSet<String> = used.iter().flat_map(|name| modules_of(name)).collect();
+    let is_left_out = |name: &&str| {
+        !used.contains(name)
+            && !name.contains(DERIVED)
+            && modules_of(name).any(|place| places.contains(&place))
+    };
+    match checkpoint.names().find(is_left_out) {
+        None => Ok(()),
+        Some(name) => Err(Error::Unsupported(format!(
+            "tensor `{name}` of {}: config.json does not say what it is for, and without it the model \
+             would compute something else",
+            checkpoint.folder().display()
+        ))),
+    }
+}
+
+/// The modules that a tensor is in, innermost two, whatever their numbers:
+/// `model.layers.*.mlp.up_proj` and `model.layers.*.mlp`.
+fn modules_of(name: &str) -> impl Iterator<Item = String> {
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    let parts: Vec<_> = name.split('.').map(|part| if is_number(part) { "*" } else { part }).collect();
+    (1..=2).filter_map(move |up| parts.len().checked_sub(up).filter(|n| *n > 0).map(|n| parts[..n].join(".")))
 }
 
 /// Every source must have the expected shape, and together they must make up the tensor.

@@ -62,6 +62,7 @@ fn models_that_cannot_be_run() {
         ("uneven heads", |p| config(p, "num_key_value_heads", json!(3)), RUN, "multiple of"),
         ("an odd head", |p| config(p, "head_dim", json!(7)), RUN, "even number of columns"),
         ("too many blocks", |p| config(p, "num_hidden_layers", json!(4)), RUN, "model.layers.3."),
+        ("too few blocks", |p| config(p, "num_hidden_layers", json!(1)), RUN, "does not say what it is for"),
         ("no context", |p| config(p, "max_position_embeddings", json!(0)), RUN, "`max_position_embeddings`"),
         ("a negative epsilon", |p| config(p, "rms_norm_eps", json!(-1)), RUN, "`rms_norm_eps`"),
         (
@@ -253,7 +254,6 @@ fn options_that_cannot_be_met() {
         ("no memory", nothing, "run model --ids 1 --print-ids --vram 0", "--vram 0 B is too small"),
         ("hardly any memory", nothing, "plan model --vram 2KiB", "needs at least"),
         ("no memory for so many slots", nothing, "plan model --vram 128KiB --depth 64", "needs at least"),
-        ("hardly any main memory", nothing, "run model --ids 1 --print-ids --ram 1MiB", "--ram"),
         ("more context than the model has", nothing, "plan model --context 257", "at most 256 tokens"),
         ("a GPU number too high", nothing, "plan model --adapter 99", "no adapter number 99; there are 0: "),
         (

@@ -1,0 +1,322 @@
+//! The `config.json` of models as they are published: which run, with which sizes, and which are refused.
+
+use pipo_wgpu::error::Result;
+use pipo_wgpu::model::{Activation, Decoder, Limits, Op, describe, dummy};
+use pipo_wgpu::quant::WeightKind;
+use serde_json::{Value, json};
+
+fn read(config: &Value) -> Result<Decoder> {
+    describe("config.json".as_ref(), config, WeightKind::W4)
+}
+
+/// Sizes of a model that is expected to run.
+struct Expected {
+    hidden_size: u32,
+    heads: u32,
+    kv_heads: u32,
+    head_dim: u32,
+    blocks: u32,
+    vocab_size: u32,
+    context_max: u32,
+    /// Parameters as the model's page has them, the shared table counted once.
+    parameters: u64,
+    /// Radians a position of the slowest pair.
+    slowest: f64,
+}
+
+fn parameters(decoder: &Decoder) -> u64 {
+    let units = decoder.packed_units();
+    units.iter().flat_map(|unit| &unit.tensors).map(|t| u64::from(t.rows) * u64::from(t.cols)).sum()
+}
+
+fn check(name: &str, config: &Value, expected: &Expected) {
+    let decoder = read(config).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let d = &decoder;
+    assert_eq!(
+        (d.hidden_size, d.heads, d.kv_heads, d.head_dim, d.blocks, d.vocab_size, d.context_max),
+        (
+            expected.hidden_size,
+            expected.heads,
+            expected.kv_heads,
+            expected.head_dim,
+            expected.blocks,
+            expected.vocab_size,
+            expected.context_max
+        ),
+        "{name}"
+    );
+    assert_eq!(parameters(d), expected.parameters, "{name}");
+    assert_eq!(d.width(Activation::Attended), d.heads * d.head_dim, "{name}");
+    let slowest = f64::from(*d.rope.inverse_frequencies.last().unwrap());
+    assert!((slowest / expected.slowest - 1.0).abs() < 1e-4, "{name}: {slowest}");
+}
+
+/// The slowest pair of plain rotation.
+fn plain(theta: f64, head_dim: u32) -> f64 {
+    theta.powf(f64::from(head_dim - 2) / -f64::from(head_dim))
+}
+
+fn llama_3_2_1b() -> Value {
+    json!({
+        "architectures": ["LlamaForCausalLM"], "attention_bias": false, "attention_dropout": 0.0,
+        "bos_token_id": 128000, "eos_token_id": 128001, "head_dim": 64, "hidden_act": "silu",
+        "hidden_size": 2048, "initializer_range": 0.02, "intermediate_size": 8192,
+        "max_position_embeddings": 131072, "mlp_bias": false, "model_type": "llama",
+        "num_attention_heads": 32, "num_hidden_layers": 16, "num_key_value_heads": 8,
+        "pretraining_tp": 1, "rms_norm_eps": 1e-05,
+        "rope_scaling": {"factor": 32.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0,
+            "original_max_position_embeddings": 8192, "rope_type": "llama3"},
+        "rope_theta": 500000.0, "tie_word_embeddings": true, "torch_dtype": "bfloat16",
+        "transformers_version": "4.45.0.dev0", "use_cache": true, "vocab_size": 128256
+    })
+}
+
+#[test]
+fn llama_3_runs() {
+    let slow = plain(500_000.0, 64) / 32.0;
+    let expected = Expected {
+        hidden_size: 2048,
+        heads: 32,
+        kv_heads: 8,
+        head_dim: 64,
+        blocks: 16,
+        vocab_size: 128_256,
+        context_max: 131_072,
+        parameters: 1_235_814_400,
+        slowest: slow,
+    };
+    check("Llama-3.2-1B", &llama_3_2_1b(), &expected);
+
+    // As Transformers 5 writes the same model.
+    let mut new = llama_3_2_1b();
+    let mut rope = new["rope_scaling"].take();
+    rope["rope_theta"] = new["rope_theta"].take();
+    new["rope_parameters"] = rope;
+    new["dtype"] = new["torch_dtype"].take();
+    check("Llama-3.2-1B, new spelling", &new, &expected);
+
+    let llama_3_8b = json!({
+        "architectures": ["LlamaForCausalLM"], "attention_bias": false, "attention_dropout": 0.0,
+        "bos_token_id": 128000, "eos_token_id": [128001, 128008, 128009], "hidden_act": "silu",
+        "hidden_size": 4096, "initializer_range": 0.02, "intermediate_size": 14336,
+        "max_position_embeddings": 8192, "model_type": "llama", "num_attention_heads": 32,
+        "num_hidden_layers": 32, "num_key_value_heads": 8, "pretraining_tp": 1, "rms_norm_eps": 1e-05,
+        "rope_scaling": null, "rope_theta": 500000.0, "tie_word_embeddings": false,
+        "torch_dtype": "bfloat16", "use_cache": true, "vocab_size": 128256
+    });
+    let expected = Expected {
+        hidden_size: 4096,
+        head_dim: 128,
+        blocks: 32,
+        context_max: 8192,
+        parameters: 8_030_261_248,
+        slowest: plain(500_000.0, 128),
+        ..expected
+    };
+    check("Meta-Llama-3-8B", &llama_3_8b, &expected);
+}
+
+#[test]
+fn llama_2_and_older_run() {
+    let llama_2_7b = json!({
+        "_name_or_path": "meta-llama/Llama-2-7b-hf", "architectures": ["LlamaForCausalLM"],
+        "bos_token_id": 1, "eos_token_id": 2, "hidden_act": "silu", "hidden_size": 4096,
+        "initializer_range": 0.02, "intermediate_size": 11008, "max_position_embeddings": 4096,
+        "model_type": "llama", "num_attention_heads": 32, "num_hidden_layers": 32,
+        "num_key_value_heads": 32, "pretraining_tp": 1, "rms_norm_eps": 1e-05, "rope_scaling": null,
+        "tie_word_embeddings": false, "torch_dtype": "float16", "transformers_version": "4.31.0.dev0",
+        "use_cache": true, "vocab_size": 32000
+    });
+    let expected = Expected {
+        hidden_size: 4096,
+        heads: 32,
+        kv_heads: 32,
+        head_dim: 128,
+        blocks: 32,
+        vocab_size: 32_000,
+        context_max: 4096,
+        parameters: 6_738_415_616,
+        slowest: plain(10_000.0, 128),
+    };
+    check("Llama-2-7b", &llama_2_7b, &expected);
+
+    // The first LLaMA knew neither grouped heads nor rope's fields.
+    let mut llama_1 = llama_2_7b.clone();
+    for key in ["num_key_value_heads", "rope_scaling", "pretraining_tp", "max_position_embeddings"] {
+        llama_1.as_object_mut().unwrap().remove(key);
+    }
+    llama_1["max_sequence_length"] = json!(2048);
+    check("llama-7b", &llama_1, &Expected { context_max: 2048, ..expected });
+
+    let mut code_llama = llama_2_7b;
+    code_llama["max_position_embeddings"] = json!(16384);
+    code_llama["rope_theta"] = json!(1_000_000);
+    code_llama["vocab_size"] = json!(32016);
+    let expected = Expected {
+        vocab_size: 32_016,
+        context_max: 16_384,
+        parameters: 6_738_415_616 + 2 * 16 * 4096,
+        slowest: plain(1e6, 128),
+        ..expected
+    };
+    check("CodeLlama-7b", &code_llama, &expected);
+
+    let deepseek_coder = json!({
+        "architectures": ["LlamaForCausalLM"], "bos_token_id": 32013, "eos_token_id": 32014,
+        "hidden_act": "silu", "hidden_size": 2048, "initializer_range": 0.02, "intermediate_size": 5504,
+        "max_position_embeddings": 16384, "model_type": "llama", "num_attention_heads": 16,
+        "num_hidden_layers": 24, "num_key_value_heads": 16, "pretraining_tp": 1, "rms_norm_eps": 1e-06,
+        "rope_scaling": {"factor": 4.0, "type": "linear"}, "rope_theta": 100000,
+        "tie_word_embeddings": false, "torch_dtype": "bfloat16", "use_cache": true, "vocab_size": 32256
+    });
+    let expected = Expected {
+        hidden_size: 2048,
+        heads: 16,
+        kv_heads: 16,
+        blocks: 24,
+        vocab_size: 32_256,
+        parameters: 1_346_471_936,
+        slowest: plain(1e5, 128) / 4.0,
+        ..expected
+    };
+    check("deepseek-coder-1.3b", &deepseek_coder, &expected);
+}
+
+#[test]
+fn small_llamas_run() {
+    let smol = json!({
+        "architectures": ["LlamaForCausalLM"], "attention_bias": false, "attention_dropout": 0.0,
+        "bos_token_id": 0, "eos_token_id": 0, "hidden_act": "silu", "hidden_size": 576,
+        "initializer_range": 0.041666666666666664, "intermediate_size": 1536, "is_llama_config": true,
+        "max_position_embeddings": 8192, "mlp_bias": false, "model_type": "llama",
+        "num_attention_heads": 9, "num_hidden_layers": 30, "num_key_value_heads": 3,
+        "pretraining_tp": 1, "rms_norm_eps": 1e-05, "rope_interleaved": false, "rope_scaling": null,
+        "rope_theta": 100000, "tie_word_embeddings": true, "torch_dtype": "bfloat16",
+        "transformers.js_config": {"kv_cache_dtype": {"q4f16": "float16", "fp16": "float16"}},
+        "transformers_version": "4.40.1", "use_cache": true, "vocab_size": 49152
+    });
+    let expected = Expected {
+        hidden_size: 576,
+        heads: 9,
+        kv_heads: 3,
+        head_dim: 64,
+        blocks: 30,
+        vocab_size: 49_152,
+        context_max: 8192,
+        parameters: 134_515_008,
+        slowest: plain(1e5, 64),
+    };
+    check("SmolLM2-135M", &smol, &expected);
+
+    let tiny = json!({
+        "architectures": ["LlamaForCausalLM"], "attention_bias": false, "bos_token_id": 1,
+        "eos_token_id": 2, "hidden_act": "silu", "hidden_size": 2048, "initializer_range": 0.02,
+        "intermediate_size": 5632, "max_position_embeddings": 2048, "model_type": "llama",
+        "num_attention_heads": 32, "num_hidden_layers": 22, "num_key_value_heads": 4,
+        "pretraining_tp": 1, "rms_norm_eps": 1e-05, "rope_scaling": null, "rope_theta": 10000.0,
+        "tie_word_embeddings": false, "torch_dtype": "bfloat16", "transformers_version": "4.35.0",
+        "use_cache": true, "vocab_size": 32000
+    });
+    let expected = Expected {
+        hidden_size: 2048,
+        heads: 32,
+        kv_heads: 4,
+        blocks: 22,
+        vocab_size: 32_000,
+        context_max: 2048,
+        parameters: 1_100_048_384,
+        slowest: plain(10_000.0, 64),
+        ..expected
+    };
+    check("TinyLlama-1.1B", &tiny, &expected);
+}
+
+#[test]
+fn what_would_compute_something_else_is_refused() {
+    for (key, value) in [
+        ("rope_interleaved", json!(true)),
+        ("partial_rotary_factor", json!(0.5)),
+        ("quantization_config", json!({"quant_method": "awq", "bits": 4})),
+        ("compression_config", json!({"quant_method": "compressed-tensors"})),
+        ("hidden_act", json!("gelu")),
+        ("sliding_window", json!(4096)),
+        ("use_sliding_window", json!(true)),
+        ("model_type", json!("mistral")),
+    ] {
+        let mut config = llama_3_2_1b();
+        config[key] = value;
+        let problem = read(&config).expect_err(key).to_string();
+        let what = if key == "model_type" { "mistral" } else { key };
+        assert!(problem.contains("not supported") && problem.contains(what), "{key}: {problem}");
+    }
+    for (rope, what) in [
+        (json!({"rope_type": "yarn", "factor": 4.0}), "yarn"),
+        (json!({"type": "dynamic", "factor": 2.0}), "dynamic"),
+        (json!({"rope_type": "longrope", "long_factor": [1.0], "short_factor": [1.0]}), "longrope"),
+        (json!({"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}), "partial_rotary"),
+        (json!({"full_attention": {"rope_type": "default", "rope_theta": 1e6}}), "full_attention"),
+        (json!({"mrope_section": [16, 24, 24], "rope_type": "default"}), "mrope_section"),
+    ] {
+        let mut config = llama_3_2_1b();
+        config["rope_scaling"] = Value::Null;
+        config["rope_parameters"] = rope;
+        let problem = read(&config).expect_err(what).to_string();
+        assert!(problem.contains("not supported") && problem.contains(what), "{what}: {problem}");
+    }
+}
+
+/// What WebGPU promises of every adapter.
+const SMALLEST: Limits = Limits { buffer_bytes: 256 << 20, binding_bytes: 128 << 20 };
+
+#[test]
+fn matrices_too_large_to_bind_come_in_pieces() {
+    let config = dummy::config("llama-3.1-8b").unwrap();
+    let whole = describe("w4".as_ref(), &config, WeightKind::W4).unwrap();
+    let cut = describe("f16".as_ref(), &config, WeightKind::F16).unwrap();
+    cut.check_limits(&Limits { buffer_bytes: u64::MAX, ..SMALLEST }).unwrap();
+    assert_eq!(parameters(&whole), parameters(&cut));
+    let mlp = &cut.units[1];
+    let shapes: Vec<_> =
+        mlp.spec.tensors.iter().map(|t| (t.name.as_str(), t.rows, t.sources.len())).collect();
+    assert_eq!(
+        shapes,
+        [
+            ("post_attention_layernorm", 1, 1),
+            ("gate_up_proj.0", 14_336, 1),
+            ("gate_up_proj.1", 14_336, 1),
+            ("down_proj", 4096, 1),
+        ]
+    );
+    for unit in &cut.units {
+        let mut next = std::collections::HashMap::new();
+        for op in &unit.ops {
+            if let Op::Linear { weight, to, to_column, .. } = op {
+                if unit.spec.name.starts_with("head") {
+                    continue;
+                }
+                let next = next.entry(to).or_insert(0);
+                assert_eq!(to_column, next, "{}", unit.spec.name);
+                *next += unit.spec.tensors[*weight].rows;
+            }
+        }
+    }
+}
+
+#[test]
+fn what_an_adapter_cannot_hold_is_refused_by_name() {
+    let large = dummy::config("llama-3.1-70b").unwrap();
+    let large = describe("large".as_ref(), &large, WeightKind::W4).unwrap();
+    let problem = large.check_limits(&SMALLEST).unwrap_err().to_string();
+    assert!(problem.contains("unit `block.0.mlp`") && problem.contains("268435456"), "{problem}");
+    let smallest = Limits { buffer_bytes: u64::MAX, ..SMALLEST };
+    large.check_limits(&smallest).unwrap();
+
+    // A matrix with a bias stays whole.
+    let mut biased = llama_3_2_1b();
+    biased["mlp_bias"] = json!(true);
+    let biased = describe("biased".as_ref(), &biased, WeightKind::F32).unwrap();
+    biased.check_limits(&Limits { buffer_bytes: u64::MAX, binding_bytes: 128 << 20 }).unwrap();
+    let problem =
+        biased.check_limits(&Limits { binding_bytes: 64 << 20, ..smallest }).unwrap_err().to_string();
+    assert!(problem.contains("tensor `gate_up_proj` of unit `block.0.mlp`"), "{problem}");
+}
