@@ -1,5 +1,6 @@
 //! Which adapters there are, which one is best, and opening a device on it.
 
+use super::vulkan::{self, Offers, TransferQueue};
 use crate::error::{Error, Result};
 
 /// How the user names an adapter.
@@ -143,16 +144,26 @@ pub(super) fn choose(choice: &AdapterChoice) -> Result<wgpu::Adapter> {
     Ok(adapters.into_iter().nth(index).expect("the index was checked against the list"))
 }
 
-pub(super) fn open_device(adapter: &wgpu::Adapter) -> Result<(wgpu::Device, wgpu::Queue)> {
-    let facts = Facts::of(adapter);
-    let request = adapter.request_device(&wgpu::DeviceDescriptor {
+pub(super) fn open_device(
+    adapter: &wgpu::Adapter,
+    facts: &Facts,
+    offers: &Offers,
+) -> Result<(wgpu::Device, wgpu::Queue, Option<TransferQueue>)> {
+    let descriptor = wgpu::DeviceDescriptor {
         label: Some("pipo-wgpu"),
         required_features: facts.features,
         required_limits: facts.limits.clone(),
         experimental_features: wgpu::ExperimentalFeatures::disabled(),
         memory_hints: wgpu::MemoryHints::MemoryUsage,
         trace: wgpu::Trace::Off,
-    });
-    pollster::block_on(request)
-        .map_err(|error| Error::Gpu(format!("{} gave no device: {error}", facts.describe())))
+    };
+    if let Some(opened) = vulkan::open_device(adapter, facts, offers, &descriptor) {
+        match opened {
+            Ok((device, queue, transfer)) => return Ok((device, queue, Some(transfer))),
+            Err(error) => log::warn!("no transfer queue: {error}"),
+        }
+    }
+    let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
+        .map_err(|error| Error::Gpu(format!("{} gave no device: {error}", facts.describe())))?;
+    Ok((device, queue, None))
 }
