@@ -138,20 +138,21 @@ struct Sizes {
 /// # Errors
 /// [`Error::Budget`] when even the smallest sizes do not fit, with the number that would do.
 pub fn plan(demand: &Demand, budget: &Budget, rates: &Rates) -> Result<Plan> {
-    let planner = Planner { demand, budget };
+    let planner = Planner { demand, budget, rates };
     if let Some(sizes) = planner.all_resident() {
-        return Ok(planner.finish(sizes, &vec![Home::Vram; demand.units.len()], rates));
+        return Ok(planner.finish(sizes, &vec![Home::Vram; demand.units.len()]));
     }
     let sizes = planner.streaming()?;
     let room = budget.vram_bytes - planner.taken(sizes);
     let mut homes = choose_homes(&demand.units, room);
     pin(&demand.units, &mut homes, budget.pinned_bytes);
-    Ok(planner.finish(sizes, &homes, rates))
+    Ok(planner.finish(sizes, &homes))
 }
 
 struct Planner<'a> {
     demand: &'a Demand,
     budget: &'a Budget,
+    rates: &'a Rates,
 }
 
 impl Planner<'_> {
@@ -200,7 +201,11 @@ impl Planner<'_> {
     }
 
     fn streaming(&self) -> Result<Sizes> {
-        let depths = self.budget.depth.map_or(DEPTHS.to_vec(), |depth| vec![depth]);
+        // Where decode kernels will read pinned memory, only prefill needs the ring, and two slots
+        // serve that: its kernels take longer than its copies.
+        let in_place = self.budget.pinned_bytes > 0 && self.rates.direct.is_some();
+        let default = if in_place { &DEPTHS[1..] } else { &DEPTHS[..] };
+        let depths = self.budget.depth.map_or(default.to_vec(), |depth| vec![depth]);
         let slot = self.demand.units.iter().map(|unit| unit.bytes).max().unwrap_or(0);
         let vram = self.budget.vram_bytes;
         let fits = |sizes: &Sizes| self.taken(*sizes) <= vram;
@@ -224,7 +229,8 @@ impl Planner<'_> {
         })
     }
 
-    fn finish(&self, sizes: Sizes, homes: &[Home], rates: &Rates) -> Plan {
+    fn finish(&self, sizes: Sizes, homes: &[Home]) -> Plan {
+        let rates = self.rates;
         let units = self.demand.units.iter().zip(homes);
         let sum =
             |home: Home| units.clone().filter(|(_, h)| **h == home).map(|(unit, _)| unit.bytes).sum::<u64>();

@@ -130,6 +130,10 @@ impl Carrier<'_> {
             (0..self.plan.depth).map(|_| route.slot(self.gpu, self.plan.slot_bytes)).collect();
         let mut options = self.options(&units, self.plan.depth, true, route);
         options.pinned = units.iter().map(|unit| homes.pinned[*unit].clone()).collect();
+        if route == Route::Dma && options.pinned.iter().all(Option::is_some) {
+            // One copy for each unit: the queue works through them with no gap.
+            options.shape.piece_bytes = self.plan.slot_bytes;
+        }
         Loader::start(self.gpu, &options, slots?, &self.weights.source(&units)).map(Some)
     }
 }

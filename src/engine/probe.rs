@@ -24,7 +24,7 @@ const KERNEL_TIME: Duration = Duration::from_millis(30);
 /// Budgets below this are too small to hold more than any cache.
 const SMALL_BUDGET_BYTES: u64 = 256 << 20;
 /// Bytes that kernels read from host memory to measure that.
-const DIRECT_BYTES: u64 = 64 << 20;
+const DIRECT_BYTES: u64 = 256 << 20;
 /// Dispatches in one unit of a dense model, for the fixed cost of a unit.
 const DISPATCHES_PER_UNIT: f64 = 5.0;
 
@@ -121,7 +121,12 @@ fn link_rate(gpu: &Arc<Gpu>, threads: usize, route: Route, vram_bytes: u64) -> R
         _ => None,
     };
     let options = LoaderOptions {
-        shape: RingShape { item_bytes: vec![unit_bytes], depth: 2, piece_bytes, cyclic: true },
+        shape: RingShape {
+            item_bytes: vec![unit_bytes],
+            depth: 2,
+            piece_bytes: if route == Route::Dma { unit_bytes } else { piece_bytes },
+            cyclic: true,
+        },
         route,
         threads,
         names: Arc::new(["probe".to_owned()]),

@@ -32,6 +32,33 @@ pub struct Facts {
     pub limits: wgpu::Limits,
     /// The optional features that the adapter has, all of which are requested.
     pub features: wgpu::Features,
+    /// Which routes weights can take.
+    pub routes: Routes,
+}
+
+/// What an adapter offers beyond staging, which all have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Routes {
+    /// Kernels can read pinned host memory.
+    pub pinned: bool,
+    /// The CPU can write GPU memory.
+    pub mapped: bool,
+    /// A queue of its own can copy beside the kernels.
+    pub transfer: bool,
+}
+
+impl Routes {
+    /// Each route, or why there is none.
+    pub fn describe(&self) -> String {
+        let has = |there: bool, route: &str, why: &str| match there {
+            true => route.to_owned(),
+            false => format!("no {route} ({why})"),
+        };
+        let dma = has(self.transfer && self.pinned, "dma", "no queue that only copies, or not Vulkan 1.2");
+        let mapped = has(self.mapped, "mapped", "the CPU reaches less than 1 GiB of GPU memory");
+        let direct = has(self.pinned, "direct", "kernels cannot be given host memory");
+        format!("{direct}, {dma}, {mapped}, staged, write-buffer")
+    }
 }
 
 /// Features that are used where an adapter has them; none is required.
@@ -41,7 +68,12 @@ const WANTED: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY
 
 impl Facts {
     pub(super) fn of(adapter: &wgpu::Adapter) -> Self {
-        Facts { info: adapter.get_info(), limits: adapter.limits(), features: adapter.features() & WANTED }
+        Facts {
+            info: adapter.get_info(),
+            limits: adapter.limits(),
+            features: adapter.features() & WANTED,
+            routes: Offers::of(adapter).routes(),
+        }
     }
 
     /// Whether the "GPU" is the CPU.

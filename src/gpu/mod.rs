@@ -13,7 +13,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-pub use adapter::{AdapterChoice, Facts, list_adapters};
+pub use adapter::{AdapterChoice, Facts, Routes, list_adapters};
 pub use buffer::{Account, Binding, Buffer};
 pub use compute::{Dispatch, Grid, Pipelines, Shader};
 pub use staging::{Readback, Staging};

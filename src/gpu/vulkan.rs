@@ -1,23 +1,25 @@
 //! What only Vulkan itself can tell or do; everything above runs without it.
 //!
-//! Memory is taken here with `vkAllocateMemory` and handed to wgpu together with its buffer, so
-//! that wgpu frees both when the last user is done. A [`TransferQueue`] is a second queue on a
-//! family that only copies: its copies run beside the kernels of wgpu's queue.
+//! Memory is taken here and handed to wgpu together with its buffer, so that wgpu frees both when
+//! the last user is done. Copies on a [`TransferQueue`] run beside the kernels of wgpu's queue.
 #![allow(unsafe_code)]
 
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use ash::vk;
 use wgpu::hal::api::Vulkan;
 
 use super::claim::Claim;
-use super::{Facts, Place, WAIT_MAX, locked};
+use super::{Facts, Place, Routes, WAIT_MAX, locked};
 use crate::error::{Error, Result};
 
 /// The least VRAM behind a CPU-writable heap: without resizable BAR it is 256 MiB.
 const BAR_BYTES_MIN: u64 = 1 << 30;
+/// Time between two looks at a copy under way.
+const POLL_PAUSE: Duration = Duration::from_micros(20);
 /// Priority of the transfer queue, which is alone in its family.
 static PRIORITIES: [f32; 1] = [1.0];
 
@@ -86,7 +88,15 @@ impl Offers {
         }
     }
 
-    /// Whether buffers can be made there.
+    /// The routes that all this opens.
+    pub(super) fn routes(&self) -> Routes {
+        Routes {
+            pinned: self.pinned_type.is_some(),
+            mapped: self.mapped_type.is_some(),
+            transfer: self.transfer_family.is_some(),
+        }
+    }
+
     pub(super) fn has(&self, place: Place) -> bool {
         self.memory_type(place).is_some()
     }
@@ -344,7 +354,7 @@ impl Drop for TransferQueue {
     }
 }
 
-fn failed(error: &dyn std::fmt::Display) -> Error {
+fn failed(error: &vk::Result) -> Error {
     Error::Gpu(format!("the transfer queue failed: {error}"))
 }
 
@@ -393,17 +403,17 @@ impl TransferLane {
             raw.end_command_buffer(self.commands).map_err(|e| failed(&e))?;
         }
         let value = self.submit()?;
-        let (semaphores, values) = ([self.queue.done], [value]);
-        let wait = vk::SemaphoreWaitInfo::default().semaphores(&semaphores).values(&values);
-        let nanoseconds = u64::try_from(WAIT_MAX.as_nanos()).unwrap_or(u64::MAX);
+        let start = Instant::now();
+        // Blocking waits were seen to wake up to a millisecond late, which is a whole copy.
         // SAFETY: the semaphore is alive and a timeline.
-        match unsafe { raw.wait_semaphores(&wait, nanoseconds) } {
-            Ok(()) => Ok(()),
-            Err(vk::Result::TIMEOUT) => {
-                Err(Error::Stuck { what: "the transfer queue".into(), seconds: WAIT_MAX.as_secs() })
+        while unsafe { raw.get_semaphore_counter_value(self.queue.done) }.map_err(|e| failed(&e))? < value {
+            if start.elapsed() > WAIT_MAX {
+                let what = "a copy on the transfer queue".into();
+                return Err(Error::Stuck { what, seconds: WAIT_MAX.as_secs() });
             }
-            Err(error) => Err(failed(&error)),
+            std::thread::sleep(POLL_PAUSE);
         }
+        Ok(())
     }
 
     fn submit(&self) -> Result<u64> {

@@ -73,6 +73,15 @@ pub struct LoaderOptions {
     pub trace: Trace,
 }
 
+impl LoaderOptions {
+    /// Whether every item has a home in pinned memory. Then no piece needs staging, and a whole
+    /// item may be one piece.
+    fn all_pinned(&self) -> bool {
+        let pinned = self.pinned.iter().filter(|home| home.is_some()).count();
+        pinned == self.shape.item_bytes.len()
+    }
+}
+
 /// Lanes of the worker threads on the timeline; further threads share the last.
 const LANES: [&str; 8] = ["0", "1", "2", "3", "4", "5", "6", "7"];
 
@@ -193,7 +202,11 @@ enum Means {
     Staged(VecDeque<Staging>),
     WriteBuffer,
     Mapped,
-    Dma { lane: TransferLane, staging: Buffer },
+    /// Items without a pinned home go through `staging`.
+    Dma {
+        lane: TransferLane,
+        staging: Option<Buffer>,
+    },
 }
 
 impl Means {
@@ -209,7 +222,8 @@ impl Means {
             Route::Dma => {
                 let queue = gpu.transfer();
                 let queue = queue.ok_or_else(|| Error::Gpu("there is no transfer queue".into()))?;
-                let staging = gpu.buffer_in(Place::Pinned, "weights on their way", bytes)?;
+                let staging = || gpu.buffer_in(Place::Pinned, "weights on their way", bytes);
+                let staging = (!options.all_pinned()).then(staging).transpose()?;
                 Means::Dma { lane: TransferLane::new(queue)?, staging }
             }
         })
@@ -266,6 +280,7 @@ impl Worker {
                     wait_for_readers(gpu, &self.readers[piece.slot])?;
                     return slot.copy_from(piece.offset, home, range, lane);
                 }
+                let staging = staging.as_ref().expect("an item without a pinned home has staging");
                 staging.fill(0..piece.bytes, bring)?;
                 wait_for_readers(gpu, &self.readers[piece.slot])?;
                 slot.copy_from(piece.offset, staging, 0..piece.bytes, lane)
