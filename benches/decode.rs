@@ -52,7 +52,7 @@ fn measure(shape: Option<&str>, vram_mib: Option<u64>) -> Result<Value, Box<dyn 
     let device = DeviceArgs::default();
     let gpu = open_gpu(&device)?;
     let source = SourceArgs { dummy: shape.map(str::to_owned), weights: None };
-    let opened = Opened::new(&ModelArgs { source, ..ModelArgs::default() })?;
+    let opened = Opened::new(&ModelArgs { source, ..ModelArgs::default() }, &gpu.facts)?;
     let budget = BudgetArgs { vram: vram_mib.map(|mib| mib << 20), ..BudgetArgs::default() };
     let need = Need { context: PROMPT_TOKENS + NEW_TOKENS, all_logits: false, trace: Trace::off() };
     let prepared = prepare(gpu, &opened, &budget, &device, &need)?;

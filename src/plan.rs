@@ -37,6 +37,10 @@ pub struct UnitDemand {
 pub struct Budget {
     /// GPU memory that everything together may take.
     pub vram_bytes: u64,
+    /// Pinned host memory that weights may live in; 0 where there is none.
+    pub pinned_bytes: u64,
+    /// Whether decode kernels read pinned weights in place, when the user insists.
+    pub direct: Option<bool>,
     /// Slots of the ring, when the user insists.
     pub depth: Option<usize>,
     /// Worker threads that carry weights.
@@ -48,6 +52,9 @@ pub struct Budget {
 pub struct Rates {
     /// Weights into GPU memory, bytes a second.
     pub link: f64,
+    /// Weights through a decode kernel that reads pinned host memory, bytes a second; `None`
+    /// where kernels should not.
+    pub direct: Option<f64>,
     /// Weights through a decode kernel, bytes a second.
     pub kernel: f64,
     /// Fixed cost of one unit's dispatches, seconds.
@@ -61,6 +68,8 @@ pub struct Rates {
 pub enum Home {
     /// In GPU memory.
     Vram,
+    /// In pinned host memory; the unit travels, or decode kernels read it where it is.
+    Host,
     /// In the packed file; the unit travels in every pass.
     Disk,
 }
@@ -88,8 +97,12 @@ pub struct Plan {
     pub workspace_bytes: u64,
     /// Bytes of resident units.
     pub resident_bytes: u64,
-    /// Bytes that travel in every pass.
+    /// Bytes of units at home in pinned host memory.
+    pub pinned_bytes: u64,
+    /// Bytes that travel in every pass, from host memory or from disk.
     pub streamed_bytes: u64,
+    /// Whether decode kernels read pinned units where they are, instead of through the ring.
+    pub direct: bool,
     /// Bytes of GPU memory in all.
     pub total_bytes: u64,
     /// Decode tokens a second that the rates promise.
@@ -129,19 +142,21 @@ struct Sizes {
 /// # Errors
 /// [`Error::Budget`] when even the smallest sizes do not fit, with the number that would do.
 pub fn plan(demand: &Demand, budget: &Budget, rates: &Rates) -> Result<Plan> {
-    let planner = Planner { demand, budget };
+    let planner = Planner { demand, budget, rates };
     if let Some(sizes) = planner.all_resident() {
-        return Ok(planner.finish(sizes, &vec![Home::Vram; demand.units.len()], rates));
+        return Ok(planner.finish(sizes, &vec![Home::Vram; demand.units.len()]));
     }
     let sizes = planner.streaming()?;
     let room = budget.vram_bytes - planner.taken(sizes);
-    let homes = choose_homes(&demand.units, room);
-    Ok(planner.finish(sizes, &homes, rates))
+    let mut homes = choose_homes(&demand.units, room);
+    pin(&demand.units, &mut homes, budget.pinned_bytes);
+    Ok(planner.finish(sizes, &homes))
 }
 
 struct Planner<'a> {
     demand: &'a Demand,
     budget: &'a Budget,
+    rates: &'a Rates,
 }
 
 impl Planner<'_> {
@@ -190,7 +205,11 @@ impl Planner<'_> {
     }
 
     fn streaming(&self) -> Result<Sizes> {
-        let depths = self.budget.depth.map_or(DEPTHS.to_vec(), |depth| vec![depth]);
+        // Where decode kernels will read pinned memory, only prefill needs the ring, and two slots
+        // serve that: its kernels take longer than its copies.
+        let in_place = self.budget.pinned_bytes > 0 && self.rates.direct.is_some();
+        let default = if in_place { &DEPTHS[1..] } else { &DEPTHS[..] };
+        let depths = self.budget.depth.map_or(default.to_vec(), |depth| vec![depth]);
         let slot = self.demand.units.iter().map(|unit| unit.bytes).max().unwrap_or(0);
         let vram = self.budget.vram_bytes;
         let fits = |sizes: &Sizes| self.taken(*sizes) <= vram;
@@ -214,18 +233,27 @@ impl Planner<'_> {
         })
     }
 
-    fn finish(&self, sizes: Sizes, homes: &[Home], rates: &Rates) -> Plan {
+    fn finish(&self, sizes: Sizes, homes: &[Home]) -> Plan {
+        let rates = self.rates;
         let units = self.demand.units.iter().zip(homes);
         let sum =
             |home: Home| units.clone().filter(|(_, h)| **h == home).map(|(unit, _)| unit.bytes).sum::<u64>();
-        let (resident_bytes, streamed_bytes) = (sum(Home::Vram), sum(Home::Disk));
-        let streamed = units.clone().filter(|(_, home)| **home == Home::Disk);
+        let (resident_bytes, pinned_bytes) = (sum(Home::Vram), sum(Home::Host));
+        let streamed_bytes = pinned_bytes + sum(Home::Disk);
+        let streamed = units.clone().filter(|(_, home)| **home != Home::Vram);
         let slot_bytes = streamed.map(|(unit, _)| unit.bytes).max().unwrap_or(0);
         let depth = if streamed_bytes == 0 { 0 } else { sizes.depth };
         let staging = self.budget.threads as u64 * STAGING_EACH * sizes.piece_bytes;
         let workspace_bytes = self.workspace(sizes);
         let overlap = rates.overlap && (depth == 0 || depth >= OVERLAP_DEPTH);
         let rates = Rates { overlap, ..*rates };
+        let passes = Passes { resident_bytes, streamed_bytes, units: homes.len() };
+        let ring_rate = 1.0 / passes.through_ring(&rates);
+        let all_pinned = streamed_bytes > 0 && streamed_bytes == pinned_bytes;
+        let direct_rate = rates.direct.filter(|_| all_pinned).map(|d| 1.0 / passes.in_place(&rates, d));
+        let faster = direct_rate.is_some_and(|rate| rate > ring_rate);
+        let direct = direct_rate.is_some() && self.budget.direct.unwrap_or(faster);
+        let predicted_rate = direct_rate.filter(|_| direct).unwrap_or(ring_rate);
         Plan {
             homes: homes.to_vec(),
             depth,
@@ -237,13 +265,15 @@ impl Planner<'_> {
             fixed_bytes: self.demand.fixed_bytes,
             workspace_bytes,
             resident_bytes,
+            pinned_bytes,
             streamed_bytes,
+            direct,
             total_bytes: self.demand.fixed_bytes
                 + workspace_bytes
                 + resident_bytes
                 + staging
                 + depth as u64 * slot_bytes,
-            predicted_rate: predict(resident_bytes, streamed_bytes, homes.len(), &rates),
+            predicted_rate,
         }
     }
 }
@@ -278,12 +308,39 @@ fn choose_homes(units: &[UnitDemand], room: u64) -> Vec<Home> {
     homes
 }
 
-/// Decode passes a second: the link and the kernels work at the same time, or in turn.
-fn predict(resident: u64, streamed: u64, units: usize, rates: &Rates) -> f64 {
-    let link = streamed as f64 / rates.link;
-    let kernels = (resident + streamed) as f64 / rates.kernel + units as f64 * rates.unit_seconds;
-    let seconds = if rates.overlap { link.max(kernels) } else { link + kernels };
-    1.0 / seconds
+/// Gives as many travelling units as fit a home in pinned memory, in order.
+fn pin(units: &[UnitDemand], homes: &mut [Home], room: u64) {
+    let mut left = room;
+    for (unit, home) in units.iter().zip(homes) {
+        if *home == Home::Disk && unit.bytes <= left {
+            *home = Home::Host;
+            left -= unit.bytes;
+        }
+    }
+}
+
+/// What one decode pass has to move.
+struct Passes {
+    resident_bytes: u64,
+    streamed_bytes: u64,
+    units: usize,
+}
+
+impl Passes {
+    /// Seconds when units travel: the link and the kernels work at the same time, or in turn.
+    fn through_ring(&self, rates: &Rates) -> f64 {
+        let link = self.streamed_bytes as f64 / rates.link;
+        let weights = (self.resident_bytes + self.streamed_bytes) as f64;
+        let kernels = weights / rates.kernel + self.units as f64 * rates.unit_seconds;
+        if rates.overlap { link.max(kernels) } else { link + kernels }
+    }
+
+    /// Seconds when kernels read pinned memory at `direct` bytes a second: units take turns.
+    fn in_place(&self, rates: &Rates, direct: f64) -> f64 {
+        self.resident_bytes as f64 / rates.kernel
+            + self.streamed_bytes as f64 / direct
+            + self.units as f64 * rates.unit_seconds
+    }
 }
 
 impl fmt::Display for Plan {
@@ -301,10 +358,19 @@ impl fmt::Display for Plan {
                 f,
                 "  streamed       {:>10}  {} units a pass, through {} slots of {} in pieces of {}",
                 bytes_text(self.streamed_bytes),
-                count(Home::Disk),
+                count(Home::Host) + count(Home::Disk),
                 self.depth,
                 bytes_text(self.slot_bytes),
                 bytes_text(self.piece_bytes)
+            )?;
+        }
+        if self.pinned_bytes > 0 {
+            writeln!(
+                f,
+                "  in host memory {:>10}  {} units{}",
+                bytes_text(self.pinned_bytes),
+                count(Home::Host),
+                if self.direct { ", which decode kernels read in place" } else { "" }
             )?;
         }
         writeln!(f, "  KV cache etc.  {:>10}", bytes_text(self.fixed_bytes))?;
@@ -320,87 +386,4 @@ impl fmt::Display for Plan {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn demand(units: &[u64]) -> Demand {
-        Demand {
-            units: units.iter().map(|b| UnitDemand { name: "u".into(), bytes: *b }).collect(),
-            fixed_bytes: 1 << 20,
-            token_bytes: 1 << 10,
-            selected_bytes: 1 << 10,
-            tokens_max: 2048,
-            all_logits: false,
-        }
-    }
-
-    const RATES: Rates = Rates { link: 1e9, kernel: 1e10, unit_seconds: 0.0, overlap: true };
-
-    fn with(units: &[u64], vram_bytes: u64) -> Result<Plan> {
-        plan(&demand(units), &Budget { vram_bytes, depth: None, threads: 1 }, &RATES)
-    }
-
-    #[test]
-    fn a_large_budget_keeps_everything_resident() {
-        let plan = with(&[1 << 20; 10], 1 << 30).unwrap();
-        assert_eq!((plan.depth, plan.streamed_bytes), (0, 0));
-        assert_eq!(plan.predicted_rate.round(), 954.0, "10 MiB at 1e10 bytes a second");
-    }
-
-    #[test]
-    fn every_plan_stays_within_its_budget() {
-        let units: Vec<u64> = (0..40).map(|i| (1 + i % 3) << 20).collect();
-        let mut streamed_before = u64::MAX;
-        for vram_mib in 5..100 {
-            let Ok(plan) = with(&units, vram_mib << 20) else {
-                assert!(vram_mib < 8, "{vram_mib} MiB should do");
-                continue;
-            };
-            assert!(plan.total_bytes <= vram_mib << 20, "{vram_mib}: {}", plan.total_bytes);
-            assert_eq!(plan.resident_bytes + plan.streamed_bytes, 79 << 20);
-            if plan.depth == 3 {
-                assert!(plan.streamed_bytes <= streamed_before, "more memory, more travel");
-                streamed_before = plan.streamed_bytes;
-            }
-        }
-    }
-
-    #[test]
-    fn resident_units_are_spread_evenly() {
-        let units: Vec<_> = (0..32).map(|i| UnitDemand { name: format!("{i}"), bytes: 100 }).collect();
-        let homes = choose_homes(&units, 1600);
-        assert_eq!(homes.iter().filter(|h| **h == Home::Vram).count(), 16);
-        let longest = homes.chunk_by(|a, b| a == b).map(<[Home]>::len).max();
-        assert_eq!(longest, Some(1), "{homes:?}");
-    }
-
-    #[test]
-    fn too_small_a_budget_names_one_that_does() {
-        let units = [4 << 20; 8];
-        let error = with(&units, 1 << 20).unwrap_err().to_string();
-        // One slot of 4 MiB, 1 MiB fixed, two staging pieces of 1 MiB, 1 KiB each for one token.
-        assert!(error.contains("needs at least 7.01 MiB"), "{error}");
-        assert!(with(&units, (7.01 * f64::from(1 << 20)) as u64).is_ok());
-        assert!(with(&units, 7 << 20).is_err());
-    }
-
-    #[test]
-    fn loading_overlaps_computing_wherever_two_units_fit() {
-        // One slot of 4 MiB would leave room for a resident unit: two slots are worth more.
-        for vram_mib in 12..40 {
-            assert!(with(&[4 << 20; 16], vram_mib << 20).unwrap().depth >= 2, "{vram_mib}");
-        }
-        let alone = with(&[4 << 20; 16], 8 << 20).unwrap();
-        let seconds = 64.0 * f64::from(1 << 20) / RATES.link + 64.0 * f64::from(1 << 20) / RATES.kernel;
-        assert_eq!(alone.depth, 1);
-        assert!((alone.predicted_rate * seconds - 1.0).abs() < 1e-9, "one slot: in turn");
-    }
-
-    #[test]
-    fn prediction_is_the_slower_of_link_and_kernels() {
-        let overlapped = predict(0, 1_000_000_000, 10, &RATES);
-        assert!((overlapped - 1.0).abs() < 1e-9);
-        let in_turn = Rates { overlap: false, ..RATES };
-        assert!((predict(0, 1_000_000_000, 10, &in_turn) - 1.0 / 1.1).abs() < 1e-9);
-    }
-}
+mod tests;

@@ -23,7 +23,7 @@ fn path() -> PathBuf {
 }
 
 /// The greedy story from nothing under a budget; whether weights travelled, and the text.
-fn story(vram_bytes: u64) -> (bool, String) {
+fn story(vram_bytes: u64, exact: bool) -> (bool, String) {
     let packed = Arc::new(Packed::open(path()).unwrap());
     packed.verify_all(&|_, _| {}).unwrap();
     let json = |name: &str| serde_json::from_slice(packed.file(name).unwrap()).unwrap();
@@ -31,10 +31,15 @@ fn story(vram_bytes: u64) -> (bool, String) {
     let decoder = model::describe(&path(), &config, WeightKind::W4).unwrap();
     let generation = GenerationConfig::from_json(Some(&json("generation_config.json")), Some(&config));
     let tokenizer = Tokenizer::from_bytes(packed.file("tokenizer.json").unwrap()).unwrap();
-    let options = Options { cache_rows: CACHE_ROWS, ..Options::default() };
-    let rates = Rates { link: 1e9, kernel: 1e9, unit_seconds: 0.0, overlap: true };
+    let options = Options { cache_rows: CACHE_ROWS, exact, ..Options::default() };
+    let rates = Rates { link: 1e9, direct: None, kernel: 1e9, unit_seconds: 0.0, overlap: true };
     let demand = engine::demand(&decoder, &gpu().facts, &options, false);
-    let plan = plan::plan(&demand, &Budget { vram_bytes, depth: None, threads: 1 }, &rates).unwrap();
+    let plan = plan::plan(
+        &demand,
+        &Budget { vram_bytes, pinned_bytes: 0, direct: None, depth: None, threads: 1 },
+        &rates,
+    )
+    .unwrap();
     let streamed = plan.streamed_bytes > 0;
     let weights = Weights::new(Arc::clone(&packed), &decoder).unwrap();
     let mut engine = Engine::load(gpu(), decoder, &weights, plan, &options, |_| {}).unwrap();
@@ -63,6 +68,8 @@ fn it_is_small() {
 fn it_tells_its_golden_story_resident_and_streamed() {
     let golden = std::fs::read_to_string(fixture("story/greedy.txt")).unwrap();
     assert!(golden.len() > 500, "a story, not a sentence");
-    assert_eq!(story(64 << 20), (false, golden.clone()));
-    assert_eq!(story(8 << 20), (true, golden));
+    // Exact, because int8 rounding turns the last bits of one adapter into other words on another.
+    assert_eq!(story(64 << 20, true), (false, golden.clone()));
+    assert_eq!(story(8 << 20, true), (true, golden));
+    assert_eq!(story(64 << 20, false).1, story(8 << 20, false).1);
 }

@@ -56,7 +56,7 @@ impl Model {
 
     /// A plan for `options` within a budget.
     pub fn plan(&self, options: &Options, budget: &Budget) -> Result<Plan> {
-        let rates = Rates { link: 1e9, kernel: 1e10, unit_seconds: 1e-5, overlap: true };
+        let rates = Rates { link: 1e9, direct: None, kernel: 1e10, unit_seconds: 1e-5, overlap: true };
         plan::plan(&engine::demand(&self.decoder, &gpu().facts, options, true), budget, &rates)
     }
 
@@ -68,7 +68,7 @@ impl Model {
 
     /// An engine with everything resident.
     pub fn resident(&self, options: &Options) -> Engine {
-        let budget = Budget { vram_bytes: 256 << 20, depth: None, threads: 1 };
+        let budget = Budget { vram_bytes: 256 << 20, pinned_bytes: 0, direct: None, depth: None, threads: 1 };
         self.engine(self.plan(options, &budget).unwrap(), options)
     }
 }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use pipo_wgpu::engine::{Class, Engine, Options, Pass, PassToken, Weights};
 use pipo_wgpu::error::Error;
-use pipo_wgpu::gpu::{AdapterChoice, Gpu};
+use pipo_wgpu::gpu::{AdapterChoice, Gpu, Place};
 use pipo_wgpu::pipeline::Route;
 use pipo_wgpu::plan::{Budget, Home, Plan};
 use pipo_wgpu::quant::WeightKind;
 use pipo_wgpu::trace::Trace;
 
-use crate::common::{Model, fixture};
+use crate::common::{Model, fixture, gpu};
 
 const CACHE_ROWS: u32 = 96;
 const PROMPT: [u32; 40] = {
@@ -29,11 +29,11 @@ fn options(route: Route) -> Options {
 
 /// A plan with a home for each unit, chosen by hand.
 fn plan_with(model: &Model, options: &Options, depth: usize, home: impl Fn(usize) -> Home) -> Plan {
-    let budget = Budget { vram_bytes: 256 << 20, depth: None, threads: 2 };
+    let budget = Budget { vram_bytes: 256 << 20, pinned_bytes: 0, direct: None, depth: None, threads: 2 };
     let mut plan = model.plan(options, &budget).unwrap();
     let bytes: Vec<u64> = model.decoder.units.iter().map(|u| u.spec.bytes()).collect();
     plan.homes = (0..bytes.len()).map(home).collect();
-    let streamed = || plan.homes.iter().zip(&bytes).filter(|(home, _)| **home == Home::Disk);
+    let streamed = || plan.homes.iter().zip(&bytes).filter(|(home, _)| **home != Home::Vram);
     plan.slot_bytes = streamed().map(|(_, bytes)| *bytes).max().unwrap_or(0);
     plan.streamed_bytes = streamed().map(|(_, bytes)| *bytes).sum();
     plan.depth = depth;
@@ -80,20 +80,45 @@ fn streamed_equals_resident_bit_for_bit() {
         let resident = run(&mut model.engine(plan_with(&model, &staged, 0, |_| Home::Vram), &staged), 16);
         assert!(resident.iter().any(|bits| *bits != resident[0]));
         type HomeOf = fn(usize) -> Home;
-        let homes: [(&str, HomeOf); 3] = [
+        let homes: [(&str, HomeOf); 5] = [
+            ("all pinned", |_| Home::Host),
+            ("all homes", |unit| [Home::Host, Home::Disk, Home::Vram][unit % 3]),
             ("all streamed", |_| Home::Disk),
             ("every second", |unit| if unit % 2 == 0 { Home::Disk } else { Home::Vram }),
             ("only the first", |unit| if unit == 0 { Home::Disk } else { Home::Vram }),
         ];
+        let open = Route::ALL.into_iter().filter(|route| route.is_open(gpu()));
         for (how, home) in homes {
-            for depth in 1..=4 {
-                for route in [Route::Staged, Route::WriteBuffer] {
-                    let options = options(route);
-                    let plan = plan_with(&model, &options, depth, home);
-                    let streamed = run(&mut model.engine(plan, &options), 16);
-                    assert!(streamed == resident, "{name}, {how}, depth {depth}, {route:?}");
-                }
+            // Every depth where it matters most, and one beyond "no overlap" elsewhere.
+            let depths = if how.starts_with("all") && name == "smol" { 1..=4 } else { 2..=2 };
+            for (route, depth) in open.clone().flat_map(|r| depths.clone().map(move |d| (r, d))) {
+                let options = options(route);
+                let plan = plan_with(&model, &options, depth, home);
+                let streamed = run(&mut model.engine(plan, &options), 16);
+                assert!(streamed == resident, "{name}, {how}, depth {depth}, {route:?}");
             }
+        }
+    }
+}
+
+#[test]
+fn weights_read_in_pinned_memory_give_the_same_bits() {
+    if !gpu().has(Place::Pinned) {
+        eprintln!("SKIPPED: this adapter has no {}", Place::Pinned);
+        return;
+    }
+    for (name, kind) in [("smol", WeightKind::W4), ("llama_bias", WeightKind::F32)] {
+        let model = Model::new(&fixture(name), kind);
+        let staged = options(Route::Staged);
+        let resident = run(&mut model.engine(plan_with(&model, &staged, 0, |_| Home::Vram), &staged), 16);
+        let mixed = |unit| if unit % 2 == 0 { Home::Host } else { Home::Vram };
+        for route in Route::ALL.into_iter().filter(|route| route.is_open(gpu())) {
+            let options = options(route);
+            let plan = Plan { direct: true, ..plan_with(&model, &options, 2, mixed) };
+            let mut engine = model.engine(plan, &options);
+            assert!(run(&mut engine, 16) == resident, "{name}, {route:?}");
+            // Prefill after decode finds the ring as prefill left it.
+            assert!(run(&mut engine, 16) == resident, "{name}, {route:?}, again");
         }
     }
 }
@@ -167,7 +192,7 @@ fn nothing_is_allocated_while_tokens_flow() {
 fn memory_taken_is_at_most_the_plan_and_the_budget() {
     let model = Model::new(&fixture("llama3_old"), WeightKind::F32);
     let options = options(Route::Staged);
-    let budget = |vram_bytes| Budget { vram_bytes, depth: None, threads: 2 };
+    let budget = |vram_bytes| Budget { vram_bytes, pinned_bytes: 0, direct: None, depth: None, threads: 2 };
     let whole = model.plan(&options, &budget(1 << 30)).unwrap();
     let least = least_budget(&model, &options);
     let mut streamed = Vec::new();
@@ -191,7 +216,7 @@ fn memory_taken_is_at_most_the_plan_and_the_budget() {
 
 /// The budget that a refusal says would do, in bytes.
 fn least_budget(model: &Model, options: &Options) -> u64 {
-    let budget = Budget { vram_bytes: 1000, depth: None, threads: 2 };
+    let budget = Budget { vram_bytes: 1000, pinned_bytes: 0, direct: None, depth: None, threads: 2 };
     let Err(Error::Budget(text)) = model.plan(options, &budget) else { panic!("not refused") };
     let (_, rest) = text.split_once("at least ").unwrap();
     let (size, _) = rest.split_once(" (").unwrap();
@@ -202,7 +227,7 @@ fn least_budget(model: &Model, options: &Options) -> u64 {
 fn too_small_a_budget_is_refused_with_one_that_does() {
     let model = Model::new(&fixture("llama3_old"), WeightKind::F32);
     let options = options(Route::Staged);
-    let budget = |vram_bytes| Budget { vram_bytes, depth: None, threads: 2 };
+    let budget = |vram_bytes| Budget { vram_bytes, pinned_bytes: 0, direct: None, depth: None, threads: 2 };
     let least = least_budget(&model, &options);
     let plan = model.plan(&options, &budget(least)).unwrap();
     assert_eq!((plan.depth, plan.resident_bytes), (1, 0), "{plan}");

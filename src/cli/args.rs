@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
+use crate::engine::probe::RouteChoice;
 use crate::error::Result;
+use crate::pipeline::Route;
 use crate::quant::WeightKind;
 use crate::sampler::SamplerOptions;
 use crate::size;
@@ -87,6 +89,9 @@ pub struct BudgetArgs {
     /// GPU memory to use at most, e.g. 6GiB [default: what is free]
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     pub vram: Option<u64>,
+    /// Host memory to pin for weights at most, e.g. 16GiB [default: half of what is free]
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    pub ram: Option<u64>,
     /// Tokens to remember at most [default: as the model and the budget allow]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub context: Option<u32>,
@@ -105,9 +110,10 @@ pub struct DeviceArgs {
     /// Keep activations in f32 instead of int8: slower, for comparisons
     #[arg(long)]
     pub exact: bool,
-    /// Send weights with `queue.write_buffer`, the slow way that works everywhere
-    #[arg(long, hide = true)]
-    pub write_buffer: bool,
+    /// How weights reach the kernels: direct, dma, mapped, staged or write-buffer
+    /// [default: the fastest]
+    #[arg(long, value_name = "ROUTE", value_parser = route(), hide_possible_values = true)]
+    pub route: Option<RouteChoice>,
 }
 
 /// What a text starts from.
@@ -286,6 +292,17 @@ pub struct PerplexityArgs {
     /// Text between documents that are scored apart, e.g. "<|endoftext|>"
     #[arg(long, value_name = "TEXT", help_heading = None)]
     pub separator: Option<String>,
+}
+
+fn route() -> impl TypedValueParser<Value = RouteChoice> {
+    let names = ["direct", "dma", "mapped", "staged", "write-buffer"];
+    PossibleValuesParser::new(names).map(|name| match name.as_str() {
+        "direct" => RouteChoice::Direct,
+        "dma" => RouteChoice::Only(Route::Dma),
+        "mapped" => RouteChoice::Only(Route::Mapped),
+        "staged" => RouteChoice::Only(Route::Staged),
+        _ => RouteChoice::Only(Route::WriteBuffer),
+    })
 }
 
 fn weight_kind() -> impl TypedValueParser<Value = WeightKind> {

@@ -34,6 +34,7 @@ pub fn run(args: &DevicesArgs) -> Result<()> {
             facts.info.subgroup_max_size,
             offers(facts),
         ))?;
+        output.line(&format!("   routes: {}", facts.routes.describe()))?;
     }
     Ok(())
 }
@@ -61,6 +62,9 @@ fn as_json(facts: &Facts) -> serde_json::Value {
         "buffer_bytes_max": facts.limits.max_buffer_size,
         "subgroup_min_size": facts.info.subgroup_min_size,
         "subgroup_max_size": facts.info.subgroup_max_size,
+        "pinned_host_memory": facts.routes.pinned,
+        "mapped_vram": facts.routes.mapped,
+        "transfer_queue": facts.routes.transfer,
         "timestamps": facts.features.contains(wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS),
     })
 }

@@ -6,7 +6,8 @@ use crate::cli::args::{BudgetArgs, DeviceArgs};
 use crate::cli::open::Opened;
 use crate::cli::output::note;
 use crate::cli::progress::Progress;
-use crate::engine::{self, Engine, Options, Weights, probe};
+use crate::engine::probe::{self, Measured, RouteChoice};
+use crate::engine::{self, Engine, Options, Weights};
 use crate::error::{Error, Result};
 use crate::gpu::{AdapterChoice, Gpu};
 use crate::os;
@@ -66,20 +67,28 @@ pub fn prepare(
     note(format_args!("model  {}", opened.describe()));
     note(format_args!("GPU    {}", gpu.facts.describe()));
     let context = context(opened, budget, need)?;
-    let options = Options {
-        exact: device.exact,
-        cache_rows: context,
-        route: if device.write_buffer { Route::WriteBuffer } else { Route::Staged },
-        trace: need.trace.clone(),
-    };
+    let choice = device.route.unwrap_or(RouteChoice::Fastest);
     let threads = probe::loader_threads(&gpu);
     let vram_bytes = budget.vram.unwrap_or_else(|| default_vram(&gpu));
-    let rates = probe::measure(&gpu, threads, options.route, vram_bytes)?;
+    let Measured { rates, route } = probe::measure(&gpu, threads, choice, vram_bytes)?;
+    let options = Options { exact: device.exact, cache_rows: context, route, trace: need.trace.clone() };
     let demand = engine::demand(&opened.decoder, &gpu.facts, &options, need.all_logits);
-    let budget = Budget { vram_bytes, depth: budget.depth.map(|d| d as usize), threads };
+    let uses_pinned = rates.direct.is_some() || (route == Route::Dma && !gpu.facts.is_software());
+    let budget = Budget {
+        vram_bytes,
+        pinned_bytes: if uses_pinned { budget.ram.unwrap_or_else(default_ram) } else { 0 },
+        direct: match choice {
+            RouteChoice::Fastest => None,
+            RouteChoice::Direct => Some(true),
+            RouteChoice::Only(_) => Some(false),
+        },
+        depth: budget.depth.map(|d| d as usize),
+        threads,
+    };
     let plan = plan::plan(&demand, &budget, &rates)?;
     let (link, kernel) = (rates.link / 1e9, rates.kernel / 1e9);
-    note(format_args!("link   {link:.2} GB/s, kernels {kernel:.2} GB/s"));
+    let direct = rates.direct.map_or(String::new(), |d| format!(", {:.2} in host memory", d / 1e9));
+    note(format_args!("link   {link:.2} GB/s by {route:?}, kernels {kernel:.2} GB/s{direct}"));
     Ok(Prepared { gpu, plan, options, vram_bytes })
 }
 
@@ -132,6 +141,11 @@ fn context(opened: &Opened, budget: &BudgetArgs, need: &Need) -> Result<u32> {
         Some(context) => Ok(context),
         None => Ok(need.context.clamp(1, most)),
     }
+}
+
+/// Half of what is free: pinned memory cannot be swapped out.
+fn default_ram() -> u64 {
+    os::free_ram_bytes().unwrap_or(0) / 2
 }
 
 fn default_vram(gpu: &Gpu) -> u64 {

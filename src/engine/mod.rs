@@ -26,7 +26,7 @@ use crate::pipeline::{Loader, Route};
 use crate::plan::{Demand, Home, Plan, UnitDemand};
 use crate::trace::Trace;
 
-use carrier::Carrier;
+use carrier::{Carrier, Homes};
 use program::{Program, UnitMemory};
 use timing::UnitTimer;
 use walk::Walk;
@@ -133,14 +133,24 @@ pub struct Engine {
     trace: Trace,
     selected: u32,
     costs: Costs,
-    /// Keeps resident weights alive: bind groups refer to them.
-    _resident: Arc<[crate::gpu::Buffer]>,
+    /// Keeps weights at home alive: bind groups refer to them.
+    _homes: Homes,
 }
 
-/// A unit's programs: one where it is resident, one for each ring slot where it travels.
+/// A unit's programs.
 struct UnitPrograms {
-    home: Home,
+    /// One for each ring slot in which the unit can come to lie; none where it is resident.
     in_slot: Vec<Program>,
+    /// For weights that kernels read where they live: in GPU memory, or pinned.
+    at_home: Option<Program>,
+}
+
+impl UnitPrograms {
+    /// The program that needs no ring, if a pass of this class has one.
+    fn without_ring(&self, class: Class) -> Option<&Program> {
+        // Many tokens read weights many times: pinned ones travel first.
+        self.at_home.as_ref().filter(|_| self.in_slot.is_empty() || class == Class::Decode)
+    }
 }
 
 /// Whether the KV cache is kept in half precision.
@@ -193,8 +203,8 @@ impl Engine {
         let workspace = Workspace::new(gpu, &decoder, &sizes)?;
         let names: Arc<[String]> = decoder.units.iter().map(|u| u.spec.name.clone()).collect();
         let carrier = Carrier { gpu, decoder: &decoder, weights, plan: &plan, options };
-        let resident = carrier.load_resident(&mut progress)?;
-        let ring = carrier.start_ring()?;
+        let homes = carrier.load_homes(&mut progress)?;
+        let ring = carrier.start_ring(&homes)?;
         let mut pipelines = Pipelines::new(gpu);
         let builder = program::Builder {
             decoder: &decoder,
@@ -203,27 +213,16 @@ impl Engine {
             cache_f16: sizes.cache_f16,
         };
         let mut programs = Vec::new();
-        let mut next_resident = 0;
         for (unit, home) in plan.homes.iter().enumerate() {
-            let sections = weights.sections(unit);
-            let buffers = match home {
-                Home::Vram => {
-                    next_resident += 1;
-                    vec![&resident[next_resident - 1]]
-                }
-                Home::Disk => {
-                    let ring = ring.as_ref().expect("a plan with travelling units has a ring");
-                    (0..plan.depth).map(|slot| ring.slot(slot)).collect()
-                }
+            let mut build = |buffer| {
+                let memory = UnitMemory { buffer, sections: weights.sections(unit) };
+                builder.unit(&mut pipelines, &decoder.units[unit], &memory)
             };
-            let in_slot = buffers
-                .into_iter()
-                .map(|buffer| {
-                    let memory = UnitMemory { buffer, sections };
-                    builder.unit(&mut pipelines, &decoder.units[unit], &memory)
-                })
-                .collect::<Result<_>>()?;
-            programs.push(UnitPrograms { home: *home, in_slot });
+            let read_at_home = *home == Home::Vram || (*home == Home::Host && plan.direct);
+            let at_home = homes.buffer(unit).filter(|_| read_at_home).map(&mut build).transpose()?;
+            let slots = ring.iter().filter(|_| *home != Home::Vram).flat_map(Loader::slots);
+            let in_slot = slots.map(build).collect::<Result<_>>()?;
+            programs.push(UnitPrograms { in_slot, at_home });
         }
         let embed = builder.embed(&mut pipelines)?;
         let argmax = builder.argmax(&mut pipelines)?;
@@ -248,7 +247,7 @@ impl Engine {
             trace: options.trace.clone(),
             selected: 0,
             costs: Costs::default(),
-            _resident: resident,
+            _homes: homes,
         })
     }
 
@@ -290,21 +289,22 @@ impl Engine {
         walk.encode_one("embed", &self.embed, tokens);
         for unit in 0..self.programs.len() {
             let programs = &self.programs[unit];
-            let Some(ring) = self.ring.as_ref().filter(|_| programs.home == Home::Disk) else {
-                walk.encode(unit, programs.in_slot[0].of(pass.class), &mut self.timer);
+            if let Some(program) = programs.without_ring(pass.class) {
+                walk.encode(unit, program.of(pass.class), &mut self.timer);
                 if unit % UNITS_PER_SUBMISSION == 0 {
                     walk.submit();
                 }
                 continue;
-            };
+            }
+            let ring = self.ring.as_ref().expect("a plan with travelling units has a ring");
             // What is encoded so far must run while this unit is still on its way.
             walk.submit();
             let start = Instant::now();
             let slot = ring.lease(self.next_ticket)?;
             self.costs.waiting += start.elapsed();
             walk.encode(unit, programs.in_slot[slot].of(pass.class), &mut self.timer);
-            walk.submit();
-            ring.release(self.next_ticket);
+            let last = walk.submit();
+            ring.release(self.next_ticket, last);
             self.next_ticket += 1;
         }
         walk.submit();

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::error::Result;
-use crate::gpu::{Gpu, Pipelines};
+use crate::error::{Error, Result};
+use crate::gpu::{Gpu, Pipelines, Place};
 use crate::kernels::{Int8Args, Matrix, Shapes, matvec_q4};
 use crate::pipeline::ring::RingShape;
 use crate::pipeline::{Loader, LoaderOptions, Route, Source};
@@ -23,6 +23,8 @@ const PIECES_EACH: u64 = 8;
 const KERNEL_TIME: Duration = Duration::from_millis(30);
 /// Budgets below this are too small to hold more than any cache.
 const SMALL_BUDGET_BYTES: u64 = 256 << 20;
+/// Bytes that kernels read from host memory to measure that.
+const DIRECT_BYTES: u64 = 256 << 20;
 /// Dispatches in one unit of a dense model, for the fixed cost of a unit.
 const DISPATCHES_PER_UNIT: f64 = 5.0;
 
@@ -35,19 +37,67 @@ pub fn loader_threads(gpu: &Gpu) -> usize {
     std::thread::available_parallelism().map_or(1, usize::from).clamp(1, THREADS_MAX)
 }
 
+/// How the user wants weights to reach the kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteChoice {
+    /// The fastest by measurement.
+    Fastest,
+    /// Decode kernels read pinned host memory.
+    Direct,
+    /// This one, for prefill and decode.
+    Only(Route),
+}
+
+/// What was measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Measured {
+    /// The rates.
+    pub rates: Rates,
+    /// The route that the link's rate belongs to.
+    pub route: Route,
+}
+
 /// Measures an adapter's rates within a budget of GPU memory, all of which is given back.
 ///
 /// # Errors
-/// When the GPU fails.
-pub fn measure(gpu: &Arc<Gpu>, threads: usize, route: Route, vram_bytes: u64) -> Result<Rates> {
-    let (kernel, dispatch_seconds) = kernel_rate(gpu, vram_bytes)?;
-    Ok(Rates {
-        link: link_rate(gpu, threads, route, vram_bytes)?,
+/// When the GPU fails, or has not what `choice` needs.
+pub fn measure(gpu: &Arc<Gpu>, threads: usize, choice: RouteChoice, vram_bytes: u64) -> Result<Measured> {
+    let routes: &[Route] = match &choice {
+        RouteChoice::Only(route) => std::slice::from_ref(route),
+        _ => &[Route::Dma, Route::Mapped, Route::Staged],
+    };
+    let mut best: Option<(f64, Route)> = None;
+    for route in routes.iter().filter(|route| route.is_open(gpu)) {
+        let rate = link_rate(gpu, threads, *route, vram_bytes)?;
+        log::info!("{route:?}: {:.2} GB/s", rate / 1e9);
+        if best.is_none_or(|(fastest, _)| rate > fastest) {
+            best = Some((rate, *route));
+        }
+    }
+    let closed =
+        |what: &str| Error::Usage(format!("this adapter has no route `{what}`; see `pipo-wgpu devices`"));
+    let (link, route) = best.ok_or_else(|| closed(&format!("{:?}", routes[0]).to_lowercase()))?;
+    let (kernel, dispatch_seconds) = kernel_rate(gpu, vram_bytes, None)?;
+    // A GPU without memory of its own gains nothing from reading host memory.
+    let try_direct = match choice {
+        RouteChoice::Fastest => gpu.has(Place::Pinned) && !gpu.facts.is_software(),
+        RouteChoice::Direct if !gpu.has(Place::Pinned) => return Err(closed("direct")),
+        RouteChoice::Direct => true,
+        RouteChoice::Only(_) => false,
+    };
+    let direct = match try_direct {
+        true => Some(kernel_rate(gpu, DIRECT_BYTES * 4, Some(Place::Pinned))?.0),
+        false => None,
+    };
+    let rates = Rates {
+        link,
+        direct,
         kernel,
         unit_seconds: DISPATCHES_PER_UNIT * dispatch_seconds,
-        // One queue runs copies and kernels in turn, but the memory copies that feed it go on.
+        // Where the GPU is the CPU, copies and kernels share its cores.
         overlap: !gpu.facts.is_software(),
-    })
+    };
+    Ok(Measured { rates, route })
 }
 
 /// Bytes a second through a loader.
@@ -56,26 +106,39 @@ fn link_rate(gpu: &Arc<Gpu>, threads: usize, route: Route, vram_bytes: u64) -> R
     // Two slots of eight pieces, and at most as many staging buffers as one slot has pieces.
     let piece_bytes = (vram_bytes / 64).clamp(4 << 10, most).next_multiple_of(4);
     let unit_bytes = PIECES_EACH * piece_bytes;
-    let options = LoaderOptions {
-        shape: RingShape { item_bytes: vec![unit_bytes], depth: 2, piece_bytes, cyclic: true },
-        route,
-        threads,
-        names: Arc::new(["probe".to_owned()]),
-        trace: Trace::off(),
-    };
-    let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
-    let slot = || gpu.buffer("probe", unit_bytes, usage);
     let data: Arc<[u8]> = (0..unit_bytes).map(|i| (i % 251) as u8).collect();
     let source: Source = Arc::new(move |_, offset, mut to| {
         let start = offset as usize;
         to.copy_from_slice(&data[start..start + to.len()]);
         Ok(())
     });
+    let pinned = match route {
+        Route::Dma => {
+            let home = gpu.buffer_in(Place::Pinned, "probe", unit_bytes)?;
+            home.fill(0..unit_bytes, |to| source(0, 0, to))?;
+            Some(Arc::new(home))
+        }
+        _ => None,
+    };
+    let options = LoaderOptions {
+        shape: RingShape {
+            item_bytes: vec![unit_bytes],
+            depth: 2,
+            piece_bytes: if route == Route::Dma { unit_bytes } else { piece_bytes },
+            cyclic: true,
+        },
+        route,
+        threads,
+        names: Arc::new(["probe".to_owned()]),
+        pinned: Arc::new([pinned]),
+        trace: Trace::off(),
+    };
+    let slot = || route.slot(gpu, unit_bytes);
     let loader = Loader::start(gpu, &options, vec![slot()?, slot()?], &source)?;
     let carry = |from: u64, to: u64| -> Result<()> {
         for ticket in from..to {
             loader.lease(ticket)?;
-            loader.release(ticket);
+            loader.release(ticket, None);
         }
         let submission = gpu.queue.submit([]);
         gpu.wait(&submission, "the link's measurement")
@@ -87,27 +150,32 @@ fn link_rate(gpu: &Arc<Gpu>, threads: usize, route: Route, vram_bytes: u64) -> R
 }
 
 /// Weight bytes a second through the decode kernel, and seconds of an empty-handed dispatch.
-fn kernel_rate(gpu: &Arc<Gpu>, vram_bytes: u64) -> Result<(f64, f64)> {
+fn kernel_rate(gpu: &Arc<Gpu>, vram_bytes: u64, place: Option<Place>) -> Result<(f64, f64)> {
     // Larger than any cache, so that the memory's rate is seen, where the budget allows it.
     let small = gpu.facts.is_software() || vram_bytes < SMALL_BUDGET_BYTES;
     let (rows, cols) = if small { (1024, 1024) } else { (32_768, 8192) };
     let kind = WeightKind::W4;
     let row_bytes = kind.code_bytes(1, cols) + kind.scale_bytes(1, cols);
     let rows = u32::try_from(vram_bytes / 4 / row_bytes).unwrap_or(u32::MAX).clamp(32, rows);
-    let large = matvec_seconds(gpu, rows, cols)?;
-    let small = matvec_seconds(gpu, 32, 32)?;
+    let large = matvec_seconds(gpu, rows, cols, place)?;
+    let small = matvec_seconds(gpu, 32, 32, None)?;
     let bytes = (kind.code_bytes(rows, cols) + kind.scale_bytes(rows, cols)) as f64;
     Ok((bytes / (large - small).max(1e-9), small))
 }
 
 /// Seconds that one matrix-vector product takes among many.
-fn matvec_seconds(gpu: &Arc<Gpu>, rows: u32, cols: u32) -> Result<f64> {
+fn matvec_seconds(gpu: &Arc<Gpu>, rows: u32, cols: u32, place: Option<Place>) -> Result<f64> {
     let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
     let buffer = |bytes: u64| gpu.buffer("probe", bytes, usage);
     let kind = WeightKind::W4;
     let step = buffer(16)?;
     gpu.queue.write_buffer(&step, 0, bytemuck::cast_slice(&[1u32, 1, 0, 0]));
-    let (codes, scales) = (buffer(kind.code_bytes(rows, cols))?, buffer(kind.scale_bytes(rows, cols))?);
+    let weights = |bytes: u64| match place {
+        Some(place) => gpu.buffer_in(place, "probe", bytes),
+        None => buffer(bytes),
+    };
+    let codes = weights(kind.code_bytes(rows, cols))?;
+    let scales = weights(kind.scale_bytes(rows, cols))?;
     let (x_codes, x_scales) = (buffer(u64::from(cols))?, buffer(u64::from(cols / 32) * 8)?);
     let y = buffer(u64::from(rows) * 4)?;
     let args = Int8Args {

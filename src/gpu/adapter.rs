@@ -1,5 +1,6 @@
 //! Which adapters there are, which one is best, and opening a device on it.
 
+use super::vulkan::{self, Offers, TransferQueue};
 use crate::error::{Error, Result};
 
 /// How the user names an adapter.
@@ -31,6 +32,33 @@ pub struct Facts {
     pub limits: wgpu::Limits,
     /// The optional features that the adapter has, all of which are requested.
     pub features: wgpu::Features,
+    /// Which routes weights can take.
+    pub routes: Routes,
+}
+
+/// What an adapter offers beyond staging, which all have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Routes {
+    /// Kernels can read pinned host memory.
+    pub pinned: bool,
+    /// The CPU can write GPU memory.
+    pub mapped: bool,
+    /// A queue of its own can copy beside the kernels.
+    pub transfer: bool,
+}
+
+impl Routes {
+    /// Each route, or why there is none.
+    pub fn describe(&self) -> String {
+        let has = |there: bool, route: &str, why: &str| match there {
+            true => route.to_owned(),
+            false => format!("no {route} ({why})"),
+        };
+        let dma = has(self.transfer && self.pinned, "dma", "no queue that only copies, or not Vulkan 1.2");
+        let mapped = has(self.mapped, "mapped", "the CPU reaches less than 1 GiB of GPU memory");
+        let direct = has(self.pinned, "direct", "kernels cannot be given host memory");
+        format!("{direct}, {dma}, {mapped}, staged, write-buffer")
+    }
 }
 
 /// Features that are used where an adapter has them; none is required.
@@ -40,7 +68,12 @@ const WANTED: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY
 
 impl Facts {
     pub(super) fn of(adapter: &wgpu::Adapter) -> Self {
-        Facts { info: adapter.get_info(), limits: adapter.limits(), features: adapter.features() & WANTED }
+        Facts {
+            info: adapter.get_info(),
+            limits: adapter.limits(),
+            features: adapter.features() & WANTED,
+            routes: Offers::of(adapter).routes(),
+        }
     }
 
     /// Whether the "GPU" is the CPU.
@@ -143,16 +176,26 @@ pub(super) fn choose(choice: &AdapterChoice) -> Result<wgpu::Adapter> {
     Ok(adapters.into_iter().nth(index).expect("the index was checked against the list"))
 }
 
-pub(super) fn open_device(adapter: &wgpu::Adapter) -> Result<(wgpu::Device, wgpu::Queue)> {
-    let facts = Facts::of(adapter);
-    let request = adapter.request_device(&wgpu::DeviceDescriptor {
+pub(super) fn open_device(
+    adapter: &wgpu::Adapter,
+    facts: &Facts,
+    offers: &Offers,
+) -> Result<(wgpu::Device, wgpu::Queue, Option<TransferQueue>)> {
+    let descriptor = wgpu::DeviceDescriptor {
         label: Some("pipo-wgpu"),
         required_features: facts.features,
         required_limits: facts.limits.clone(),
         experimental_features: wgpu::ExperimentalFeatures::disabled(),
         memory_hints: wgpu::MemoryHints::MemoryUsage,
         trace: wgpu::Trace::Off,
-    });
-    pollster::block_on(request)
-        .map_err(|error| Error::Gpu(format!("{} gave no device: {error}", facts.describe())))
+    };
+    if let Some(opened) = vulkan::open_device(adapter, facts, offers, &descriptor) {
+        match opened {
+            Ok((device, queue, transfer)) => return Ok((device, queue, Some(transfer))),
+            Err(error) => log::warn!("no transfer queue: {error}"),
+        }
+    }
+    let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
+        .map_err(|error| Error::Gpu(format!("{} gave no device: {error}", facts.describe())))?;
+    Ok((device, queue, None))
 }

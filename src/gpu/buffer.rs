@@ -4,6 +4,9 @@ use std::ops::{Deref, Range};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::vulkan::{Raw, TransferLane};
+use crate::error::{Error, Result};
+
 /// Bytes of GPU buffers alive now, and the most there ever were.
 #[derive(Debug, Default)]
 pub struct Account {
@@ -29,13 +32,56 @@ pub struct Buffer {
     raw: wgpu::Buffer,
     bytes: u64,
     account: Arc<Account>,
+    /// What Vulkan knows of a buffer that was made in a place of the caller's choice.
+    beyond: Option<Raw>,
 }
 
 impl Buffer {
-    pub(super) fn new(raw: wgpu::Buffer, bytes: u64, account: &Arc<Account>) -> Self {
+    pub(super) fn new(raw: wgpu::Buffer, bytes: u64, account: &Arc<Account>, beyond: Option<Raw>) -> Self {
         let now = account.now.fetch_add(bytes, Ordering::Relaxed) + bytes;
         account.peak.fetch_max(now, Ordering::Relaxed);
-        Buffer { raw, bytes, account: Arc::clone(account) }
+        Buffer { raw, bytes, account: Arc::clone(account), beyond }
+    }
+
+    /// Lets `write` fill a range of a buffer that the CPU can write, which no kernel may be
+    /// reading. Commands submitted afterwards see the bytes.
+    ///
+    /// # Errors
+    /// [`Error::Gpu`] if the CPU cannot write the buffer, or whatever `write` returns.
+    ///
+    /// # Panics
+    /// If the range lies beyond the buffer, or another thread is writing part of it.
+    pub fn fill(
+        &self,
+        range: Range<u64>,
+        write: impl FnOnce(wgpu::WriteOnly<'_, [u8]>) -> Result<()>,
+    ) -> Result<()> {
+        match &self.beyond {
+            Some(raw) => raw.fill(range, write),
+            None => Err(Error::Gpu("the CPU cannot write this buffer".into())),
+        }
+    }
+
+    /// Copies bytes from another buffer on a lane of the transfer queue, and waits for them.
+    ///
+    /// # Errors
+    /// [`Error::Gpu`] if one of the buffers is not in a [`super::Place`], or the copy fails.
+    ///
+    /// # Panics
+    /// If a range lies beyond its buffer.
+    pub fn copy_from(
+        &self,
+        at: u64,
+        from: &Buffer,
+        range: Range<u64>,
+        lane: &mut TransferLane,
+    ) -> Result<()> {
+        let bytes = range.end - range.start;
+        assert!(range.end <= from.bytes && at + bytes <= self.bytes, "{range:?} to {at}");
+        let (Some(source), Some(target)) = (&from.beyond, &self.beyond) else {
+            return Err(Error::Gpu("the transfer queue cannot reach these buffers".into()));
+        };
+        lane.copy((source, range.start), (target, at), bytes)
     }
 
     /// The whole buffer as a shader sees it.

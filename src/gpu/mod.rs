@@ -2,23 +2,48 @@
 
 mod adapter;
 mod buffer;
+#[cfg_attr(target_vendor = "apple", allow(dead_code))]
+mod claim;
 mod compute;
 mod staging;
-#[cfg(not(target_vendor = "apple"))]
+#[cfg_attr(target_vendor = "apple", path = "no_vulkan.rs")]
 mod vulkan;
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-pub use adapter::{AdapterChoice, Facts, list_adapters};
+pub use adapter::{AdapterChoice, Facts, Routes, list_adapters};
 pub use buffer::{Account, Binding, Buffer};
 pub use compute::{Dispatch, Grid, Pipelines, Shader};
 pub use staging::{Readback, Staging};
+pub use vulkan::{TransferLane, TransferQueue};
 
 use crate::error::{Error, Result};
 
 /// The longest that any single wait for the GPU may last before it counts as stuck.
 pub const WAIT_MAX: Duration = Duration::from_secs(120);
+
+/// Memory that only Vulkan lets one ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Host memory that kernels and copies read over the bus.
+    Pinned,
+    /// GPU memory that the CPU writes over the bus (resizable BAR, or a GPU without its own).
+    MappedVram,
+    /// GPU memory that a transfer queue may write.
+    Vram,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Place::Pinned => "pinned host memory",
+            Place::MappedVram => "GPU memory that the CPU can write",
+            Place::Vram => "GPU memory",
+        })
+    }
+}
 
 /// A device with its queue, and everything about the adapter that decisions rest on.
 pub struct Gpu {
@@ -28,8 +53,10 @@ pub struct Gpu {
     pub queue: wgpu::Queue,
     /// What the adapter is and can do.
     pub facts: Facts,
-    free_vram_bytes: Option<u64>,
+    offers: vulkan::Offers,
+    transfer: Option<Arc<TransferQueue>>,
     account: Arc<Account>,
+    pinned_account: Arc<Account>,
     failure: Arc<Mutex<Option<Error>>>,
 }
 
@@ -41,11 +68,13 @@ impl Gpu {
     pub fn open(choice: &AdapterChoice) -> Result<Arc<Gpu>> {
         let adapter = adapter::choose(choice)?;
         let facts = Facts::of(&adapter);
-        let free_vram_bytes = free_vram_bytes(&adapter);
-        let (device, queue) = adapter::open_device(&adapter)?;
+        let offers = vulkan::Offers::of(&adapter);
+        let (device, queue, transfer) = adapter::open_device(&adapter, &facts, &offers)?;
         let failure = Arc::new(Mutex::new(None));
         report_failures(&device, &failure);
-        Ok(Arc::new(Gpu { device, queue, facts, free_vram_bytes, account: Arc::default(), failure }))
+        let (account, pinned_account) = (Arc::default(), Arc::default());
+        let transfer = transfer.map(Arc::new);
+        Ok(Arc::new(Gpu { device, queue, facts, offers, transfer, account, pinned_account, failure }))
     }
 
     /// Makes a zeroed buffer and books its bytes.
@@ -68,7 +97,7 @@ impl Gpu {
             mapped_at_creation: false,
         });
         match pollster::block_on(memory.pop()) {
-            None => Ok(Buffer::new(raw, bytes, &self.account)),
+            None => Ok(Buffer::new(raw, bytes, &self.account, None)),
             Some(_) => Err(Error::Gpu(format!(
                 "no memory for the buffer `{label}` of {bytes} bytes beside the {} already taken; \
                  give a smaller --vram or close other programs",
@@ -77,9 +106,46 @@ impl Gpu {
         }
     }
 
+    /// Makes a buffer in a place of the caller's choice, with undefined content, and books its
+    /// bytes: those of pinned memory in books of their own.
+    ///
+    /// # Errors
+    /// [`Error::Gpu`] when the adapter has no such place or no memory left in it.
+    pub fn buffer_in(&self, place: Place, label: &str, bytes: u64) -> Result<Buffer> {
+        let size = bytes.max(4).next_multiple_of(4);
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+        let descriptor =
+            wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
+        let (raw, beyond) = vulkan::buffer(&self.device, &self.offers, place, &descriptor)?;
+        let account = if place == Place::Pinned { &self.pinned_account } else { &self.account };
+        Ok(Buffer::new(raw, size, account, Some(beyond)))
+    }
+
+    /// Whether [`Gpu::buffer_in`] can make buffers there.
+    pub fn has(&self, place: Place) -> bool {
+        self.offers.has(place)
+    }
+
+    /// The queue that copies beside the kernels, if the adapter has one.
+    pub fn transfer(&self) -> Option<&Arc<TransferQueue>> {
+        self.transfer.as_ref()
+    }
+
+    /// Makes the next submission see every copy that the transfer queue has finished by now.
+    pub fn see_transfers(&self) {
+        if let Some(transfer) = &self.transfer {
+            transfer.show_to(&self.queue);
+        }
+    }
+
+    /// The books of pinned host memory.
+    pub fn pinned_account(&self) -> &Account {
+        &self.pinned_account
+    }
+
     /// GPU memory that was free when the device was opened; `None` where the driver does not say.
     pub fn free_vram_bytes(&self) -> Option<u64> {
-        self.free_vram_bytes
+        self.offers.free_vram_bytes
     }
 
     /// The books of all buffers made through [`Gpu::buffer`].
@@ -127,16 +193,6 @@ impl Gpu {
             Err(error) => Err(Error::Gpu(error.to_string())),
         }
     }
-}
-
-#[cfg(not(target_vendor = "apple"))]
-fn free_vram_bytes(adapter: &wgpu::Adapter) -> Option<u64> {
-    vulkan::free_vram_bytes(adapter)
-}
-
-#[cfg(target_vendor = "apple")]
-fn free_vram_bytes(_adapter: &wgpu::Adapter) -> Option<u64> {
-    None
 }
 
 /// Keeps the first error that no scope caught, instead of wgpu's default panic.

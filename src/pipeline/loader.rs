@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
 use super::ring::{Piece, Ring, RingShape};
 use crate::error::{Error, Result};
-use crate::gpu::{Binding, Buffer, Gpu, Staging, WAIT_MAX};
+use crate::gpu::{Binding, Buffer, Gpu, Place, Staging, TransferLane, WAIT_MAX, locked};
 use crate::trace::{Lane, Task, Trace};
 
 /// Fills a mapped piece: the item's index, the first byte within the item, where to write.
@@ -22,6 +22,37 @@ pub enum Route {
     Staged,
     /// `queue.write_buffer`, which allocates staging memory for every piece.
     WriteBuffer,
+    /// The CPU writes the slots, which lie in GPU memory that it can reach.
+    Mapped,
+    /// A transfer queue copies from pinned host memory, beside the kernels.
+    Dma,
+}
+
+impl Route {
+    /// All routes, fastest first where all are to be had.
+    pub const ALL: [Route; 4] = [Route::Dma, Route::Mapped, Route::Staged, Route::WriteBuffer];
+
+    /// Whether an adapter has what the route needs.
+    pub fn is_open(self, gpu: &Gpu) -> bool {
+        match self {
+            Route::Staged | Route::WriteBuffer => true,
+            Route::Mapped => gpu.has(Place::MappedVram),
+            Route::Dma => gpu.transfer().is_some() && gpu.has(Place::Pinned) && gpu.has(Place::Vram),
+        }
+    }
+
+    /// Makes a slot that the route can fill.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub fn slot(self, gpu: &Gpu, bytes: u64) -> Result<Buffer> {
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
+        match self {
+            Route::Staged | Route::WriteBuffer => gpu.buffer("weights", bytes, usage),
+            Route::Mapped => gpu.buffer_in(Place::MappedVram, "weights", bytes),
+            Route::Dma => gpu.buffer_in(Place::Vram, "weights", bytes),
+        }
+    }
 }
 
 /// What a loader carries and how.
@@ -35,8 +66,20 @@ pub struct LoaderOptions {
     pub threads: usize,
     /// Names of the items, for the timeline.
     pub names: Arc<[String]>,
+    /// Items that are at home in pinned memory, by index; [`Route::Dma`] copies from there
+    /// instead of asking the source. Shorter than the items where the rest has no such home.
+    pub pinned: Arc<[Option<Arc<Buffer>>]>,
     /// Where the timeline is recorded.
     pub trace: Trace,
+}
+
+impl LoaderOptions {
+    /// Whether every item has a home in pinned memory. Then no piece needs staging, and a whole
+    /// item may be one piece.
+    fn all_pinned(&self) -> bool {
+        let pinned = self.pinned.iter().filter(|home| home.is_some()).count();
+        pinned == self.shape.item_bytes.len()
+    }
 }
 
 /// Lanes of the worker threads on the timeline; further threads share the last.
@@ -45,10 +88,16 @@ const LANES: [&str; 8] = ["0", "1", "2", "3", "4", "5", "6", "7"];
 /// Staging buffers a worker fills in turn: one travels while the next is filled.
 pub const STAGING_EACH: usize = 2;
 
+/// The last commands that read each slot, for routes on which wgpu's queue keeps no order.
+type Readers = Arc<[Mutex<Option<wgpu::SubmissionIndex>>]>;
+
 /// Running workers, the ring they fill, and the slots behind it.
 pub struct Loader {
+    gpu: Arc<Gpu>,
+    route: Route,
     ring: Arc<Ring>,
     slots: Arc<[Buffer]>,
+    readers: Readers,
     workers: Vec<JoinHandle<()>>,
 }
 
@@ -67,14 +116,18 @@ impl Loader {
         assert_eq!(slots.len(), options.shape.depth, "one buffer for each slot");
         let slots: Arc<[Buffer]> = slots.into();
         let ring = Arc::new(Ring::new(options.shape.clone()));
-        let mut loader = Loader { ring, slots, workers: Vec::new() };
+        let readers: Readers = slots.iter().map(|_| Mutex::default()).collect();
+        let (gpu_kept, route) = (Arc::clone(gpu), options.route);
+        let mut loader = Loader { gpu: gpu_kept, route, ring, slots, readers, workers: Vec::new() };
         for number in 0..options.threads {
             let mut worker = Worker {
                 gpu: Arc::clone(gpu),
                 ring: Arc::clone(&loader.ring),
                 slots: Arc::clone(&loader.slots),
+                readers: Arc::clone(&loader.readers),
                 source: Arc::clone(source),
-                staging: staging(gpu, options)?,
+                means: Means::new(gpu, options)?,
+                pinned: Arc::clone(&options.pinned),
                 names: Arc::clone(&options.names),
                 trace: options.trace.clone(),
                 lane: Lane::part(Task::LoadWeight, LANES[number.min(LANES.len() - 1)]),
@@ -93,18 +146,27 @@ impl Loader {
     /// # Errors
     /// The failure of a worker, or [`Error::Stuck`].
     pub fn lease(&self, ticket: u64) -> Result<usize> {
-        self.ring.lease(ticket, WAIT_MAX)
+        let slot = self.ring.lease(ticket, WAIT_MAX)?;
+        if self.route == Route::Dma {
+            self.gpu.see_transfers();
+        }
+        Ok(slot)
     }
 
-    /// Says that all commands which read a ticket's slot have been submitted: on one queue,
-    /// later copies into the slot run after them.
-    pub fn release(&self, ticket: u64) {
+    /// Says that all commands which read a ticket's slot have been submitted, `last` being their
+    /// last submission if there were any. On wgpu's one queue, later copies into the slot run
+    /// after them; on the other routes, workers wait for `last` before they touch the slot.
+    pub fn release(&self, ticket: u64, last: Option<wgpu::SubmissionIndex>) {
+        if matches!(self.route, Route::Mapped | Route::Dma) {
+            let slot = ticket % self.slots.len() as u64;
+            *locked(&self.readers[slot as usize]) = last;
+        }
         self.ring.release(ticket);
     }
 
-    /// A slot's memory.
-    pub fn slot(&self, slot: usize) -> &Buffer {
-        &self.slots[slot]
+    /// The slots' memory.
+    pub fn slots(&self) -> &[Buffer] {
+        &self.slots
     }
 
     /// Waits for the last item of a ring that is not cyclic, and returns the filled slots.
@@ -135,12 +197,36 @@ impl Drop for Loader {
     }
 }
 
-fn staging(gpu: &Gpu, options: &LoaderOptions) -> Result<VecDeque<Staging>> {
-    match options.route {
-        Route::Staged => (0..STAGING_EACH)
-            .map(|_| Staging::new(gpu, "weights on their way", options.shape.piece_bytes))
-            .collect(),
-        Route::WriteBuffer => Ok(VecDeque::new()),
+/// What a worker carries pieces with.
+enum Means {
+    Staged(VecDeque<Staging>),
+    WriteBuffer,
+    Mapped,
+    /// Items without a pinned home go through `staging`.
+    Dma {
+        lane: TransferLane,
+        staging: Option<Buffer>,
+    },
+}
+
+impl Means {
+    fn new(gpu: &Gpu, options: &LoaderOptions) -> Result<Self> {
+        let bytes = options.shape.piece_bytes;
+        Ok(match options.route {
+            Route::Staged => {
+                let staging = || Staging::new(gpu, "weights on their way", bytes);
+                Means::Staged((0..STAGING_EACH).map(|_| staging()).collect::<Result<_>>()?)
+            }
+            Route::WriteBuffer => Means::WriteBuffer,
+            Route::Mapped => Means::Mapped,
+            Route::Dma => {
+                let queue = gpu.transfer();
+                let queue = queue.ok_or_else(|| Error::Gpu("there is no transfer queue".into()))?;
+                let staging = || gpu.buffer_in(Place::Pinned, "weights on their way", bytes);
+                let staging = (!options.all_pinned()).then(staging).transpose()?;
+                Means::Dma { lane: TransferLane::new(queue)?, staging }
+            }
+        })
     }
 }
 
@@ -148,9 +234,10 @@ struct Worker {
     gpu: Arc<Gpu>,
     ring: Arc<Ring>,
     slots: Arc<[Buffer]>,
+    readers: Readers,
     source: Source,
-    /// Empty on the [`Route::WriteBuffer`].
-    staging: VecDeque<Staging>,
+    means: Means,
+    pinned: Arc<[Option<Arc<Buffer>>]>,
     names: Arc<[String]>,
     trace: Trace,
     lane: Lane,
@@ -172,33 +259,68 @@ impl Worker {
     }
 
     fn carry(&mut self, piece: &Piece) -> Result<()> {
-        let slot = self.slots[piece.slot].part(piece.offset..piece.offset + piece.bytes);
-        match self.staging.pop_front() {
-            Some(mut staging) => {
-                let outcome = self.carry_staged(&mut staging, piece, &slot);
-                self.staging.push_back(staging);
+        let (gpu, source) = (&self.gpu, &self.source);
+        let slot = &self.slots[piece.slot];
+        let range = piece.offset..piece.offset + piece.bytes;
+        let bring = |to: wgpu::WriteOnly<'_, [u8]>| source(piece.item, piece.offset, to);
+        match &mut self.means {
+            Means::Staged(staging) => {
+                let mut next = staging.pop_front().expect("a worker has staging buffers");
+                let outcome = carry_staged(gpu, &mut next, piece.bytes, &slot.part(range), bring);
+                staging.push_back(next);
                 outcome
             }
-            None => self.carry_by_write_buffer(piece, &slot),
+            Means::WriteBuffer => carry_by_write_buffer(gpu, piece.bytes, &slot.part(range), bring),
+            Means::Mapped => {
+                wait_for_readers(gpu, &self.readers[piece.slot])?;
+                slot.fill(range, bring)
+            }
+            Means::Dma { lane, staging } => {
+                if let Some(Some(home)) = self.pinned.get(piece.item) {
+                    wait_for_readers(gpu, &self.readers[piece.slot])?;
+                    return slot.copy_from(piece.offset, home, range, lane);
+                }
+                let staging = staging.as_ref().expect("an item without a pinned home has staging");
+                staging.fill(0..piece.bytes, bring)?;
+                wait_for_readers(gpu, &self.readers[piece.slot])?;
+                slot.copy_from(piece.offset, staging, 0..piece.bytes, lane)
+            }
         }
     }
+}
 
-    fn carry_staged(&self, staging: &mut Staging, piece: &Piece, slot: &Binding<'_>) -> Result<()> {
-        staging.fill(&self.gpu, piece.bytes, |to| (self.source)(piece.item, piece.offset, to))?;
-        staging.send(&self.gpu, |encoder, from| {
-            encoder.copy_buffer_to_buffer(from, 0, slot.buffer, slot.range.start, piece.bytes);
-        });
-        self.gpu.check()
-    }
+/// Waits for the last commands that read a slot.
+fn wait_for_readers(gpu: &Gpu, readers: &Mutex<Option<wgpu::SubmissionIndex>>) -> Result<()> {
+    let last = locked(readers).clone();
+    last.map_or(Ok(()), |last| gpu.wait(&last, "the readers of a slot"))
+}
 
-    fn carry_by_write_buffer(&self, piece: &Piece, slot: &Binding<'_>) -> Result<()> {
-        let bytes = std::num::NonZero::new(piece.bytes).expect("pieces are not empty");
-        let view = self.gpu.queue.write_buffer_with(slot.buffer, slot.range.start, bytes);
-        let mut view = view
-            .ok_or_else(|| Error::Gpu(format!("no staging memory for {} bytes of weights", piece.bytes)))?;
-        (self.source)(piece.item, piece.offset, view.slice(..))?;
-        drop(view);
-        self.gpu.queue.submit([]);
-        self.gpu.check()
-    }
+fn carry_staged(
+    gpu: &Gpu,
+    staging: &mut Staging,
+    bytes: u64,
+    slot: &Binding<'_>,
+    bring: impl FnOnce(wgpu::WriteOnly<'_, [u8]>) -> Result<()>,
+) -> Result<()> {
+    staging.fill(gpu, bytes, bring)?;
+    staging.send(gpu, |encoder, from| {
+        encoder.copy_buffer_to_buffer(from, 0, slot.buffer, slot.range.start, bytes);
+    });
+    gpu.check()
+}
+
+fn carry_by_write_buffer(
+    gpu: &Gpu,
+    bytes: u64,
+    slot: &Binding<'_>,
+    bring: impl FnOnce(wgpu::WriteOnly<'_, [u8]>) -> Result<()>,
+) -> Result<()> {
+    let size = std::num::NonZero::new(bytes).expect("pieces are not empty");
+    let view = gpu.queue.write_buffer_with(slot.buffer, slot.range.start, size);
+    let mut view =
+        view.ok_or_else(|| Error::Gpu(format!("no staging memory for {bytes} bytes of weights")))?;
+    bring(view.slice(..))?;
+    drop(view);
+    gpu.queue.submit([]);
+    gpu.check()
 }

@@ -98,7 +98,7 @@ fn travelling_weights_give_the_text_of_resident_ones() {
             ("--depth 1", "1 slots"),
             ("--depth 2", "2 slots"),
             ("--depth 3", "3 slots"),
-            ("--depth 2 --write-buffer", "2 slots"),
+            ("--depth 2 --route write-buffer", "2 slots"),
         ] {
             let line = format!("{run} {vram} {options}");
             let streamed = place.run(&line).succeeded(&line);

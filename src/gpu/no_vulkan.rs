@@ -1,0 +1,87 @@
+//! Stands in for `vulkan` where wgpu has no Vulkan: nothing is offered, so nothing is asked for.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::{Facts, Place, Routes};
+use crate::error::{Error, Result};
+
+/// Offers nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Offers {
+    pub(super) free_vram_bytes: Option<u64>,
+}
+
+impl Offers {
+    pub(super) fn of(_adapter: &wgpu::Adapter) -> Self {
+        Offers::default()
+    }
+
+    pub(super) fn routes(&self) -> Routes {
+        Routes::default()
+    }
+
+    pub(super) fn has(&self, _place: Place) -> bool {
+        false
+    }
+}
+
+/// Never made.
+#[derive(Debug)]
+pub(super) enum Raw {}
+
+impl Raw {
+    pub(super) fn fill(
+        &self,
+        _range: Range<u64>,
+        _write: impl FnOnce(wgpu::WriteOnly<'_, [u8]>) -> Result<()>,
+    ) -> Result<()> {
+        match *self {}
+    }
+}
+
+/// Never made.
+#[derive(Debug)]
+pub enum TransferQueue {}
+
+impl TransferQueue {
+    pub(super) fn show_to(&self, _queue: &wgpu::Queue) {
+        match *self {}
+    }
+}
+
+/// Never made.
+#[derive(Debug)]
+pub enum TransferLane {}
+
+impl TransferLane {
+    /// Never called: there is no queue to make a lane for.
+    ///
+    /// # Errors
+    /// None.
+    pub fn new(queue: &Arc<TransferQueue>) -> Result<Self> {
+        match **queue {}
+    }
+
+    pub(super) fn copy(&mut self, _from: (&Raw, u64), _to: (&Raw, u64), _bytes: u64) -> Result<()> {
+        match *self {}
+    }
+}
+
+pub(super) fn open_device(
+    _adapter: &wgpu::Adapter,
+    _facts: &Facts,
+    _offers: &Offers,
+    _descriptor: &wgpu::DeviceDescriptor<'_>,
+) -> Option<Result<(wgpu::Device, wgpu::Queue, TransferQueue)>> {
+    None
+}
+
+pub(super) fn buffer(
+    _device: &wgpu::Device,
+    _offers: &Offers,
+    place: Place,
+    _descriptor: &wgpu::BufferDescriptor<'_>,
+) -> Result<(wgpu::Buffer, Raw)> {
+    Err(Error::Gpu(format!("this platform has no {place}")))
+}
