@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-pub use file::{advise_dont_need, advise_will_need, map_file, read_exact_at, temporary_in};
+pub use file::{advise_dont_need, advise_will_need, folder_of, map_file, read_exact_at, temporary_in};
 
 use crate::error::{Error, Result};
 

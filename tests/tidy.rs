@@ -11,7 +11,7 @@ const MODULES: [(&str, &[&str]); 20] = [
     ("error", &[]),
     ("size", &["error"]),
     ("os", &["error"]),
-    ("trace", &["error"]),
+    ("trace", &["error", "os"]),
     ("quant", &["error"]),
     ("plan", &["error", "size"]),
     ("sampler", &["error"]),

@@ -86,13 +86,13 @@ pub struct SourceArgs {
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Budget")]
 pub struct BudgetArgs {
-    /// GPU memory to use at most, e.g. 6GiB [default: what is free]
+    /// GPU memory to use at most, e.g. 6GiB [default: most of what is free]
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     pub vram: Option<u64>,
     /// Host memory to pin for weights at most, e.g. 16GiB [default: half of what is free]
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     pub ram: Option<u64>,
-    /// Tokens to remember at most [default: as the model and the budget allow]
+    /// Tokens to remember at most [default: what the text can need, as far as the model goes]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub context: Option<u32>,
     /// Slots of the ring of travelling weights; 1 is no overlap [default: by the plan]

@@ -61,9 +61,7 @@ pub fn logits(args: &LogitsArgs) -> Result<()> {
         all.bytes.extend_from_slice(bytemuck::cast_slice(row));
         Ok(())
     })?;
-    let folder = args.out.parent().filter(|p| !p.as_os_str().is_empty());
-    let folder = folder.unwrap_or(std::path::Path::new("."));
-    let temporary = os::temporary_in(folder).map_err(Error::io("write", &args.out))?;
+    let temporary = os::temporary_in(os::folder_of(&args.out)).map_err(Error::io("write", &args.out))?;
     safetensors::serialize_to_file([("logits", all)], None, temporary.path())
         .map_err(|error| Error::file(&args.out, format!("cannot be written: {error}")))?;
     temporary.persist(&args.out).map_err(|e| Error::io("write", &args.out)(e.error))?;
@@ -141,8 +139,9 @@ struct Window {
     first_scored: usize,
 }
 
-/// Windows of at most `context` tokens, `stride` apart, that together score every token but the
-/// text's first; a window's own first token is scored only if an earlier window can.
+/// Windows of at most `context` tokens, `stride` apart. Each token is scored by the first window
+/// that has one before it, so that all are but the text's first and, where windows do not overlap,
+/// the first of each window.
 fn windows(tokens: usize, context: usize, stride: usize) -> Vec<Window> {
     let mut windows = Vec::new();
     let (mut start, mut scored) = (0, 1);

@@ -150,12 +150,17 @@ fn read_text_files<Bytes: AsRef<[u8]>>(
         generation.map(|bytes| json(name, "generation_config.json", bytes.as_ref())).transpose()?;
     let generation = GenerationConfig::from_json(generation.as_ref(), Some(config)).map_err(complain)?;
     let tokenizer = file("tokenizer.json").map(|bytes| Tokenizer::from_bytes(bytes.as_ref()));
-    Ok((generation, tokenizer.transpose().map_err(complain)?))
+    let mut tokenizer = tokenizer.transpose().map_err(complain)?;
+    if let (Some(found), Some(config)) = (&tokenizer, file("tokenizer_config.json")) {
+        let config = json(name, "tokenizer_config.json", config.as_ref())?;
+        tokenizer = Some(found.clone().with_config(&config).map_err(complain)?);
+    }
+    Ok((generation, tokenizer))
 }
 
 fn verify(packed: &Packed) -> Result<()> {
     let total = packed.units().iter().map(|unit| unit.bytes.end - unit.bytes.start).sum();
-    with_progress("checking", total, |watch| packed.verify_all(watch.progress))
+    with_progress("checking", total, |watch| packed.verify_all(watch))
 }
 
 /// Runs a long step with a progress bar that Ctrl-C interrupts.
@@ -193,10 +198,9 @@ fn folder_in_cache(folder: &Path, source: &SourceArgs, limits: &Limits) -> Resul
 
 /// Refuses to replace a file of the folder that is packed, unless that is itself a packed file.
 pub(super) fn refuse_own_source(folder: &Path, dst: &Path) -> Result<()> {
-    let dst_folder = dst.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let is_same =
         |a: &Path, b: &Path| matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
-    if dst.exists() && is_same(dst_folder, folder) && Packed::open(dst).is_err() {
+    if dst.exists() && is_same(os::folder_of(dst), folder) && Packed::open(dst).is_err() {
         return Err(Error::file(dst, "this file belongs to the model that is packed; choose another name"));
     }
     Ok(())
@@ -258,7 +262,7 @@ fn is_usable(path: &Path, decoder: &Decoder) -> bool {
 }
 
 fn make_folder_for(path: &Path) -> Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
+    let folder = os::folder_of(path);
     std::fs::create_dir_all(folder).map_err(Error::io("make the folder", folder))
 }
 

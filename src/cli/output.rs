@@ -20,7 +20,7 @@ pub fn note(remark: fmt::Arguments<'_>) {
 /// takes no file.
 pub fn check_writable(path: &Path) -> Result<()> {
     refuse_folder(path)?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = os::folder_of(path);
     if !folder.is_dir() {
         return Err(Error::file(path, "its folder does not exist; make it first"));
     }

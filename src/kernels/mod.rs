@@ -185,8 +185,6 @@ pub struct Shapes {
     pub matvec_exact: Shape,
     /// For [`attention`].
     pub attention: attention::Shape,
-    /// The most tokens a pass for which the matvecs are faster than the matmuls.
-    pub matvec_tokens_max: u32,
 }
 
 impl Shapes {
@@ -198,7 +196,6 @@ impl Shapes {
                 matvec_int8: shape,
                 matvec_exact: shape,
                 attention: attention::Shape { threads: 64, parts: 1, read_ahead: false, splits: 1 },
-                matvec_tokens_max: 48,
             }
         } else {
             let shape = Shape { rows_each: 2, row_lanes: 1, col_lanes: 32 };
@@ -206,7 +203,6 @@ impl Shapes {
                 matvec_int8: shape,
                 matvec_exact: shape,
                 attention: attention::Shape { threads: 256, parts: 8, read_ahead: true, splits: 16 },
-                matvec_tokens_max: 24,
             }
         }
     }

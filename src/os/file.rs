@@ -32,6 +32,11 @@ pub fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<
     }
 }
 
+/// The folder that a file is or will be in.
+pub fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Makes a file under a temporary name that vanishes unless it is given its final name. Unlike
 /// `tempfile`'s own default, other users may read it, as with any file the user makes.
 ///

@@ -68,10 +68,7 @@ pub(super) fn write(
     let files_bytes: u64 = files.iter().map(|(_, bytes)| bytes.len() as u64).sum();
     let total = header.len() as u64 + units_bytes + files_bytes;
 
-    let folder = match dst.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let folder = os::folder_of(dst);
     std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
     check_space(folder, total)?;
     let temporary = os::temporary_in(folder).map_err(Error::io("write into", folder))?;

@@ -10,6 +10,7 @@ use memmap2::Mmap;
 use rayon::prelude::*;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::container::Watch;
 use super::layout::{Section, UNIT_ALIGNMENT};
 use super::manifest::{MANIFEST_KEY, Manifest, ManifestUnit, TensorInfo, VERSION, VERSION_KEY};
 use crate::checkpoint::safetensors::{LENGTH_BYTES, header_length, parse_header};
@@ -120,11 +121,6 @@ impl Packed {
         self.files.iter().find(|(found, _)| found == name).map(|(_, range)| self.slice(range))
     }
 
-    /// The names of the small files.
-    pub fn file_names(&self) -> impl Iterator<Item = &str> {
-        self.files.iter().map(|(name, _)| name.as_str())
-    }
-
     /// Compares unit `i` with its checksum.
     ///
     /// # Errors
@@ -145,19 +141,21 @@ impl Packed {
         Err(Error::file(&self.path, problem))
     }
 
-    /// Compares all units with their checksums, on all cores; `progress` gets the bytes done and
-    /// the bytes in all.
+    /// Compares all units with their checksums, on all cores.
     ///
     /// # Errors
-    /// As [`Self::verify`].
-    pub fn verify_all(&self, progress: &(dyn Fn(u64, u64) + Sync)) -> Result<()> {
+    /// As [`Self::verify`], or [`Error::Interrupted`].
+    pub fn verify_all(&self, watch: Watch<'_>) -> Result<()> {
         let bytes = |unit: &PackedUnit| unit.bytes.end - unit.bytes.start;
         let total = self.units.iter().map(bytes).sum();
         let done = AtomicU64::new(0);
         (0..self.len()).into_par_iter().try_for_each(|i| {
+            if (watch.interrupted)() {
+                return Err(Error::Interrupted);
+            }
             self.verify(i)?;
             let bytes = bytes(&self.units[i]);
-            progress(done.fetch_add(bytes, Ordering::Relaxed) + bytes, total);
+            (watch.progress)(done.fetch_add(bytes, Ordering::Relaxed) + bytes, total);
             Ok(())
         })
     }

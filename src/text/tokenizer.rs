@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use serde_json::Value;
 use tokenizers::models::ModelWrapper;
 
 use crate::error::{Error, Result};
@@ -15,7 +16,8 @@ pub struct Tokenizer {
     inner: Arc<tokenizers::Tokenizer>,
     /// Spelling and id of every control token that text must not turn into.
     control: Arc<[(String, u32)]>,
-    id_limit: u32,
+    /// What stands in front of a text whatever the file's template says.
+    start: Option<u32>,
 }
 
 impl Tokenizer {
@@ -45,16 +47,36 @@ impl Tokenizer {
             .filter(|(_, token)| token.special && Some(token.content.as_str()) != unknown)
             .map(|(id, token)| (token.content, id))
             .collect();
-        let id_limit = inner.get_vocab(true).into_values().max().map_or(0, |id| id.saturating_add(1));
-        if id_limit == 0 {
+        if inner.get_vocab_size(true) == 0 {
             return Err(Error::Usage(
                 "expected a tokenizer.json with a vocabulary, but it has no tokens; download it again".into(),
             ));
         }
-        Ok(Self { inner: Arc::new(inner), control, id_limit })
+        Ok(Self { inner: Arc::new(inner), control, start: None })
     }
 
-    /// The ids of `text`; with `add_special` also those the file's template puts around it
+    /// Heeds a `tokenizer_config.json` that asks for a beginning-of-text token. Transformers' Llama
+    /// tokenizers put it in front even where `tokenizer.json` has no template for it.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where the token has no id.
+    pub fn with_config(mut self, config: &Value) -> Result<Self> {
+        let is_llama = config["tokenizer_class"].as_str().is_some_and(|class| class.contains("Llama"));
+        if !is_llama || config["add_bos_token"] != Value::Bool(true) {
+            return Ok(self);
+        }
+        let token = &config["bos_token"];
+        let Some(token) = token.as_str().or(token["content"].as_str()) else { return Ok(self) };
+        self.start = Some(self.token_id(token).ok_or_else(|| {
+            Error::Usage(format!(
+                "tokenizer_config.json starts a text with `{token}`, which tokenizer.json does not have; \
+                 they belong to different models"
+            ))
+        })?);
+        Ok(self)
+    }
+
+    /// The ids of `text`; with `add_special` also those that the tokenizer puts around it
     /// (usually a beginning-of-text id in front).
     ///
     /// # Errors
@@ -77,7 +99,9 @@ impl Tokenizer {
                 )));
             }
         }
-        Ok(encoding.get_ids().to_vec())
+        let ids = encoding.get_ids();
+        let missing = self.start.filter(|start| add_special && ids.first() != Some(start));
+        Ok(missing.into_iter().chain(ids.iter().copied()).collect())
     }
 
     /// The text of `ids`, without control tokens; ids unknown to the tokenizer give nothing.
@@ -93,11 +117,6 @@ impl Tokenizer {
     /// The id of a token by its exact spelling, control tokens included.
     pub fn token_id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
-    }
-
-    /// One more than the highest id the tokenizer can give.
-    pub fn id_limit(&self) -> u32 {
-        self.id_limit
     }
 }
 
@@ -132,8 +151,8 @@ pub fn check_ids(ids: &[u32], vocab_size: u32) -> Result<()> {
 pub(crate) mod fixtures {
     //! Tiny tokenizers, made as JSON so that they pass through the same door as real ones.
 
-    use super::Tokenizer;
-    use serde_json::{Value, json};
+    use super::{Tokenizer, Value};
+    use serde_json::json;
 
     pub(crate) const BOS: u32 = 1;
     pub(crate) const EOS: u32 = 2;
@@ -205,7 +224,7 @@ mod tests {
     use super::fixtures::{BOS, EOS, byte_level_json, load, sentence_piece_json};
     use super::*;
     use crate::text::StreamDecoder;
-    use serde_json::{Value, json};
+    use serde_json::json;
     use std::path::{Path, PathBuf};
 
     #[test]
@@ -221,6 +240,36 @@ mod tests {
                 assert_eq!(with_special[1..], ids);
             }
         }
+    }
+
+    #[test]
+    fn a_start_that_the_config_asks_for_comes_once() {
+        let llama =
+            json!({"tokenizer_class": "LlamaTokenizerFast", "add_bos_token": true, "bos_token": "<s>"});
+        let mut nested = llama.clone();
+        nested["bos_token"] = json!({"content": "<s>"});
+        let mut other = llama.clone();
+        other["tokenizer_class"] = json!("PreTrainedTokenizerFast");
+        let mut bare = byte_level_json();
+        bare["post_processor"] = Value::Null;
+        for (tokenizer, config, starts) in [
+            (&bare, &llama, 1),
+            (&bare, &nested, 1),
+            (&bare, &other, 0),
+            (&bare, &json!({}), 0),
+            (&byte_level_json(), &llama, 1),
+        ] {
+            let ids = load(tokenizer).with_config(config).unwrap().encode("ab", true).unwrap();
+            assert_eq!(
+                (ids.len(), ids.iter().filter(|id| **id == BOS).count()),
+                (2 + starts, starts),
+                "{config}"
+            );
+        }
+        let mut wrong = llama;
+        wrong["bos_token"] = json!("<start>");
+        let problem = load(&bare).with_config(&wrong).unwrap_err().to_string();
+        assert!(problem.contains("`<start>`"), "{problem}");
     }
 
     #[test]
@@ -282,7 +331,6 @@ mod tests {
             problem.contains("token 2") && problem.contains("id 10") && problem.contains("ends at 9"),
             "{problem}"
         );
-        assert_eq!(load(&sentence_piece_json()).id_limit(), 3 + 256 + 12);
     }
 
     fn fixture(relative: &str) -> Option<PathBuf> {

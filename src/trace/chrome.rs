@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::{Lane, Span};
 use crate::error::{Error, Result};
+use crate::os;
 
 /// All lanes are threads of one process.
 const PROCESS: u32 = 1;
@@ -18,8 +19,7 @@ const PROCESS: u32 = 1;
 /// Writes `spans`, which are in order of their start, under a temporary name and renames the
 /// file when it is complete.
 pub(super) fn write(path: &Path, spans: &[Span], dropped_spans: u64) -> Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(Error::io("write the trace", path))?;
+    let mut file = os::temporary_in(os::folder_of(path)).map_err(Error::io("write the trace", path))?;
     let written = events(&mut BufWriter::new(file.as_file_mut()), spans, dropped_spans);
     written.map_err(Error::io("write the trace", path))?;
     file.persist(path).map_err(|e| Error::io("write the trace", path)(e.error))?;
