@@ -9,7 +9,7 @@ CARGO ?= cargo
 PROMPT ?=
 export PROMPT
 # A budget of GPU memory smaller than the model: what does not fit streams.
-RUN_ARGS ?= run --vram 8MiB
+RUN_ARGS ?= run --vram 6MiB
 
 # Mesa's layer for choosing a GPU complains where there is no desktop; the engine chooses itself.
 export NODEVICE_SELECT = 1

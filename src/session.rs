@@ -77,12 +77,15 @@ impl<'a> Session<'a> {
     /// When an id is not in the vocabulary, the context is too short, or the engine fails.
     pub fn read(&mut self, ids: &[u32], mut progress: impl FnMut(usize)) -> Result<()> {
         let chunk = self.engine.plan().chunk as usize;
+        // A tile of tokens would be empty work for a single one. Only the text decides, not the
+        // budget, so that budgets still change no bit.
+        let class = if ids.len() == 1 { Class::Decode } else { Class::Prefill };
         let passes = ids.len().div_ceil(chunk);
         for (number, ids) in ids.chunks(chunk).enumerate() {
             os::check_interrupt()?;
             let last = (ids.len() - 1) as u32;
             let selected: &[u32] = if number + 1 == passes { &[last] } else { &[] };
-            self.pass(ids, selected, Class::Prefill)?;
+            self.pass(ids, selected, class)?;
             progress(ids.len());
         }
         Ok(())

@@ -61,7 +61,8 @@ impl Opened {
         };
         refuse_other_kind(&packed, args.source.weights)?;
         if !args.no_verify {
-            verify(&packed)?;
+            let is_file = args.model.is_some() || args.source.dummy.is_some();
+            verify(&packed, is_file)?;
         }
         let dummy = args.source.dummy.as_ref().map(PathBuf::from);
         let name = args.model.clone().or(dummy).unwrap_or_else(|| packed.path().to_path_buf());
@@ -158,9 +159,16 @@ fn read_text_files<Bytes: AsRef<[u8]>>(
     Ok((generation, tokenizer))
 }
 
-fn verify(packed: &Packed) -> Result<()> {
+/// Compares a file with its checksums, once for as long as it does not change.
+fn verify(packed: &Packed, is_file: bool) -> Result<()> {
+    let checked = is_file.then(|| cache::Checked::of(packed.path())).transpose()?;
+    if checked.as_ref().is_some_and(cache::Checked::is_whole) {
+        return Ok(());
+    }
     let total = packed.units().iter().map(|unit| unit.bytes.end - unit.bytes.start).sum();
-    with_progress("checking", total, |watch| packed.verify_all(watch))
+    with_progress("checking", total, |watch| packed.verify_all(watch))?;
+    checked.iter().for_each(cache::Checked::remember);
+    Ok(())
 }
 
 /// Runs a long step with a progress bar that Ctrl-C interrupts.

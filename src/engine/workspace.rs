@@ -4,6 +4,7 @@ use super::inputs::{self, InputLayout, Inputs};
 use super::{DECODE_TOKENS_MAX, Sizes};
 use crate::error::{Error, Result};
 use crate::gpu::{Binding, Buffer, Gpu, Readback};
+use crate::kernels::attention;
 use crate::model::{Activation, Decoder};
 use crate::quant::{GROUP, groups};
 
@@ -60,10 +61,9 @@ pub(super) fn fixed_bytes(decoder: &Decoder, cache_rows: u32, cache_f16: bool, s
 
 /// Bytes of what the splits of a decode pass's attention leave to be joined.
 fn split_bytes(decoder: &Decoder, splits: u32) -> u64 {
-    let row = u64::from(decoder.head_dim) + 2;
     match splits {
         0 | 1 => 0,
-        _ => u64::from(DECODE_TOKENS_MAX) * u64::from(decoder.heads) * u64::from(splits) * row * 4,
+        _ => attention::split_bytes(decoder.heads, decoder.head_dim, splits, DECODE_TOKENS_MAX),
     }
 }
 

@@ -155,13 +155,16 @@ pub(super) fn choose(choice: &AdapterChoice) -> Result<wgpu::Adapter> {
                 .into(),
         ));
     }
+    let named = |part: &str| {
+        let part = part.to_lowercase();
+        names.iter().position(|name| name.to_lowercase().contains(&part))
+    };
     let index = match choice {
         AdapterChoice::Best => Some(0),
-        AdapterChoice::Number(n) => Some(*n).filter(|n| *n < names.len()),
-        AdapterChoice::Name(part) => {
-            let part = part.to_lowercase();
-            names.iter().position(|name| name.to_lowercase().contains(&part))
-        }
+        // `4090` is no place in any list, but part of a name.
+        AdapterChoice::Number(n) if *n >= names.len() => named(&n.to_string()),
+        AdapterChoice::Number(n) => Some(*n),
+        AdapterChoice::Name(part) => named(part),
     };
     let index = index.ok_or_else(|| {
         let wanted = match choice {

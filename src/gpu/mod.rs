@@ -199,7 +199,8 @@ impl Gpu {
 fn report_failures(device: &wgpu::Device, failure: &Arc<Mutex<Option<Error>>>) {
     let slot = Arc::clone(failure);
     device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
-        log::error!("{error}");
+        // The one-line form below reaches the user; this is for who looks closer.
+        log::debug!("{error}");
         locked(&slot).get_or_insert_with(|| Error::Gpu(one_line(&error.to_string())));
     }));
     let slot = Arc::clone(failure);

@@ -85,8 +85,8 @@ pub fn grid(spec: &Spec, shape: Shape) -> Grid {
 }
 
 /// Bytes that [`dispatch_split`] writes for so many tokens.
-pub const fn split_bytes(spec: &Spec, splits: u32, tokens: u32) -> u64 {
-    tokens as u64 * spec.heads as u64 * splits as u64 * (spec.head_dim as u64 + 2) * 4
+pub const fn split_bytes(heads: u32, head_dim: u32, splits: u32, tokens: u32) -> u64 {
+    tokens as u64 * heads as u64 * splits as u64 * (head_dim as u64 + 2) * 4
 }
 
 /// Prepares the kernel in the adapter's shape, one workgroup for a whole context.

@@ -66,7 +66,8 @@ impl Place {
     /// The names in a folder, in order.
     fn names(&self, folder: &str) -> Vec<String> {
         let Ok(entries) = fs::read_dir(self.path(folder)) else { return Vec::new() };
-        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let files = entries.map(Result::unwrap).filter(|entry| entry.file_type().unwrap().is_file());
+        let names = files.map(|entry| entry.file_name().into_string().unwrap());
         let mut names: Vec<_> = names.collect();
         names.sort();
         names

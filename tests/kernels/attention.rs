@@ -58,7 +58,9 @@ impl Case {
         let buffers = [step(tokens), upload(&self.rows), upload(&self.qkv), k, v];
         let [step, rows, qkv, cache_k, cache_v] = buffers.each_ref().map(Buffer::all);
         let y = poisoned(tokens, self.cols());
-        let parts = attention::split_bytes(&self.spec, shape.splits, tokens as u32) as usize / 4;
+        let parts = attention::split_bytes(self.spec.heads, self.spec.head_dim, shape.splits, tokens as u32)
+            as usize
+            / 4;
         let parts = upload(&vec![POISON; parts]);
         let out = if shape.splits == 1 { y.all() } else { parts.all() };
         let args = Args { step: step.clone(), rows, qkv, cache_k, cache_v, y: out };

@@ -187,7 +187,7 @@ fn attend() {
         report("attention", seconds(&[whole], tokens));
         let splits = Shapes::for_adapter(&gpu().facts).attention.splits;
         if splits > 1 {
-            let parts = zeros(attention::split_bytes(&spec, splits, tokens as u32));
+            let parts = zeros(attention::split_bytes(spec.heads, spec.head_dim, splits, tokens as u32));
             args.y = parts.all();
             let split = attention::dispatch_split(&mut pipelines(), &spec, &args).unwrap();
             let spec = attention_merge::Spec { heads, head_dim, splits };
