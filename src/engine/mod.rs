@@ -303,8 +303,8 @@ impl Engine {
             let slot = ring.lease(self.next_ticket)?;
             self.costs.waiting += start.elapsed();
             walk.encode(unit, programs.in_slot[slot].of(pass.class), &mut self.timer);
-            let last = walk.submit();
-            ring.release(self.next_ticket, last);
+            walk.submit();
+            ring.release(self.next_ticket);
             self.next_ticket += 1;
         }
         walk.submit();
@@ -328,9 +328,9 @@ impl Engine {
         let mut encoder = self.gpu.encoder("logits");
         let from = self.workspace.activation(Activation::Logits);
         encoder.copy_buffer_to_buffer(from, 0, self.workspace.logits_readback.buffer(), 0, bytes);
-        let submission = self.gpu.queue.submit([encoder.finish()]);
+        self.gpu.queue.submit([encoder.finish()]);
         let to = &mut self.workspace.logits_readback;
-        to.read(&self.gpu, submission, bytes, |read| {
+        to.read(&self.gpu, bytes, |read| {
             let rows = bytemuck::cast_slice::<u8, f32>(read).chunks_exact(stride);
             rows.flat_map(|row| &row[..width]).copied().collect()
         })
@@ -346,9 +346,8 @@ impl Engine {
         walk.encode_one("argmax", &self.argmax, self.selected);
         let (from, to) = (&self.workspace.argmax, &mut self.workspace.argmax_readback);
         walk.encoder().copy_buffer_to_buffer(from, 0, to.buffer(), 0, bytes);
-        let submission = walk.submit().expect("something was encoded");
-        let ids =
-            to.read(&self.gpu, submission, bytes, |read| bytemuck::cast_slice::<u8, u32>(read).to_vec())?;
+        walk.submit();
+        let ids = to.read(&self.gpu, bytes, |read| bytemuck::cast_slice::<u8, u32>(read).to_vec())?;
         if ids.contains(&u32::MAX) {
             return Err(Error::NonFinite(
                 "the model's logits are not finite; its weights or the GPU driver are broken".into(),

@@ -138,7 +138,7 @@ fn link_rate(gpu: &Arc<Gpu>, threads: usize, route: Route, vram_bytes: u64) -> R
     let carry = |from: u64, to: u64| -> Result<()> {
         for ticket in from..to {
             loader.lease(ticket)?;
-            loader.release(ticket, None);
+            loader.release(ticket);
         }
         let submission = gpu.queue.submit([]);
         gpu.wait(&submission, "the link's measurement")

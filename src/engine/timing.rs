@@ -75,8 +75,8 @@ impl UnitTimer {
         encoder.resolve_query_set(&self.queries, 0..count, &self.resolved, 0);
         let bytes = u64::from(count) * 8;
         encoder.copy_buffer_to_buffer(&self.resolved, 0, self.readback.buffer(), 0, bytes);
-        let submission = gpu.queue.submit([encoder.finish()]);
-        self.readback.read(gpu, submission, bytes, |b| bytemuck::cast_slice(b).to_vec())
+        gpu.queue.submit([encoder.finish()]);
+        self.readback.read(gpu, bytes, |b| bytemuck::cast_slice(b).to_vec())
     }
 
     /// The timestamps that the compute pass of `unit` should write.

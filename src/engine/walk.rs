@@ -39,8 +39,9 @@ impl<'a> Walk<'a> {
         dispatch.encode(&mut self.encoder().begin_compute_pass(&descriptor), tokens);
     }
 
-    pub(super) fn submit(&mut self) -> Option<wgpu::SubmissionIndex> {
-        let encoder = self.encoder.take()?;
-        Some(self.gpu.queue.submit([encoder.finish()]))
+    pub(super) fn submit(&mut self) {
+        if let Some(encoder) = self.encoder.take() {
+            self.gpu.queue.submit([encoder.finish()]);
+        }
     }
 }

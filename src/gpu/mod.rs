@@ -10,8 +10,9 @@ mod staging;
 mod vulkan;
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use adapter::{AdapterChoice, Facts, Routes, list_adapters};
 pub use buffer::{Account, Binding, Buffer};
@@ -23,6 +24,10 @@ use crate::error::{Error, Result};
 
 /// The longest that any single wait for the GPU may last before it counts as stuck.
 pub const WAIT_MAX: Duration = Duration::from_secs(120);
+
+/// Time between two looks at work under way. Blocking waits of a driver were seen to wake up to a
+/// millisecond late, which is as long as a unit travels.
+const POLL_PAUSE: Duration = Duration::from_micros(20);
 
 /// Memory that only Vulkan lets one ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,6 +179,33 @@ impl Gpu {
         let outcome = self.device.poll(wgpu::PollType::Poll);
         self.check()?;
         outcome.map(|_| ()).map_err(|error| Error::Gpu(error.to_string()))
+    }
+
+    /// Looks again and again until `done`, running the callbacks that are due, at most
+    /// [`WAIT_MAX`].
+    ///
+    /// # Errors
+    /// [`Error::Stuck`] after the time limit, or whatever the driver has reported.
+    pub fn poll_until(&self, what: &str, done: impl Fn() -> bool) -> Result<()> {
+        let start = Instant::now();
+        while !done() {
+            if start.elapsed() > WAIT_MAX {
+                return Err(Error::Stuck { what: what.into(), seconds: WAIT_MAX.as_secs() });
+            }
+            self.poll()?;
+            if !done() {
+                std::thread::sleep(POLL_PAUSE);
+            }
+        }
+        Ok(())
+    }
+
+    /// A flag that rises when all that was submitted so far is done and somebody polls.
+    pub fn flag_when_done(&self) -> Arc<AtomicBool> {
+        let flag = Arc::new(AtomicBool::new(false));
+        let raised = Arc::clone(&flag);
+        self.queue.on_submitted_work_done(move || raised.store(true, Ordering::Release));
+        flag
     }
 
     /// Waits until the GPU has finished a submission, at most [`WAIT_MAX`].

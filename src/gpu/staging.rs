@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Instant;
 
-use super::{Buffer, Gpu, WAIT_MAX};
+use super::{Buffer, Gpu};
 use crate::error::{Error, Result};
 
 const UNMAPPED: u8 = 0;
@@ -17,7 +16,6 @@ struct Mappable {
     buffer: Buffer,
     mode: wgpu::MapMode,
     state: Arc<AtomicU8>,
-    last: Option<wgpu::SubmissionIndex>,
 }
 
 impl Mappable {
@@ -27,13 +25,12 @@ impl Mappable {
             wgpu::MapMode::Write => wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC,
         };
         let buffer = gpu.buffer(label, bytes, usage)?;
-        Ok(Mappable { buffer, mode, state: Arc::new(AtomicU8::new(UNMAPPED)), last: None })
+        Ok(Mappable { buffer, mode, state: Arc::new(AtomicU8::new(UNMAPPED)) })
     }
 
-    /// Asks for the buffer to be mapped once `submission`, its last use, has finished.
-    fn request(&mut self, submission: Option<wgpu::SubmissionIndex>) {
+    /// Asks for the buffer to be mapped once its last use has finished.
+    fn request(&mut self) {
         self.state.store(PENDING, Ordering::Release);
-        self.last = submission;
         let state = Arc::clone(&self.state);
         self.buffer.map_async(self.mode, .., move |outcome| {
             state.store(if outcome.is_ok() { MAPPED } else { FAILED }, Ordering::Release);
@@ -43,25 +40,13 @@ impl Mappable {
     /// Blocks until the requested mapping is there.
     fn wait(&mut self, gpu: &Gpu, what: &str) -> Result<()> {
         if self.state.load(Ordering::Acquire) == UNMAPPED {
-            self.request(None);
+            self.request();
         }
-        let start = Instant::now();
-        loop {
-            match self.state.load(Ordering::Acquire) {
-                MAPPED => return Ok(()),
-                FAILED => {
-                    gpu.check()?;
-                    return Err(Error::Gpu(format!("mapping failed while waiting for {what}")));
-                }
-                _ if start.elapsed() > WAIT_MAX => {
-                    return Err(Error::Stuck { what: what.into(), seconds: WAIT_MAX.as_secs() });
-                }
-                // Another thread may be about to run the callback: look again after the wait.
-                _ => match &self.last {
-                    Some(submission) => gpu.wait(submission, what)?,
-                    None => gpu.poll()?,
-                },
-            }
+        let state = || self.state.load(Ordering::Acquire);
+        gpu.poll_until(what, || state() != PENDING)?;
+        match state() {
+            MAPPED => Ok(()),
+            _ => Err(Error::Gpu(format!("mapping failed while waiting for {what}"))),
         }
     }
 
@@ -104,8 +89,8 @@ impl Staging {
         self.0.unmap();
         let mut encoder = gpu.encoder("staging");
         encode(&mut encoder, &self.0.buffer);
-        let submission = gpu.queue.submit([encoder.finish()]);
-        self.0.request(Some(submission));
+        gpu.queue.submit([encoder.finish()]);
+        self.0.request();
     }
 }
 
@@ -126,18 +111,12 @@ impl Readback {
         &self.0.buffer
     }
 
-    /// Waits for `submission`, which copied into the buffer, and hands `read` its first `bytes`.
+    /// Waits for what was submitted to copy into the buffer, and hands `read` its first `bytes`.
     ///
     /// # Errors
     /// When the wait fails, or whatever `read` returns.
-    pub fn read<T>(
-        &mut self,
-        gpu: &Gpu,
-        submission: wgpu::SubmissionIndex,
-        bytes: u64,
-        read: impl FnOnce(&[u8]) -> T,
-    ) -> Result<T> {
-        self.0.request(Some(submission));
+    pub fn read<T>(&mut self, gpu: &Gpu, bytes: u64, read: impl FnOnce(&[u8]) -> T) -> Result<T> {
+        self.0.request();
         self.0.wait(gpu, "results from the GPU")?;
         let result = {
             let view = self.0.buffer.get_mapped_range(..bytes).map_err(|error| broken(&error))?;

@@ -7,19 +7,17 @@
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ash::vk;
 use wgpu::hal::api::Vulkan;
 
 use super::claim::Claim;
-use super::{Facts, Place, Routes, WAIT_MAX, locked};
+use super::{Facts, POLL_PAUSE, Place, Routes, WAIT_MAX, locked};
 use crate::error::{Error, Result};
 
 /// The least VRAM behind a CPU-writable heap: without resizable BAR it is 256 MiB.
 const BAR_BYTES_MIN: u64 = 1 << 30;
-/// Time between two looks at a copy under way.
-const POLL_PAUSE: Duration = Duration::from_micros(20);
 /// Priority of the transfer queue, which is alone in its family.
 static PRIORITIES: [f32; 1] = [1.0];
 
@@ -404,7 +402,6 @@ impl TransferLane {
         }
         let value = self.submit()?;
         let start = Instant::now();
-        // Blocking waits were seen to wake up to a millisecond late, which is a whole copy.
         // SAFETY: the semaphore is alive and a timeline.
         while unsafe { raw.get_semaphore_counter_value(self.queue.done) }.map_err(|e| failed(&e))? < value {
             if start.elapsed() > WAIT_MAX {

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -88,8 +89,8 @@ const LANES: [&str; 8] = ["0", "1", "2", "3", "4", "5", "6", "7"];
 /// Staging buffers a worker fills in turn: one travels while the next is filled.
 pub const STAGING_EACH: usize = 2;
 
-/// The last commands that read each slot, for routes on which wgpu's queue keeps no order.
-type Readers = Arc<[Mutex<Option<wgpu::SubmissionIndex>>]>;
+/// Whether each slot's last readers are done, for routes on which wgpu's queue keeps no order.
+type Readers = Arc<[Mutex<Option<Arc<AtomicBool>>>]>;
 
 /// Running workers, the ring they fill, and the slots behind it.
 pub struct Loader {
@@ -153,13 +154,13 @@ impl Loader {
         Ok(slot)
     }
 
-    /// Says that all commands which read a ticket's slot have been submitted, `last` being their
-    /// last submission if there were any. On wgpu's one queue, later copies into the slot run
-    /// after them; on the other routes, workers wait for `last` before they touch the slot.
-    pub fn release(&self, ticket: u64, last: Option<wgpu::SubmissionIndex>) {
+    /// Says that all commands which read a ticket's slot have been submitted. On wgpu's one queue,
+    /// later copies into the slot run after them; on the other routes, workers wait until those
+    /// commands are done before they touch the slot.
+    pub fn release(&self, ticket: u64) {
         if matches!(self.route, Route::Mapped | Route::Dma) {
             let slot = ticket % self.slots.len() as u64;
-            *locked(&self.readers[slot as usize]) = last;
+            *locked(&self.readers[slot as usize]) = Some(self.gpu.flag_when_done());
         }
         self.ring.release(ticket);
     }
@@ -290,9 +291,9 @@ impl Worker {
 }
 
 /// Waits for the last commands that read a slot.
-fn wait_for_readers(gpu: &Gpu, readers: &Mutex<Option<wgpu::SubmissionIndex>>) -> Result<()> {
+fn wait_for_readers(gpu: &Gpu, readers: &Mutex<Option<Arc<AtomicBool>>>) -> Result<()> {
     let last = locked(readers).clone();
-    last.map_or(Ok(()), |last| gpu.wait(&last, "the readers of a slot"))
+    last.map_or(Ok(()), |done| gpu.poll_until("the readers of a slot", || done.load(Ordering::Acquire)))
 }
 
 fn carry_staged(
