@@ -17,8 +17,8 @@
 //! | word | meaning |
 //! | --- | --- |
 //! | unit | what travels and computes together: `block.N.attention`, `block.N.mlp`, `head` (in pieces where it is large), and the embedding table, of which only the rows of a pass travel |
-//! | home | where a unit's weights live between uses: in GPU memory, or in the packed file |
-//! | route | how a travelling unit reaches GPU memory ([`pipeline::Route`]) |
+//! | home | where a unit's weights live between uses ([`plan::Home`]): in GPU memory, in pinned host memory, or in the packed file |
+//! | route | how a travelling unit reaches GPU memory ([`pipeline::Route`]); or decode kernels read it in pinned memory where it is, which is called direct |
 //! | plan | homes, sizes and the predicted speed, from sizes and rates alone ([`plan::Plan`]) |
 //! | ring, slot, ticket, lease | the travelling unit with the next ticket fills slot `ticket % depth`; a lease lends a filled slot to kernels ([`pipeline::ring`]) |
 //! | pass | one walk over all units, for one or many tokens ([`engine::Pass`]) |
@@ -47,8 +47,8 @@
 //!    memory, [`engine::Engine::load`] takes all memory and prepares every dispatch.
 //! 3. [`session::Session`] cuts a prompt into passes. [`engine::Engine::forward`] uploads the
 //!    tokens with their angles and embedding rows, then walks the units: a resident unit's
-//!    dispatches are encoded as they are; a travelling unit's ticket is leased first and released
-//!    after its dispatches are submitted. Loader threads never stop: when the last unit of a pass
+//!    dispatches, or those that read pinned memory, are encoded as they are; a travelling unit's
+//!    ticket is leased first and released after its dispatches are submitted. Loader threads never stop: when the last unit of a pass
 //!    computes, the first units of the next pass are already on their way.
 //! 4. The likeliest token, or the logits for [`sampler`], come back; [`text`] turns tokens into
 //!    UTF-8 as soon as it is certain.

@@ -122,7 +122,7 @@ fn a_refused_budget_names_one_that_does() {
 #[test]
 fn a_trace_has_a_lane_for_every_task() {
     let place = Place::new();
-    let line = "run model --ids 1,2,3 --print-ids -n 4 --ignore-eos --depth 2 --trace t.json";
+    let line = "run model --ids 1,2,3 --print-ids -n 4 --ignore-eos --depth 2 --route staged --trace t.json";
     let line = format!("{line} {}", place.least_vram(line));
     let outcome = place.run(&line).succeeded(&line);
     assert!(outcome.stderr.contains("both at once"), "{}", outcome.stderr);
