@@ -48,8 +48,9 @@
 //! 3. [`session::Session`] cuts a prompt into passes. [`engine::Engine::forward`] uploads the
 //!    tokens with their angles and embedding rows, then walks the units: a resident unit's
 //!    dispatches, or those that read pinned memory, are encoded as they are; a travelling unit's
-//!    ticket is leased first and released after its dispatches are submitted. Loader threads never stop: when the last unit of a pass
-//!    computes, the first units of the next pass are already on their way.
+//!    ticket is leased first and released after its dispatches are submitted. Loader threads
+//!    never stop: when the last unit of a pass computes, the first units of the next pass are
+//!    already on their way.
 //! 4. The likeliest token, or the logits for [`sampler`], come back; [`text`] turns tokens into
 //!    UTF-8 as soon as it is certain.
 //!
