@@ -123,8 +123,8 @@ const RING_SHARE: u64 = 2;
 const OVERLAP_DEPTH: usize = 2;
 /// Sizes of pieces. Requests below 1 MiB do not reach a link's speed; above 4 MiB they only cost.
 const PIECE_BYTES: RangeInclusive<u64> = 64 << 10..=4 << 20;
-/// Staging buffers per worker thread (see `pipeline::loader`).
-const STAGING_EACH: u64 = 2;
+/// Staging buffers a worker thread fills in turn: one travels while the next is filled.
+pub const STAGING_EACH: u64 = 2;
 /// The most logits rows of a pass: larger readbacks gain nothing.
 const SELECTED_BYTES_MAX: u64 = 64 << 20;
 
@@ -175,8 +175,13 @@ impl Planner<'_> {
         chunk.min(u32::try_from(most).unwrap_or(u32::MAX)).max(1)
     }
 
+    /// Bytes of the largest unit.
+    fn largest(&self) -> u64 {
+        self.demand.units.iter().map(|unit| unit.bytes).max().unwrap_or(0)
+    }
+
     fn sizes(&self, chunk: u32, depth: usize) -> Sizes {
-        let largest = self.demand.units.iter().map(|unit| unit.bytes).max().unwrap_or(1);
+        let largest = self.largest();
         let wanted = (largest / 4).clamp(*PIECE_BYTES.start(), *PIECE_BYTES.end());
         let piece_bytes = (1 << wanted.ilog2()).min(largest.max(1));
         Sizes { chunk, selected: self.selected(chunk), depth, piece_bytes }
@@ -187,12 +192,14 @@ impl Planner<'_> {
             + u64::from(sizes.selected) * self.demand.selected_bytes
     }
 
+    fn staging(&self, sizes: Sizes) -> u64 {
+        self.budget.threads as u64 * STAGING_EACH * sizes.piece_bytes
+    }
+
     /// Bytes that are taken before any unit is resident.
     fn taken(&self, sizes: Sizes) -> u64 {
-        let slot = self.demand.units.iter().map(|unit| unit.bytes).max().unwrap_or(0);
-        let staging = self.budget.threads as u64 * STAGING_EACH * sizes.piece_bytes;
         let fixed = self.demand.fixed_bytes + self.workspace(sizes);
-        fixed + staging + sizes.depth as u64 * slot
+        fixed + self.staging(sizes) + sizes.depth as u64 * self.largest()
     }
 
     fn all_resident(&self) -> Option<Sizes> {
@@ -210,7 +217,7 @@ impl Planner<'_> {
         let in_place = self.budget.pinned_bytes > 0 && self.rates.direct.is_some();
         let default = if in_place { &DEPTHS[1..] } else { &DEPTHS[..] };
         let depths = self.budget.depth.map_or(default.to_vec(), |depth| vec![depth]);
-        let slot = self.demand.units.iter().map(|unit| unit.bytes).max().unwrap_or(0);
+        let slot = self.largest();
         let vram = self.budget.vram_bytes;
         let fits = |sizes: &Sizes| self.taken(*sizes) <= vram;
         let modest = |sizes: &Sizes| {
@@ -243,7 +250,6 @@ impl Planner<'_> {
         let streamed = units.clone().filter(|(_, home)| **home != Home::Vram);
         let slot_bytes = streamed.map(|(unit, _)| unit.bytes).max().unwrap_or(0);
         let depth = if streamed_bytes == 0 { 0 } else { sizes.depth };
-        let staging = self.budget.threads as u64 * STAGING_EACH * sizes.piece_bytes;
         let workspace_bytes = self.workspace(sizes);
         let overlap = rates.overlap && (depth == 0 || depth >= OVERLAP_DEPTH);
         let rates = Rates { overlap, ..*rates };
@@ -271,7 +277,7 @@ impl Planner<'_> {
             total_bytes: self.demand.fixed_bytes
                 + workspace_bytes
                 + resident_bytes
-                + staging
+                + self.staging(sizes)
                 + depth as u64 * slot_bytes,
             predicted_rate,
         }

@@ -120,7 +120,7 @@ impl Prepared {
     pub fn load(self, opened: &Opened) -> Result<Engine> {
         note(format_args!("{}", self.describe()));
         let weights = Weights::new(Arc::clone(&opened.packed), &opened.decoder)?;
-        let bar = Progress::bytes("loading", self.plan.resident_bytes);
+        let bar = Progress::bytes("loading", self.plan.resident_bytes + self.plan.pinned_bytes);
         let mut before = 0;
         let engine =
             Engine::load(&self.gpu, opened.decoder.clone(), &weights, self.plan, &self.options, |done| {

@@ -10,7 +10,7 @@ use crate::gpu::{Buffer, Gpu, Place};
 use crate::model::Decoder;
 use crate::pipeline::ring::RingShape;
 use crate::pipeline::{Loader, LoaderOptions, Route};
-use crate::plan::{Home, Plan};
+use crate::plan::{Home, Plan, STAGING_EACH};
 
 /// Bytes that one thread copies into pinned memory at a time.
 const PIN_PIECE_BYTES: u64 = 8 << 20;
@@ -61,6 +61,7 @@ impl Carrier<'_> {
             },
             route,
             threads: self.plan.threads,
+            staging_each: STAGING_EACH,
             names: units.iter().map(|unit| self.decoder.units[*unit].spec.name.clone()).collect(),
             pinned: Arc::new([]),
             trace: self.options.trace.clone(),
@@ -130,7 +131,7 @@ impl Carrier<'_> {
             (0..self.plan.depth).map(|_| route.slot(self.gpu, self.plan.slot_bytes)).collect();
         let mut options = self.options(&units, self.plan.depth, true, route);
         options.pinned = units.iter().map(|unit| homes.pinned[*unit].clone()).collect();
-        if route == Route::Dma && options.pinned.iter().all(Option::is_some) {
+        if route == Route::Dma && options.all_pinned() {
             // One copy for each unit: the queue works through them with no gap.
             options.shape.piece_bytes = self.plan.slot_bytes;
         }

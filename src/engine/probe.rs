@@ -8,7 +8,7 @@ use crate::gpu::{Gpu, Pipelines, Place};
 use crate::kernels::{Int8Args, Matrix, Shapes, matvec_q4};
 use crate::pipeline::ring::RingShape;
 use crate::pipeline::{Loader, LoaderOptions, Route, Source};
-use crate::plan::Rates;
+use crate::plan::{Rates, STAGING_EACH};
 use crate::quant::WeightKind;
 use crate::trace::Trace;
 
@@ -129,6 +129,7 @@ fn link_rate(gpu: &Arc<Gpu>, threads: usize, route: Route, vram_bytes: u64) -> R
         },
         route,
         threads,
+        staging_each: STAGING_EACH,
         names: Arc::new(["probe".to_owned()]),
         pinned: Arc::new([pinned]),
         trace: Trace::off(),

@@ -4,9 +4,9 @@ use super::inputs::{self, InputLayout, Inputs};
 use super::{DECODE_TOKENS_MAX, Sizes};
 use crate::error::{Error, Result};
 use crate::gpu::{Binding, Buffer, Gpu, Readback};
-use crate::kernels::attention;
+use crate::kernels::{self, attention};
 use crate::model::{Activation, Decoder};
-use crate::quant::{GROUP, groups};
+use crate::quant::groups;
 
 /// Activations with one row for each token of a pass.
 const PER_TOKEN: [Activation; 6] = [
@@ -25,7 +25,7 @@ const Q8_SCALE_BYTES: u64 = 8;
 
 /// Columns of an activation's row in memory: whole groups, the padding being zero at all times.
 pub(super) fn stride(decoder: &Decoder, activation: Activation) -> u32 {
-    groups(decoder.width(activation)) * GROUP
+    kernels::stride(decoder.width(activation))
 }
 
 fn row_bytes(decoder: &Decoder, activations: &[Activation]) -> u64 {

@@ -141,7 +141,7 @@ fn enumerate_on(backends: wgpu::Backends) -> Vec<wgpu::Adapter> {
         let flags = a.get_downlevel_capabilities().flags;
         flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS)
     });
-    adapters.sort_by_key(|a| Facts::of(a).rank());
+    adapters.sort_by_cached_key(|a| Facts::of(a).rank());
     adapters
 }
 

@@ -65,6 +65,8 @@ pub struct LoaderOptions {
     pub route: Route,
     /// Worker threads.
     pub threads: usize,
+    /// Staging buffers of each worker on [`Route::Staged`]: one travels while the next is filled.
+    pub staging_each: u64,
     /// Names of the items, for the timeline.
     pub names: Arc<[String]>,
     /// Items that are at home in pinned memory, by index; [`Route::Dma`] copies from there
@@ -77,7 +79,7 @@ pub struct LoaderOptions {
 impl LoaderOptions {
     /// Whether every item has a home in pinned memory. Then no piece needs staging, and a whole
     /// item may be one piece.
-    fn all_pinned(&self) -> bool {
+    pub fn all_pinned(&self) -> bool {
         let pinned = self.pinned.iter().filter(|home| home.is_some()).count();
         pinned == self.shape.item_bytes.len()
     }
@@ -85,9 +87,6 @@ impl LoaderOptions {
 
 /// Lanes of the worker threads on the timeline; further threads share the last.
 const LANES: [&str; 8] = ["0", "1", "2", "3", "4", "5", "6", "7"];
-
-/// Staging buffers a worker fills in turn: one travels while the next is filled.
-pub const STAGING_EACH: usize = 2;
 
 /// Whether each slot's last readers are done, for routes on which wgpu's queue keeps no order.
 type Readers = Arc<[Mutex<Option<Arc<AtomicBool>>>]>;
@@ -216,7 +215,7 @@ impl Means {
         Ok(match options.route {
             Route::Staged => {
                 let staging = || Staging::new(gpu, "weights on their way", bytes);
-                Means::Staged((0..STAGING_EACH).map(|_| staging()).collect::<Result<_>>()?)
+                Means::Staged((0..options.staging_each).map(|_| staging()).collect::<Result<_>>()?)
             }
             Route::WriteBuffer => Means::WriteBuffer,
             Route::Mapped => Means::Mapped,
