@@ -99,6 +99,8 @@ pub struct Plan {
     pub resident_bytes: u64,
     /// Bytes of units at home in pinned host memory.
     pub pinned_bytes: u64,
+    /// Bytes of host memory that units from disk are read ahead into; 0 where there are none.
+    pub read_ahead_bytes: u64,
     /// Bytes that travel in every pass, from host memory or from disk.
     pub streamed_bytes: u64,
     /// Whether decode kernels read pinned units where they are, instead of through the ring.
@@ -125,6 +127,11 @@ const OVERLAP_DEPTH: usize = 2;
 const PIECE_BYTES: RangeInclusive<u64> = 64 << 10..=4 << 20;
 /// Staging buffers a worker thread fills in turn: one travels while the next is filled.
 pub const STAGING_EACH: u64 = 2;
+/// Bytes that units from disk are read ahead into where the budget has room for them, and slots
+/// that they have in any case: one is filled while the other is copied from.
+const READ_AHEAD_BYTES: u64 = 256 << 20;
+/// See [`READ_AHEAD_BYTES`].
+const READ_AHEAD_SLOTS: u64 = 2;
 /// The most logits rows of a pass: larger readbacks gain nothing.
 const SELECTED_BYTES_MAX: u64 = 64 << 20;
 
@@ -149,7 +156,8 @@ pub fn plan(demand: &Demand, budget: &Budget, rates: &Rates) -> Result<Plan> {
     let sizes = planner.streaming()?;
     let room = budget.vram_bytes - planner.taken(sizes);
     let mut homes = choose_homes(&demand.units, room);
-    pin(&demand.units, &mut homes, budget.pinned_bytes);
+    let room_to_pin = planner.room_to_pin(&homes);
+    pin(&demand.units, &mut homes, room_to_pin);
     Ok(planner.finish(sizes, &homes))
 }
 
@@ -240,6 +248,27 @@ impl Planner<'_> {
         })
     }
 
+    /// Bytes for units at home in pinned memory: all of it if they all fit, else what reading the
+    /// rest ahead leaves.
+    fn room_to_pin(&self, homes: &[Home]) -> u64 {
+        let room = self.budget.pinned_bytes;
+        let travelling = self.demand.units.iter().zip(homes).filter(|(_, home)| **home != Home::Vram);
+        if travelling.map(|(unit, _)| unit.bytes).sum::<u64>() <= room {
+            return room;
+        }
+        let ahead = (room / 4).min(READ_AHEAD_BYTES).max(READ_AHEAD_SLOTS * self.largest());
+        room.saturating_sub(ahead)
+    }
+
+    /// Bytes that units from disk are read ahead into: what the budget has left, within bounds.
+    fn read_ahead(&self, homes: &[Home], pinned_bytes: u64) -> u64 {
+        let units = self.demand.units.iter().zip(homes).filter(|(_, home)| **home == Home::Disk);
+        let bytes = units.map(|(unit, _)| unit.bytes);
+        let least = READ_AHEAD_SLOTS * bytes.clone().max().unwrap_or(0);
+        let room = self.budget.pinned_bytes.saturating_sub(pinned_bytes).min(READ_AHEAD_BYTES);
+        room.min(READ_AHEAD_SLOTS * bytes.sum::<u64>()).max(least)
+    }
+
     fn finish(&self, sizes: Sizes, homes: &[Home]) -> Plan {
         let rates = self.rates;
         let units = self.demand.units.iter().zip(homes);
@@ -272,6 +301,7 @@ impl Planner<'_> {
             workspace_bytes,
             resident_bytes,
             pinned_bytes,
+            read_ahead_bytes: self.read_ahead(homes, pinned_bytes),
             streamed_bytes,
             direct,
             total_bytes: self.demand.fixed_bytes

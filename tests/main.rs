@@ -7,6 +7,7 @@ mod builtin;
 mod cli;
 mod common;
 mod kernels;
+mod loader;
 mod oracles;
 mod pack;
 mod published;

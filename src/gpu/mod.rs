@@ -2,8 +2,6 @@
 
 mod adapter;
 mod buffer;
-#[cfg_attr(target_vendor = "apple", allow(dead_code))]
-mod claim;
 mod compute;
 mod staging;
 #[cfg_attr(target_vendor = "apple", path = "no_vulkan.rs")]
