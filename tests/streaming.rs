@@ -29,7 +29,7 @@ fn options(route: Route) -> Options {
 
 /// A plan with a home for each unit, chosen by hand.
 fn plan_with(model: &Model, options: &Options, depth: usize, home: impl Fn(usize) -> Home) -> Plan {
-    let budget = Budget { vram_bytes: 256 << 20, pinned_bytes: 0, direct: None, depth: None, threads: 2 };
+    let budget = Budget { vram_bytes: 256 << 20, threads: 2, ..Budget::default() };
     let mut plan = model.plan(options, &budget).unwrap();
     let bytes: Vec<u64> = model.decoder.units.iter().map(|u| u.spec.bytes()).collect();
     plan.homes = (0..bytes.len()).map(home).collect();
@@ -192,7 +192,7 @@ fn nothing_is_allocated_while_tokens_flow() {
 fn memory_taken_is_at_most_the_plan_and_the_budget() {
     let model = Model::new(&fixture("llama3_old"), WeightKind::F32);
     let options = options(Route::Staged);
-    let budget = |vram_bytes| Budget { vram_bytes, pinned_bytes: 0, direct: None, depth: None, threads: 2 };
+    let budget = |vram_bytes| Budget { vram_bytes, threads: 2, ..Budget::default() };
     let whole = model.plan(&options, &budget(1 << 30)).unwrap();
     let least = least_budget(&model, &options);
     let mut streamed = Vec::new();
@@ -216,7 +216,7 @@ fn memory_taken_is_at_most_the_plan_and_the_budget() {
 
 /// The budget that a refusal says would do, in bytes.
 fn least_budget(model: &Model, options: &Options) -> u64 {
-    let budget = Budget { vram_bytes: 1000, pinned_bytes: 0, direct: None, depth: None, threads: 2 };
+    let budget = Budget { vram_bytes: 1000, threads: 2, ..Budget::default() };
     let Err(Error::Budget(text)) = model.plan(options, &budget) else { panic!("not refused") };
     let (_, rest) = text.split_once("at least ").unwrap();
     let (size, _) = rest.split_once(" (").unwrap();
@@ -227,7 +227,7 @@ fn least_budget(model: &Model, options: &Options) -> u64 {
 fn too_small_a_budget_is_refused_with_one_that_does() {
     let model = Model::new(&fixture("llama3_old"), WeightKind::F32);
     let options = options(Route::Staged);
-    let budget = |vram_bytes| Budget { vram_bytes, pinned_bytes: 0, direct: None, depth: None, threads: 2 };
+    let budget = |vram_bytes| Budget { vram_bytes, threads: 2, ..Budget::default() };
     let least = least_budget(&model, &options);
     let plan = model.plan(&options, &budget(least)).unwrap();
     assert_eq!((plan.depth, plan.resident_bytes), (1, 0), "{plan}");

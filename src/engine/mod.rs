@@ -23,7 +23,7 @@ use crate::gpu::{Dispatch, Facts, Gpu, Pipelines};
 use crate::kernels::Shapes;
 use crate::model::{Activation, Decoder};
 use crate::pipeline::{Loader, Route};
-use crate::plan::{Demand, Home, Plan, UnitDemand};
+use crate::plan::{Demand, Home, Plan, UnitDemand, Work};
 use crate::trace::Trace;
 
 use carrier::{Carrier, Homes};
@@ -50,7 +50,7 @@ pub struct PassToken {
 pub enum Class {
     /// Many tokens of a prompt: matrix times matrix.
     Prefill,
-    /// At most [`DECODE_TOKENS_MAX`] tokens: matrix times vector, contexts split.
+    /// At most one token of each sequence: matrix times vector, contexts split.
     Decode,
 }
 
@@ -74,12 +74,14 @@ pub struct Options {
     pub cache_rows: u32,
     /// How travelling units reach GPU memory.
     pub route: Route,
+    /// What the model is to do; a decode pass has at most `work.batch` tokens.
+    pub work: Work,
     /// Where the timeline is recorded.
     pub trace: Trace,
 }
 
-/// The most tokens of a decode pass.
-pub const DECODE_TOKENS_MAX: u32 = 16;
+/// The most sequences that one engine decodes together.
+pub const BATCH_MAX: u32 = 256;
 
 /// Resident units that are submitted together: the GPU begins while the CPU still encodes.
 const UNITS_PER_SUBMISSION: usize = 8;
@@ -92,6 +94,8 @@ struct Sizes {
     cache_f16: bool,
     /// Workgroups that share a context while decoding.
     splits: u32,
+    /// The most tokens of a decode pass.
+    batch: u32,
 }
 
 /// What passes have cost so far.
@@ -132,6 +136,7 @@ pub struct Engine {
     timer: Option<UnitTimer>,
     trace: Trace,
     selected: u32,
+    batch: u32,
     costs: Costs,
     /// Keeps weights at home alive: bind groups refer to them.
     _homes: Homes,
@@ -166,16 +171,18 @@ pub fn demand(decoder: &Decoder, facts: &Facts, options: &Options, all_logits: b
         |unit: &crate::model::Unit| UnitDemand { name: unit.spec.name.clone(), bytes: unit.spec.bytes() };
     Demand {
         units: decoder.units.iter().map(unit).collect(),
+        caches: decoder.blocks as usize,
+        cache_bytes: 2 * workspace::cache_bytes(decoder, options.cache_rows, cache_f16(decoder, options)),
         fixed_bytes: workspace::fixed_bytes(
             decoder,
-            options.cache_rows,
-            cache_f16(decoder, options),
             Shapes::for_adapter(facts).attention.splits,
+            options.work.batch,
         ),
         token_bytes: workspace::token_bytes(decoder),
         selected_bytes: workspace::selected_bytes(decoder),
         tokens_max: options.cache_rows,
         all_logits,
+        work: options.work,
     }
 }
 
@@ -199,6 +206,7 @@ impl Engine {
             cache_rows: options.cache_rows,
             cache_f16: cache_f16(&decoder, options),
             splits: Shapes::for_adapter(&gpu.facts).attention.splits,
+            batch: options.work.batch,
         };
         let workspace = Workspace::new(gpu, &decoder, &sizes)?;
         let names: Arc<[String]> = decoder.units.iter().map(|u| u.spec.name.clone()).collect();
@@ -246,6 +254,7 @@ impl Engine {
             timer,
             trace: options.trace.clone(),
             selected: 0,
+            batch: options.work.batch,
             costs: Costs::default(),
             _homes: homes,
         })
@@ -282,7 +291,7 @@ impl Engine {
     pub fn forward(&mut self, pass: &Pass<'_>) -> Result<()> {
         let (tokens, selected) = (pass.tokens.len() as u32, pass.selected.len() as u32);
         assert!((1..=self.plan.chunk).contains(&tokens) && selected <= self.plan.selected);
-        assert!(pass.class == Class::Prefill || tokens <= DECODE_TOKENS_MAX);
+        assert!(pass.class == Class::Prefill || tokens <= self.batch);
         self.selected = selected;
         self.workspace.inputs.send(&self.gpu, &self.decoder, &self.weights, pass)?;
         let mut walk = Walk::new(&self.gpu, tokens, selected);
