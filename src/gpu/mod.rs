@@ -84,6 +84,7 @@ impl Gpu {
         let (account, pinned_account) = (Arc::default(), Arc::default());
         let transfers = transfers.into_iter().map(Arc::new).collect();
         let gpu = Gpu { device, queue, facts, adapter, offers, transfers, account, pinned_account, failure };
+        log::info!("GPU memory taken by the driver at the start: {:?}", gpu.driver_vram_bytes());
         Ok(Arc::new(gpu))
     }
 
