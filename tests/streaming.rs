@@ -12,8 +12,8 @@ use pipo_wgpu::trace::Trace;
 
 use crate::common::{Model, fixture, gpu};
 
-const CACHE_ROWS: u32 = 96;
-const PROMPT: [u32; 40] = {
+pub const CACHE_ROWS: u32 = 96;
+pub const PROMPT: [u32; 40] = {
     let mut ids = [0; 40];
     let mut i = 0;
     while i < 40 {
@@ -23,13 +23,13 @@ const PROMPT: [u32; 40] = {
     ids
 };
 
-fn options(route: Route) -> Options {
+pub fn options(route: Route) -> Options {
     Options { cache_rows: CACHE_ROWS, route, ..Options::default() }
 }
 
 /// A plan with a home for each unit, chosen by hand.
-fn plan_with(model: &Model, options: &Options, depth: usize, home: impl Fn(usize) -> Home) -> Plan {
-    let budget = Budget { vram_bytes: 256 << 20, pinned_bytes: 0, direct: None, depth: None, threads: 2 };
+pub fn plan_with(model: &Model, options: &Options, depth: usize, home: impl Fn(usize) -> Home) -> Plan {
+    let budget = Budget { vram_bytes: 256 << 20, threads: 2, ..Budget::default() };
     let mut plan = model.plan(options, &budget).unwrap();
     let bytes: Vec<u64> = model.decoder.units.iter().map(|u| u.spec.bytes()).collect();
     plan.homes = (0..bytes.len()).map(home).collect();
@@ -46,7 +46,7 @@ fn plan_with(model: &Model, options: &Options, depth: usize, home: impl Fn(usize
 
 /// The bits of the logits after the prompt, read in passes of `chunk`, and after each of a few
 /// tokens chosen by a fixed rule.
-fn run(engine: &mut Engine, chunk: usize) -> Vec<u32> {
+pub fn run(engine: &mut Engine, chunk: usize) -> Vec<u32> {
     let mut bits = Vec::new();
     let mut position = 0;
     let mut pass = |engine: &mut Engine, ids: &[u32], class| {
@@ -215,7 +215,7 @@ fn nothing_is_allocated_while_tokens_flow() {
 fn memory_taken_is_at_most_the_plan_and_the_budget() {
     let model = Model::new(&fixture("llama3_old"), WeightKind::F32);
     let options = options(Route::Staged);
-    let budget = |vram_bytes| Budget { vram_bytes, pinned_bytes: 0, direct: None, depth: None, threads: 2 };
+    let budget = |vram_bytes| Budget { vram_bytes, threads: 2, ..Budget::default() };
     let whole = model.plan(&options, &budget(1 << 30)).unwrap();
     let least = least_budget(&model, &options);
     let mut streamed = Vec::new();
@@ -239,7 +239,7 @@ fn memory_taken_is_at_most_the_plan_and_the_budget() {
 
 /// The budget that a refusal says would do, in bytes.
 fn least_budget(model: &Model, options: &Options) -> u64 {
-    let budget = Budget { vram_bytes: 1000, pinned_bytes: 0, direct: None, depth: None, threads: 2 };
+    let budget = Budget { vram_bytes: 1000, threads: 2, ..Budget::default() };
     let Err(Error::Budget(text)) = model.plan(options, &budget) else { panic!("not refused") };
     let (_, rest) = text.split_once("at least ").unwrap();
     let (size, _) = rest.split_once(" (").unwrap();
@@ -250,7 +250,7 @@ fn least_budget(model: &Model, options: &Options) -> u64 {
 fn too_small_a_budget_is_refused_with_one_that_does() {
     let model = Model::new(&fixture("llama3_old"), WeightKind::F32);
     let options = options(Route::Staged);
-    let budget = |vram_bytes| Budget { vram_bytes, pinned_bytes: 0, direct: None, depth: None, threads: 2 };
+    let budget = |vram_bytes| Budget { vram_bytes, threads: 2, ..Budget::default() };
     let least = least_budget(&model, &options);
     let plan = model.plan(&options, &budget(least)).unwrap();
     assert_eq!((plan.depth, plan.resident_bytes), (1, 0), "{plan}");

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::gpu::{AdapterChoice, Gpu};
 use crate::os;
 use crate::pipeline::Route;
-use crate::plan::{self, Budget, Plan};
+use crate::plan::{self, Budget, Plan, Work};
 use crate::size;
 use crate::trace::Trace;
 
@@ -27,6 +27,8 @@ pub struct Need {
     pub context: u32,
     /// Whether logits are wanted for every token.
     pub all_logits: bool,
+    /// What the model is to do.
+    pub work: Work,
     /// Where the timeline is recorded.
     pub trace: Trace,
 }
@@ -71,7 +73,13 @@ pub fn prepare(
     let threads = probe::loader_threads(&gpu);
     let vram_bytes = budget.vram.unwrap_or_else(|| default_vram(&gpu));
     let Measured { rates, route } = probe::measure(&gpu, threads, choice, vram_bytes)?;
-    let options = Options { exact: device.exact, cache_rows: context, route, trace: need.trace.clone() };
+    let options = Options {
+        exact: device.exact,
+        cache_rows: context,
+        route,
+        work: need.work,
+        trace: need.trace.clone(),
+    };
     let demand = engine::demand(&opened.decoder, &gpu.facts, &options, need.all_logits);
     let uses_pinned = rates.direct.is_some() || (route == Route::Dma && !gpu.facts.is_software());
     let budget = Budget {
@@ -82,6 +90,7 @@ pub fn prepare(
             RouteChoice::Direct => Some(true),
             RouteChoice::Only(_) => Some(false),
         },
+        cache_home: None,
         depth: budget.depth.map(|d| d as usize),
         threads,
     };

@@ -1,9 +1,11 @@
 //! Moves unit bytes into GPU memory ahead of the kernels that read them.
 //!
 //! [`ring`] decides who may touch which slot when; [`read_ahead`] brings units from disk into host
-//! memory, and [`loader`] from there into GPU memory, in pieces and by a [`Route`]. Units are sizes
-//! here, and their bytes come from closures that fill memory.
+//! memory, and [`loader`] from there into GPU memory, in pieces and by a [`Route`]; [`cache_ring`]
+//! moves KV caches to the GPU and back. Units are sizes here, and their bytes come from closures
+//! that fill memory.
 
+pub mod cache_ring;
 mod carry;
 pub mod loader;
 pub mod read_ahead;

@@ -5,22 +5,21 @@ use super::*;
 fn demand(units: &[u64]) -> Demand {
     Demand {
         units: units.iter().map(|b| UnitDemand { name: "u".into(), bytes: *b }).collect(),
-        fixed_bytes: 1 << 20,
+        caches: 1,
+        cache_bytes: 1 << 19,
+        fixed_bytes: 1 << 19,
         token_bytes: 1 << 10,
         selected_bytes: 1 << 10,
         tokens_max: 2048,
         all_logits: false,
+        work: Work::default(),
     }
 }
 
 const RATES: Rates = Rates { link: 1e9, direct: None, kernel: 1e10, unit_seconds: 0.0, overlap: true };
 
 fn with(units: &[u64], vram_bytes: u64) -> Result<Plan> {
-    plan(
-        &demand(units),
-        &Budget { vram_bytes, pinned_bytes: 0, direct: None, depth: None, threads: 1 },
-        &RATES,
-    )
+    plan(&demand(units), &Budget { vram_bytes, threads: 1, ..Budget::default() }, &RATES)
 }
 
 #[test]
@@ -101,9 +100,9 @@ fn reading_ahead_shares_the_budget_with_pinned_units() {
         let budget = Budget {
             vram_bytes: 250 << 20,
             pinned_bytes: pinned_mib << 20,
-            direct: None,
             depth: Some(2),
             threads: 1,
+            ..Budget::default()
         };
         let plan = plan(&demand(&units), &budget, &RATES).unwrap();
         let found = (plan.pinned_bytes / (100 << 20), plan.read_ahead_bytes >> 20);
@@ -116,7 +115,7 @@ fn reading_ahead_shares_the_budget_with_pinned_units() {
 fn pinned_memory_takes_what_fits_and_decides_how_decode_reads() {
     let budget = |pinned_bytes| {
         let vram_bytes = 8 << 20;
-        Budget { vram_bytes, pinned_bytes, direct: None, depth: None, threads: 1 }
+        Budget { vram_bytes, pinned_bytes, threads: 1, ..Budget::default() }
     };
     let rates = |direct| Rates { direct, ..RATES };
     let units = [1 << 20; 16];
