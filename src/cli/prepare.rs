@@ -71,7 +71,13 @@ pub fn prepare(
     let threads = probe::loader_threads(&gpu);
     let vram_bytes = budget.vram.unwrap_or_else(|| default_vram(&gpu));
     let Measured { rates, route } = probe::measure(&gpu, threads, choice, vram_bytes)?;
-    let options = Options { exact: device.exact, cache_rows: context, route, trace: need.trace.clone() };
+    let options = Options {
+        exact: device.exact,
+        cache: budget.cache,
+        cache_rows: context,
+        route,
+        trace: need.trace.clone(),
+    };
     let demand = engine::demand(&opened.decoder, &gpu.facts, &options, need.all_logits);
     let uses_pinned = rates.direct.is_some() || (route == Route::Dma && !gpu.facts.is_software());
     let budget = Budget {

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::gpu::{Dispatch, Facts, Gpu, Pipelines};
+pub use crate::kernels::CacheKind;
 use crate::kernels::Shapes;
 use crate::model::{Activation, Decoder};
 use crate::pipeline::{Loader, Route};
@@ -68,8 +69,10 @@ pub struct Pass<'a> {
 /// Choices that are not the planner's.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Use f32 activations and an f32 cache everywhere.
+    /// Use f32 activations everywhere.
     pub exact: bool,
+    /// How keys and values are kept; if not said, f32 where all else is exact, or else f16.
+    pub cache: Option<CacheKind>,
     /// Rows of the KV cache: the sum of all sequences' contexts.
     pub cache_rows: u32,
     /// How travelling units reach GPU memory.
@@ -89,7 +92,7 @@ struct Sizes {
     chunk: u32,
     selected: u32,
     cache_rows: u32,
-    cache_f16: bool,
+    cache: CacheKind,
     /// Workgroups that share a context while decoding.
     splits: u32,
 }
@@ -153,11 +156,12 @@ impl UnitPrograms {
     }
 }
 
-/// Whether the KV cache is kept in half precision.
-fn cache_f16(decoder: &Decoder, options: &Options) -> bool {
+/// How keys and values are kept.
+fn cache_kind(decoder: &Decoder, options: &Options) -> CacheKind {
     let float = crate::quant::WeightKind::F32;
     let all_float = decoder.units.iter().flat_map(|u| &u.spec.tensors).all(|t| t.kind == float);
-    !(options.exact || all_float)
+    let default = if options.exact || all_float { CacheKind::F32 } else { CacheKind::F16 };
+    options.cache.unwrap_or(default)
 }
 
 /// What the planner needs to know about a model.
@@ -169,7 +173,7 @@ pub fn demand(decoder: &Decoder, facts: &Facts, options: &Options, all_logits: b
         fixed_bytes: workspace::fixed_bytes(
             decoder,
             options.cache_rows,
-            cache_f16(decoder, options),
+            cache_kind(decoder, options),
             Shapes::for_adapter(facts).attention.splits,
         ),
         token_bytes: workspace::token_bytes(decoder),
@@ -197,7 +201,7 @@ impl Engine {
             chunk: plan.chunk,
             selected: plan.selected,
             cache_rows: options.cache_rows,
-            cache_f16: cache_f16(&decoder, options),
+            cache: cache_kind(&decoder, options),
             splits: Shapes::for_adapter(&gpu.facts).attention.splits,
         };
         let workspace = Workspace::new(gpu, &decoder, &sizes)?;
@@ -210,7 +214,7 @@ impl Engine {
             decoder: &decoder,
             workspace: &workspace,
             exact: options.exact,
-            cache_f16: sizes.cache_f16,
+            cache: sizes.cache,
         };
         let mut programs = Vec::new();
         for (unit, home) in plan.homes.iter().enumerate() {

@@ -4,7 +4,7 @@ use super::inputs::{self, InputLayout, Inputs};
 use super::{DECODE_TOKENS_MAX, Sizes};
 use crate::error::{Error, Result};
 use crate::gpu::{Binding, Buffer, Gpu, Readback};
-use crate::kernels::{self, attention};
+use crate::kernels::{self, CacheKind, attention};
 use crate::model::{Activation, Decoder};
 use crate::quant::groups;
 
@@ -52,8 +52,8 @@ pub(super) fn selected_bytes(decoder: &Decoder) -> u64 {
 }
 
 /// GPU bytes that do not depend on a pass's number of tokens.
-pub(super) fn fixed_bytes(decoder: &Decoder, cache_rows: u32, cache_f16: bool, splits: u32) -> u64 {
-    u64::from(decoder.blocks) * 2 * cache_bytes(decoder, cache_rows, cache_f16)
+pub(super) fn fixed_bytes(decoder: &Decoder, cache_rows: u32, cache: CacheKind, splits: u32) -> u64 {
+    u64::from(decoder.blocks) * 2 * cache_bytes(decoder, cache_rows, cache)
         + inputs::FIXED_BYTES
         + split_bytes(decoder, splits)
         + 64
@@ -68,8 +68,8 @@ fn split_bytes(decoder: &Decoder, splits: u32) -> u64 {
 }
 
 /// Bytes of one block's keys, or values.
-fn cache_bytes(decoder: &Decoder, rows: u32, f16: bool) -> u64 {
-    u64::from(rows) * u64::from(decoder.cache_width()) * if f16 { 2 } else { 4 }
+fn cache_bytes(decoder: &Decoder, rows: u32, kind: CacheKind) -> u64 {
+    u64::from(rows) * kind.row_bytes(decoder.cache_width())
 }
 
 /// All of it.
@@ -107,7 +107,7 @@ impl Workspace {
                 activations.push((*activation, buffer(&format!("{activation:?}"), bytes)?));
             }
         }
-        let cache = cache_bytes(decoder, sizes.cache_rows, sizes.cache_f16);
+        let cache = cache_bytes(decoder, sizes.cache_rows, sizes.cache);
         let caches = (0..decoder.blocks)
             .map(|_| Ok([buffer("key cache", cache)?, buffer("value cache", cache)?]))
             .collect::<Result<_>>()?;
