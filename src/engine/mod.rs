@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::gpu::{Dispatch, Facts, Gpu, Pipelines};
+pub use crate::kernels::CacheKind;
 use crate::kernels::Shapes;
 use crate::model::{Activation, Decoder};
 use crate::pipeline::{Loader, Route};
@@ -72,8 +73,10 @@ pub struct Pass<'a> {
 /// Choices that are not the planner's.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Use f32 activations and an f32 cache everywhere.
+    /// Use f32 activations everywhere.
     pub exact: bool,
+    /// How keys and values are kept; if not said, f32 where all else is exact, or else f16.
+    pub cache: Option<CacheKind>,
     /// Rows of the KV cache: the sum of all sequences' contexts.
     pub cache_rows: u32,
     /// How travelling units reach GPU memory.
@@ -94,7 +97,7 @@ const UNITS_PER_SUBMISSION: usize = 8;
 struct Sizes {
     chunk: u32,
     selected: u32,
-    cache_f16: bool,
+    cache: CacheKind,
     /// Workgroups that share a context while decoding.
     splits: u32,
     /// The most tokens of a decode pass.
@@ -168,11 +171,12 @@ impl UnitPrograms {
     }
 }
 
-/// Whether the KV cache is kept in half precision.
-fn cache_f16(decoder: &Decoder, options: &Options) -> bool {
+/// How keys and values are kept.
+fn cache_kind(decoder: &Decoder, options: &Options) -> CacheKind {
     let float = crate::quant::WeightKind::F32;
     let all_float = decoder.units.iter().flat_map(|u| &u.spec.tensors).all(|t| t.kind == float);
-    !(options.exact || all_float)
+    let default = if options.exact || all_float { CacheKind::F32 } else { CacheKind::F16 };
+    options.cache.unwrap_or(default)
 }
 
 /// What the planner needs to know about a model.
@@ -182,7 +186,7 @@ pub fn demand(decoder: &Decoder, facts: &Facts, options: &Options, all_logits: b
     Demand {
         units: decoder.units.iter().map(unit).collect(),
         caches: decoder.blocks as usize,
-        cache_bytes: 2 * workspace::cache_bytes(decoder, options.cache_rows, cache_f16(decoder, options)),
+        cache_bytes: 2 * workspace::cache_bytes(decoder, options.cache_rows, cache_kind(decoder, options)),
         fixed_bytes: workspace::fixed_bytes(
             decoder,
             Shapes::for_adapter(facts).attention.splits,
@@ -213,12 +217,12 @@ impl Engine {
         let sizes = Sizes {
             chunk: plan.chunk,
             selected: plan.selected,
-            cache_f16: cache_f16(&decoder, options),
+            cache: cache_kind(&decoder, options),
             splits: Shapes::for_adapter(&gpu.facts).attention.splits,
             batch: options.work.batch,
         };
         let workspace = Workspace::new(gpu, &decoder, &sizes)?;
-        let row_bytes = workspace::cache_bytes(&decoder, 1, sizes.cache_f16);
+        let row_bytes = workspace::cache_bytes(&decoder, 1, sizes.cache);
         let caches = Caches::new(gpu, &decoder, &plan, options, row_bytes)?;
         let names: Arc<[String]> = decoder.units.iter().map(|u| u.spec.name.clone()).collect();
         let carrier = Carrier { gpu, decoder: &decoder, weights, plan: &plan, options };
@@ -230,7 +234,7 @@ impl Engine {
             workspace: &workspace,
             caches: &caches,
             exact: options.exact,
-            cache_f16: sizes.cache_f16,
+            cache: sizes.cache,
         };
         let mut programs = Vec::new();
         let mut vectors = Vec::new();

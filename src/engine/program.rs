@@ -7,8 +7,8 @@ use super::workspace::{Workspace, stride};
 use crate::error::Result;
 use crate::gpu::{Binding, Buffer, Dispatch, Pipelines};
 use crate::kernels::{
-    self, ExactArgs, Int8Args, Matrix, Shapes, argmax, attention, attention_merge, embed, glu, glu_q8,
-    matmul_exact, matmul_q4, matmul_q8, matvec_exact, matvec_q4, matvec_q8, quantize_q8, rms_norm,
+    self, CacheKind, ExactArgs, Int8Args, Matrix, Shapes, argmax, attention, attention_merge, embed, glu,
+    glu_q8, matmul_exact, matmul_q4, matmul_q8, matvec_exact, matvec_q4, matvec_q8, quantize_q8, rms_norm,
     rms_norm_q8, rope_store, select_rows,
 };
 use crate::model::{Activation, Decoder, Op, Tensor, Unit};
@@ -87,7 +87,7 @@ pub(super) struct Builder<'a> {
     pub(super) workspace: &'a Workspace,
     pub(super) caches: &'a Caches,
     pub(super) exact: bool,
-    pub(super) cache_f16: bool,
+    pub(super) cache: CacheKind,
 }
 
 impl Builder<'_> {
@@ -331,7 +331,7 @@ impl Builder<'_> {
             kv_heads: d.kv_heads,
             head_dim: d.head_dim,
             rotary_dim: 2 * d.rope.inverse_frequencies.len() as u32,
-            cache_f16: self.cache_f16,
+            cache: self.cache,
         };
         let args = rope_store::Args {
             step: self.step(false),
@@ -358,7 +358,7 @@ impl Builder<'_> {
             heads: d.heads,
             kv_heads: d.kv_heads,
             head_dim: d.head_dim,
-            cache_f16: self.cache_f16,
+            cache: self.cache,
             window: None,
             scale,
         };

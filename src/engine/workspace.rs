@@ -4,7 +4,7 @@ use super::Sizes;
 use super::inputs::{self, InputLayout, Inputs};
 use crate::error::{Error, Result};
 use crate::gpu::{Binding, Buffer, Gpu, Readback};
-use crate::kernels::{self, attention};
+use crate::kernels::{self, CacheKind, attention};
 use crate::model::{Activation, Decoder};
 use crate::quant::groups;
 
@@ -65,8 +65,8 @@ fn split_bytes(decoder: &Decoder, splits: u32, batch: u32) -> u64 {
 }
 
 /// Bytes of one block's keys, or values.
-pub(super) fn cache_bytes(decoder: &Decoder, rows: u32, f16: bool) -> u64 {
-    u64::from(rows) * u64::from(decoder.cache_width()) * if f16 { 2 } else { 4 }
+pub(super) fn cache_bytes(decoder: &Decoder, rows: u32, kind: CacheKind) -> u64 {
+    u64::from(rows) * kind.row_bytes(decoder.cache_width())
 }
 
 /// All of it.
