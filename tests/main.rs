@@ -8,6 +8,7 @@ mod caches;
 mod cli;
 mod common;
 mod kernels;
+mod loader;
 mod oracles;
 mod pack;
 mod published;

@@ -2,8 +2,6 @@
 
 mod adapter;
 mod buffer;
-#[cfg_attr(target_vendor = "apple", allow(dead_code))]
-mod claim;
 mod compute;
 #[cfg(not(target_vendor = "apple"))]
 mod families;
