@@ -10,6 +10,7 @@ mod carrier;
 mod inputs;
 pub mod probe;
 mod program;
+mod synthetic;
 mod timing;
 mod walk;
 mod weights;
