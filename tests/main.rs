@@ -9,6 +9,7 @@ mod common;
 mod kernels;
 mod oracles;
 mod pack;
+mod plan;
 mod published;
 mod quantiser;
 mod streaming;

@@ -103,7 +103,8 @@ fn need(args: &PlanArgs, decoder: &Decoder) -> Result<Need> {
             )));
         }
     }
-    let prompt_tokens = prompt.unwrap_or(PROMPT_TOKENS.min(most.saturating_sub(new.unwrap_or(0)) * 3 / 4).max(1));
+    let prompt_tokens =
+        prompt.unwrap_or(PROMPT_TOKENS.min(most.saturating_sub(new.unwrap_or(0)) * 3 / 4).max(1));
     let new_tokens = new.unwrap_or(NEW_TOKENS.min(most.saturating_sub(prompt_tokens)));
     let work = Work { batch: args.work.batch, prompt_tokens, new_tokens };
     Ok(Need { context: most, all_logits: false, work, trace: Trace::off() })
@@ -216,7 +217,12 @@ impl Report<'_> {
         let total = demand.units.iter().map(|unit| unit.bytes).sum();
         let mut lines = vec![
             format!("plan   for {} of GPU memory", size::format(ground.budget.vram_bytes)),
-            format!("  model          {:>10}  {} in {} units", size::format(total), name.display(), demand.units.len()),
+            format!(
+                "  model          {:>10}  {} in {} units",
+                size::format(total),
+                name.display(),
+                demand.units.len()
+            ),
             format!("  on             {}", ground.gpu),
         ];
         if !ground.assumed.is_empty() {
@@ -231,9 +237,7 @@ impl Report<'_> {
     fn json(&self) -> Value {
         let Report { name, demand, ground, plan } = self;
         let Rates { link, direct, kernel, prefill, save, disk, times, .. } = ground.rates;
-        let unit = |(unit, home): (&plan::UnitDemand, &plan::Home)| {
-            json!({ "name": unit.name, "bytes": unit.bytes, "home": home })
-        };
+        let unit = |(unit, home): (&plan::UnitDemand, &plan::Home)| json!({ "name": unit.name, "bytes": unit.bytes, "home": home });
         json!({
             "model": name.display().to_string(),
             "gpu": ground.gpu,

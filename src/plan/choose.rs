@@ -330,7 +330,7 @@ impl Planner<'_> {
         Prediction {
             decode_rate: f64::from(self.demand.work.batch.max(1)) / decode.seconds(moves.overlap),
             prefill_rate: self.cost.prefill_rate(moves, sizes.chunk, sizes.selected),
-            link_seconds: decode.link,
+            link_seconds: decode.link + decode.read,
             gpu_seconds: decode.gpu,
             disk_seconds: decode.disk,
         }
@@ -346,7 +346,8 @@ fn spread(all: usize, host: usize) -> Vec<Home> {
 /// Keeps every unit larger than `slot_bytes` resident, and of the others as many bytes as fit
 /// in `room` besides, spread evenly over the model so that the link has work all the time.
 pub(super) fn choose_homes(units: &[UnitDemand], room: u64, slot_bytes: u64) -> Vec<Home> {
-    let mut homes: Vec<_> = units.iter().map(|u| if u.bytes > slot_bytes { Home::Vram } else { Home::Disk }).collect();
+    let mut homes: Vec<_> =
+        units.iter().map(|u| if u.bytes > slot_bytes { Home::Vram } else { Home::Disk }).collect();
     let large: u64 = units.iter().map(|unit| unit.bytes).filter(|bytes| *bytes > slot_bytes).sum();
     keep(units, &mut homes, room.saturating_sub(large), Home::Vram);
     homes

@@ -10,8 +10,10 @@ const CACHE_TRIP_SECONDS: f64 = 50e-6;
 /// How a pass uses the machine, seconds each.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Busy {
-    /// The link towards the GPU.
+    /// The link towards the GPU, by copies.
     pub(super) link: f64,
+    /// The link, by kernels that read host memory: part of the GPU's time.
+    pub(super) read: f64,
     /// The link away from the GPU.
     pub(super) save: f64,
     /// The disk.
@@ -24,7 +26,7 @@ impl Busy {
     /// Seconds of the pass: the slowest decides, or all take turns.
     pub(super) fn seconds(&self, overlap: bool) -> f64 {
         match overlap {
-            true => self.link.max(self.save).max(self.disk).max(self.gpu),
+            true => (self.link + self.read).max(self.save).max(self.disk).max(self.gpu),
             false => self.link + self.save + self.disk + self.gpu,
         }
     }
@@ -86,16 +88,18 @@ impl Cost<'_> {
         };
         let caches = moves.host_caches as f64;
         let mut link_bytes = caches * filled + moves.disk_bytes as f64;
+        let mut read = 0.0;
         match rates.direct.filter(|_| moves.direct) {
             Some(direct) => {
-                let read = moves.pinned_bytes as f64 * reads;
-                gpu += (read / direct - read / rates.kernel).max(0.0);
-                link_bytes += read;
+                let bytes = moves.pinned_bytes as f64 * reads;
+                read = bytes / direct;
+                gpu += (read - bytes / rates.kernel).max(0.0);
             }
             None => link_bytes += moves.pinned_bytes as f64,
         }
         Busy {
             link: link_bytes / rates.link + caches * CACHE_TRIP_SECONDS,
+            read,
             save: caches * batch as f64 * self.row_bytes() / rates.save,
             disk: moves.disk_bytes as f64 / rates.disk,
             gpu,
@@ -119,10 +123,12 @@ impl Cost<'_> {
         let head: u64 = self.demand.units.iter().filter(is_head).map(|unit| unit.bytes).sum();
         let more_reads = u64::from(selected).div_ceil(TOKENS_PER_READ).saturating_sub(1);
         let caches = moves.host_caches as f64;
-        let filled = (self.prompt_tokens() as f64 / 2.0 * self.row_bytes()).min(self.demand.cache_bytes as f64);
+        let filled =
+            (self.prompt_tokens() as f64 / 2.0 * self.row_bytes()).min(self.demand.cache_bytes as f64);
         let link_bytes = moves.pinned_bytes as f64 + moves.disk_bytes as f64 + caches * filled;
         Busy {
             link: link_bytes / rates.link + caches * CACHE_TRIP_SECONDS,
+            read: 0.0,
             save: caches * tokens * self.row_bytes() / rates.save,
             disk: moves.disk_bytes as f64 / rates.disk,
             gpu: gpu + (head * more_reads) as f64 / rates.kernel,

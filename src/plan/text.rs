@@ -73,7 +73,8 @@ impl fmt::Display for Prediction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let parts = [("link", self.link_seconds), ("disk", self.disk_seconds), ("GPU", self.gpu_seconds)];
         let busy = parts.iter().filter(|(_, seconds)| *seconds > 0.0);
-        let texts: Vec<_> = busy.map(|(what, seconds)| format!("{what} {}", seconds_text(*seconds))).collect();
+        let texts: Vec<_> =
+            busy.map(|(what, seconds)| format!("{what} {}", seconds_text(*seconds))).collect();
         write!(f, "{}: {} is the limit", texts.join(", "), self.limit())
     }
 }

@@ -48,7 +48,8 @@ pub(super) fn rates(gpu: &Arc<Gpu>, vram_bytes: u64, place: Option<Place>) -> Re
 
 /// Bytes a second from GPU memory into host memory.
 pub(super) fn save_rate(gpu: &Arc<Gpu>, vram_bytes: u64) -> Result<f64> {
-    let bytes = (vram_bytes / 4).clamp(4096, if gpu.facts.is_software() { 1 << 20 } else { SAVE_BYTES }) / 4 * 4;
+    let bytes =
+        (vram_bytes / 4).clamp(4096, if gpu.facts.is_software() { 1 << 20 } else { SAVE_BYTES }) / 4 * 4;
     let usage = wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
     let from = gpu.buffer("probe", bytes, usage)?;
     let to = match gpu.has(Place::Pinned) {

@@ -51,7 +51,8 @@ pub(super) fn measure(gpu: &Arc<Gpu>, route: Route, vram_bytes: u64) -> Result<L
     // A quarter of the budget for staging leaves room for the slots.
     let fits = |threads: usize, piece: u64| threads as u64 * STAGING_EACH * piece <= vram_bytes / 4;
     let most = (bench.unit_bytes / 8).clamp(4096, PIECE_BYTES[0]);
-    let threads: Vec<_> = THREADS.into_iter().filter(|n| *n == THREADS[0] || (*n <= cores && fits(*n, most))).collect();
+    let threads: Vec<_> =
+        THREADS.into_iter().filter(|n| *n == THREADS[0] || (*n <= cores && fits(*n, most))).collect();
     let first = better(threads.iter().map(|threads| bench.watch(*threads, most)))?;
     let smaller = PIECE_BYTES.into_iter().filter(|piece| *piece < most);
     let tries = smaller.map(|piece| bench.watch(first.threads, piece));

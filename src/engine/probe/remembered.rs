@@ -111,7 +111,8 @@ mod tests {
         assert!(remembered(folder.path(), "b", false).or_measure("link", never).is_err(), "another adapter");
         assert_eq!(remembered(folder.path(), "a", true).or_measure("link", || Ok(2.5)).unwrap(), 2.5);
         assert_eq!(here.or_measure("link", never).unwrap(), 2.5, "the newer one stays");
-        let names: Vec<_> = std::fs::read_dir(&here.folder).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let names: Vec<_> =
+            std::fs::read_dir(&here.folder).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(names.len(), 1, "nothing temporary is left: {names:?}");
     }
 

@@ -7,7 +7,8 @@ use super::super::{Class, Engine, Options, Pass, PassToken, Weights, demand};
 use crate::error::Result;
 use crate::gpu::Gpu;
 use crate::model::Decoder;
-use crate::plan::{self, Budget, GpuTimes, Home, PassTime, Rates, Work};
+use crate::pipeline::Route;
+use crate::plan::{self, Budget, GpuTimes, Home, PassTime, Plan, Rates, Work};
 use crate::trace::Trace;
 
 /// Blocks of the longer of the two models whose times are compared.
@@ -24,18 +25,29 @@ const THREADS: usize = 2;
 struct Patience {
     warm: Duration,
     watch: Duration,
-    passes_max: usize,
+    rounds_max: usize,
     /// A long prefill pass that would take more is estimated from a short one.
     pass_max: Duration,
+    /// Whether the best round counts instead of the middle one: a processor that plays GPU has
+    /// other work as well.
+    best: bool,
 }
 
 impl Patience {
     fn with(gpu: &Gpu) -> Self {
         let ms = Duration::from_millis;
         match gpu.facts.is_software() {
-            true => Patience { warm: ms(0), watch: ms(40), passes_max: 5, pass_max: ms(60) },
-            false => Patience { warm: ms(80), watch: ms(80), passes_max: 64, pass_max: ms(400) },
+            true => Patience { warm: ms(0), watch: ms(100), rounds_max: 8, pass_max: ms(60), best: true },
+            false => {
+                Patience { warm: ms(80), watch: ms(150), rounds_max: 64, pass_max: ms(400), best: false }
+            }
         }
+    }
+
+    /// The time that counts.
+    fn pick(&self, mut times: Vec<Duration>) -> f64 {
+        times.sort_unstable();
+        times[if self.best { 0 } else { times.len() / 2 }].as_secs_f64()
     }
 }
 
@@ -54,7 +66,11 @@ impl Lengths {
         let batch = work.batch.max(1);
         let context = (work.prompt_tokens + work.new_tokens / 2).max(1);
         let prefill = work.prompt_tokens.saturating_mul(batch).clamp(1, PREFILL_TOKENS_MAX);
-        Lengths { batch, context: rounded(context).min(context_max), prefill: rounded(prefill).min(context_max) }
+        Lengths {
+            batch,
+            context: rounded(context).min(context_max),
+            prefill: rounded(prefill).min(context_max),
+        }
     }
 }
 
@@ -80,41 +96,64 @@ pub(super) fn key(decoder: &Decoder, options: &Options, lengths: &Lengths) -> St
     )
 }
 
-/// Times passes; `None` where the budget is too small for a trial.
+/// Times passes; `None` where the budget is too small for a trial. `say` hears when one begins.
 pub(super) fn run(
     gpu: &Arc<Gpu>,
     decoder: &Decoder,
     options: &Options,
     lengths: &Lengths,
     vram_bytes: u64,
+    say: &mut dyn FnMut(&str),
 ) -> Result<Option<GpuTimes>> {
-    let trial = Trial { gpu, decoder, options, lengths, vram_bytes };
-    let long = decoder.blocks.min(BLOCKS);
-    let Some(most) = trial.passes(long)? else { return Ok(None) };
-    if long == 1 {
-        return Ok(Some(combine(&most, &most, 1)));
+    let trial = Trial { gpu, decoder, options, lengths, patience: Patience::with(gpu) };
+    let fits = |blocks| trial.plan(blocks, vram_bytes).is_some();
+    let Some(blocks) = (1..=decoder.blocks.min(BLOCKS)).rev().find(|blocks| fits(*blocks)) else {
+        return Ok(None);
+    };
+    say("how long a few of the model's blocks take");
+    let Some(mut long) = trial.engine(blocks, vram_bytes)? else { return Ok(None) };
+    let prefill = lengths.prefill.min(long.plan().chunk);
+    if blocks == 1 {
+        // All of the time is the block's: that errs on the safe side.
+        let times = trial.passes(&mut [&mut long], prefill)?;
+        return Ok(Some(times[0].split(&Passes::default(), 1)));
     }
-    Ok(trial.passes(1)?.map(|least| combine(&most, &least, long - 1)))
+    let left = vram_bytes - long.plan().total_bytes;
+    let times = match trial.engine(1, left)?.filter(|short| short.plan().chunk >= prefill) {
+        Some(mut short) => trial.passes(&mut [&mut long, &mut short], prefill)?,
+        None => {
+            let mut times = trial.passes(&mut [&mut long], prefill)?;
+            drop(long);
+            let Some(mut short) = trial.engine(1, vram_bytes)? else { return Ok(None) };
+            times.extend(trial.passes(&mut [&mut short], prefill)?);
+            times
+        }
+    };
+    Ok(Some(times[0].split(&times[1], blocks - 1)))
 }
 
-/// Seconds of passes through a short model.
+/// Seconds of a model's passes.
+#[derive(Clone, Copy, Default)]
 struct Passes {
     decode: f64,
+    /// A prefill pass without its tokens.
     prefill: f64,
-    /// What a token more adds.
+    /// What each of them adds.
     prefill_token: f64,
 }
 
-/// Splits times into those of a block and of all else, from two models `blocks` apart.
-fn combine(most: &Passes, least: &Passes, blocks: u32) -> GpuTimes {
-    let split = |most: f64, least: f64| {
-        let block = ((most - least) / f64::from(blocks)).max(0.0);
-        PassTime { block, rest: (least - block).max(0.0) }
-    };
-    GpuTimes {
-        decode: split(most.decode, least.decode),
-        prefill: split(most.prefill, least.prefill),
-        prefill_token: split(most.prefill_token, least.prefill_token),
+impl Passes {
+    /// Splits times into those of a block and of all else, by a model with `blocks` less.
+    fn split(&self, shorter: &Passes, blocks: u32) -> GpuTimes {
+        let split = |long: f64, short: f64| {
+            let block = ((long - short) / f64::from(blocks)).max(0.0);
+            PassTime { block, rest: (short - block).max(0.0) }
+        };
+        GpuTimes {
+            decode: split(self.decode, shorter.decode),
+            prefill: split(self.prefill, shorter.prefill),
+            prefill_token: split(self.prefill_token, shorter.prefill_token),
+        }
     }
 }
 
@@ -123,97 +162,109 @@ struct Trial<'a> {
     decoder: &'a Decoder,
     options: &'a Options,
     lengths: &'a Lengths,
-    vram_bytes: u64,
-}
-
-impl Trial<'_> {
-    fn passes(&self, blocks: u32) -> Result<Option<Passes>> {
-        let &Lengths { batch, context, prefill } = self.lengths;
-        let decoder = self.decoder.truncated(blocks);
-        let work = Work { batch, prompt_tokens: prefill, new_tokens: 1 };
-        let options = Options {
-            cache_rows: (batch * context).max(prefill),
-            work,
-            trace: Trace::off(),
-            route: crate::pipeline::Route::Staged,
-            ..self.options.clone()
-        };
-        let budget = Budget {
-            vram_bytes: self.vram_bytes,
-            cache_home: Some(Home::Vram),
-            threads: THREADS,
-            ..Budget::default()
-        };
-        let demand = demand(&decoder, &self.gpu.facts, &options, false);
-        let Ok(plan) = plan::plan(&demand, &budget, &Rates::default()) else { return Ok(None) };
-        if plan.streamed_bytes > 0 {
-            return Ok(None);
-        }
-        let prefill = prefill.min(plan.chunk);
-        let weights = Weights::synthetic(&decoder);
-        let engine = Engine::load(self.gpu, decoder, &weights, plan, &options, |_| {})?;
-        let mut runner = Runner { engine, patience: Patience::with(self.gpu) };
-        let decode = runner.seconds(Class::Decode, &self.decode_tokens())?;
-        let short = prefill.min(TILE_TOKENS);
-        let first = runner.seconds(Class::Prefill, &prefill_tokens(short))?;
-        // A prompt of one token is read by decode kernels.
-        let (prefill, prefill_token) = match prefill {
-            1 => (decode, 0.0),
-            all if all == short => (first, 0.0),
-            all if first * f64::from(all / short) > runner.patience.pass_max.as_secs_f64() => {
-                (0.0, first / f64::from(short))
-            }
-            all => {
-                let second = runner.seconds(Class::Prefill, &prefill_tokens(all))?;
-                let each = ((second - first) / f64::from(all - short)).max(0.0);
-                ((first - each * f64::from(short)).max(0.0), each)
-            }
-        };
-        Ok(Some(Passes { decode, prefill, prefill_token }))
-    }
-
-    /// One token of each sequence, at the end of its context.
-    fn decode_tokens(&self) -> Vec<PassToken> {
-        let &Lengths { batch, context, .. } = self.lengths;
-        let token = |sequence| PassToken { id: 0, position: context - 1, cache_start: sequence * context };
-        (0..batch).map(token).collect()
-    }
-}
-
-fn prefill_tokens(count: u32) -> Vec<PassToken> {
-    (0..count).map(|position| PassToken { id: 0, position, cache_start: 0 }).collect()
-}
-
-struct Runner {
-    engine: Engine,
     patience: Patience,
 }
 
-impl Runner {
-    /// Seconds of a pass, from its first command to the ids it chose.
-    fn seconds(&mut self, class: Class, tokens: &[PassToken]) -> Result<f64> {
+impl Trial<'_> {
+    /// Options and plan of a resident engine over the first blocks, if that fits.
+    fn plan(&self, blocks: u32, vram_bytes: u64) -> Option<(Options, Plan)> {
+        let &Lengths { batch, context, prefill } = self.lengths;
+        let options = Options {
+            cache_rows: (batch * context).max(prefill),
+            work: Work { batch, prompt_tokens: prefill.div_ceil(batch), new_tokens: 1 },
+            trace: Trace::off(),
+            route: Route::Staged,
+            ..self.options.clone()
+        };
+        let cache_home = Some(Home::Vram);
+        let budget = Budget { vram_bytes, cache_home, threads: THREADS, ..Budget::default() };
+        let demand = demand(&self.decoder.truncated(blocks), &self.gpu.facts, &options, false);
+        let plan = plan::plan(&demand, &budget, &Rates::default()).ok();
+        plan.filter(|plan| plan.streamed_bytes == 0).map(|plan| (options, plan))
+    }
+
+    fn engine(&self, blocks: u32, vram_bytes: u64) -> Result<Option<Engine>> {
+        let Some((options, plan)) = self.plan(blocks, vram_bytes) else { return Ok(None) };
+        let decoder = self.decoder.truncated(blocks);
+        let weights = Weights::synthetic(&decoder);
+        Engine::load(self.gpu, decoder, &weights, plan, &options, |_| {}).map(Some)
+    }
+
+    /// Times passes with each engine. They take turns, so that all meet the same clocks.
+    fn passes(&self, engines: &mut [&mut Engine], prefill: u32) -> Result<Vec<Passes>> {
+        let decode = self.seconds(engines, Class::Decode, &decode_tokens(self.lengths))?;
+        let with_decode =
+            |(decode, (prefill, prefill_token)): (f64, (f64, f64))| Passes { decode, prefill, prefill_token };
+        let prefill = self.prefills(engines, prefill, &decode)?;
+        Ok(decode.into_iter().zip(prefill).map(with_decode).collect())
+    }
+
+    /// Seconds of prefill passes: without their tokens, and what each of them adds.
+    fn prefills(&self, engines: &mut [&mut Engine], tokens: u32, decode: &[f64]) -> Result<Vec<(f64, f64)>> {
+        // A prompt of one token is read by decode kernels.
+        if tokens == 1 {
+            return Ok(decode.iter().map(|decode| (*decode, 0.0)).collect());
+        }
+        let tile = tokens.min(TILE_TOKENS);
+        let first = self.seconds(engines, Class::Prefill, &prefill_tokens(tile))?;
+        if tokens == tile {
+            return Ok(first.into_iter().map(|first| (first, 0.0)).collect());
+        }
+        let (tile, more) = (f64::from(tile), f64::from(tokens - tile));
+        if first[0] * more / tile > self.patience.pass_max.as_secs_f64() {
+            return Ok(first.into_iter().map(|first| (0.0, first / tile)).collect());
+        }
+        let second = self.seconds(engines, Class::Prefill, &prefill_tokens(tokens))?;
+        let line = |(first, second): (f64, f64)| {
+            let each = ((second - first) / more).max(0.0);
+            ((first - each * tile).max(0.0), each)
+        };
+        Ok(first.into_iter().zip(second).map(line).collect())
+    }
+
+    /// Seconds of a pass over these tokens with each engine.
+    fn seconds(&self, engines: &mut [&mut Engine], class: Class, tokens: &[PassToken]) -> Result<Vec<f64>> {
         let selected: Vec<u32> = match class {
             Class::Decode => (0..tokens.len() as u32).collect(),
             Class::Prefill => vec![tokens.len() as u32 - 1],
         };
         let pass = Pass { tokens, selected: &selected, class };
-        let mut once = || -> Result<Duration> {
-            let start = Instant::now();
-            self.engine.forward(&pass)?;
-            self.engine.most_likely()?;
-            Ok(start.elapsed())
-        };
-        let Patience { warm, watch, passes_max, .. } = self.patience;
+        let Patience { warm, watch, rounds_max, .. } = self.patience;
         let start = Instant::now();
-        once()?;
+        round(engines, &pass)?;
         while start.elapsed() < warm {
-            once()?;
+            round(engines, &pass)?;
         }
-        let (start, mut times) = (Instant::now(), Vec::new());
-        while times.is_empty() || (start.elapsed() < watch && times.len() < passes_max) {
-            times.push(once()?);
+        let mut times = vec![Vec::new(); engines.len()];
+        let start = Instant::now();
+        while times[0].is_empty() || (start.elapsed() < watch && times[0].len() < rounds_max) {
+            for (times, time) in times.iter_mut().zip(round(engines, &pass)?) {
+                times.push(time);
+            }
         }
-        times.sort_unstable();
-        Ok(times[times.len() / 2].as_secs_f64())
+        Ok(times.into_iter().map(|times| self.patience.pick(times)).collect())
     }
+}
+
+/// One pass with each engine, from its first command to the ids it chose.
+fn round(engines: &mut [&mut Engine], pass: &Pass<'_>) -> Result<Vec<Duration>> {
+    let once = |engine: &mut &mut Engine| {
+        let start = Instant::now();
+        engine.forward(pass)?;
+        engine.most_likely()?;
+        Ok(start.elapsed())
+    };
+    engines.iter_mut().map(once).collect()
+}
+
+/// One token of each sequence, at the end of its context.
+fn decode_tokens(lengths: &Lengths) -> Vec<PassToken> {
+    let &Lengths { batch, context, .. } = lengths;
+    let token = |sequence| PassToken { id: 0, position: context - 1, cache_start: sequence * context };
+    (0..batch).map(token).collect()
+}
+
+/// A prompt from its start.
+fn prefill_tokens(count: u32) -> Vec<PassToken> {
+    (0..count).map(|position| PassToken { id: 0, position, cache_start: 0 }).collect()
 }
