@@ -56,7 +56,7 @@ impl Model {
 
     /// A plan for `options` within a budget.
     pub fn plan(&self, options: &Options, budget: &Budget) -> Result<Plan> {
-        let rates = Rates { link: 1e9, direct: None, kernel: 1e10, unit_seconds: 1e-5, overlap: true };
+        let rates = Rates { link: 1e9, direct: None, kernel: 1e10, unit_seconds: 1e-5, ..Rates::default() };
         plan::plan(&engine::demand(&self.decoder, &gpu().facts, options, true), budget, &rates)
     }
 

@@ -11,6 +11,7 @@ mod kernels;
 mod loader;
 mod oracles;
 mod pack;
+mod plan;
 mod published;
 mod quantiser;
 mod streaming;

@@ -47,6 +47,16 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
+    /// A folder of which only the small files matter, so that its weights may be missing.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`], but for the weights.
+    pub fn without_weights(folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref().to_path_buf();
+        folder::check(&folder)?;
+        Ok(Checkpoint { folder, shards: Vec::new(), tensors: BTreeMap::new() })
+    }
+
     /// The folder.
     pub fn folder(&self) -> &Path {
         &self.folder

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
-use crate::engine::CacheKind;
 use crate::engine::probe::RouteChoice;
+use crate::engine::{BATCH_MAX, CacheKind};
 use crate::error::Result;
 use crate::pipeline::Route;
+use crate::plan::Home;
 use crate::quant::WeightKind;
 use crate::sampler::SamplerOptions;
 use crate::size;
@@ -21,7 +22,7 @@ const EXAMPLES: &str = "\
 Examples:
   pipo-wgpu run -p \"Once upon a time\"
   pipo-wgpu run ./Llama-3.2-1B --vram 1GiB -p \"The sea is\"
-  pipo-wgpu plan ./Llama-3.1-8B --vram 6GiB";
+  pipo-wgpu plan ./Llama-3.1-8B --vram 6GiB --link 12GB/s";
 
 const RUN_EXAMPLES: &str = "\
 Examples:
@@ -103,6 +104,9 @@ pub struct BudgetArgs {
     /// Slots of the ring of travelling weights; 1 is no overlap [default: by the plan]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=DEPTH_MAX))]
     pub depth: Option<u32>,
+    /// Where KV caches live: vram or host [default: by the plan]
+    #[arg(long, value_name = "HOME", value_parser = cache_home(), hide_possible_values = true)]
+    pub cache_home: Option<Home>,
 }
 
 /// Which GPU, and how exactly it computes.
@@ -119,6 +123,9 @@ pub struct DeviceArgs {
     /// [default: the fastest]
     #[arg(long, value_name = "ROUTE", value_parser = route(), hide_possible_values = true)]
     pub route: Option<RouteChoice>,
+    /// Measure the adapter again instead of remembering its rates
+    #[arg(long)]
+    pub probe: bool,
 }
 
 /// What a text starts from.
@@ -249,6 +256,44 @@ pub struct PlanArgs {
     pub budget: BudgetArgs,
     #[command(flatten)]
     pub device: DeviceArgs,
+    #[command(flatten)]
+    pub work: WorkArgs,
+    #[command(flatten)]
+    pub card: CardArgs,
+    /// Write JSON
+    #[arg(long, help_heading = None)]
+    pub json: bool,
+}
+
+/// The work that a plan should make short.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Work")]
+pub struct WorkArgs {
+    /// Texts that are written together
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(BATCH_MAX)))]
+    pub batch: u32,
+    /// Tokens of each prompt [default: 512, as far as the context goes]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub prompt_tokens: Option<u32>,
+    /// Tokens written after each [default: 128, as far as the context goes]
+    #[arg(long, value_name = "N")]
+    pub new_tokens: Option<u32>,
+}
+
+/// A card that is not in this machine.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Another card")]
+pub struct CardArgs {
+    /// How fast weights reach it, e.g. 12GB/s [default: as measured here]
+    #[arg(long, value_name = "RATE", value_parser = size::parse_rate)]
+    pub link: Option<f64>,
+    /// How fast the disk is read, e.g. 3.5GB/s
+    #[arg(long, value_name = "RATE", value_parser = size::parse_rate)]
+    pub disk: Option<f64>,
+    /// Bandwidth of its own memory, e.g. 300GB/s; scales the kernels' times
+    #[arg(long, value_name = "RATE", value_parser = size::parse_rate)]
+    pub vram_rate: Option<f64>,
 }
 
 /// Options of `devices`.
@@ -315,6 +360,13 @@ fn cache_kind() -> impl TypedValueParser<Value = CacheKind> {
         "f32" => CacheKind::F32,
         "f16" => CacheKind::F16,
         _ => CacheKind::Q8,
+    })
+}
+
+fn cache_home() -> impl TypedValueParser<Value = Home> {
+    PossibleValuesParser::new(["vram", "host"]).map(|name| match name.as_str() {
+        "host" => Home::Host,
+        _ => Home::Vram,
     })
 }
 

@@ -11,6 +11,7 @@ mod carrier;
 mod inputs;
 pub mod probe;
 mod program;
+mod synthetic;
 mod timing;
 mod vectors;
 mod walk;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::synthetic::Synthetic;
 use crate::error::{Error, Result};
 use crate::model::Decoder;
 use crate::os::DISK_PIECE_BYTES;
@@ -13,12 +14,25 @@ use crate::quant::groups;
 /// A packed model that was found to match its description.
 #[derive(Clone)]
 pub struct Weights {
-    packed: Arc<Packed>,
+    origin: Origin,
     /// Index in the packed file of the first unit that computes.
     first_unit: usize,
 }
 
+/// Where weights come from.
+#[derive(Clone)]
+enum Origin {
+    Packed(Arc<Packed>),
+    /// Nowhere: they only take time.
+    Synthetic(Arc<Synthetic>),
+}
+
 impl Weights {
+    /// Weights of a model's shape that mean nothing, for timing it.
+    pub(super) fn synthetic(decoder: &Decoder) -> Self {
+        Weights { origin: Origin::Synthetic(Arc::new(Synthetic::new(decoder))), first_unit: 0 }
+    }
+
     /// Checks that a packed file holds exactly the tensors of a description.
     ///
     /// # Errors
@@ -34,19 +48,33 @@ impl Weights {
         for (index, spec) in specs.iter().enumerate() {
             compare(&packed, index, spec)?;
         }
-        Ok(Weights { packed, first_unit: decoder.packed_index(0) })
+        Ok(Weights { origin: Origin::Packed(packed), first_unit: decoder.packed_index(0) })
     }
 
     /// Where a computing unit's tensors lie.
     pub(super) fn sections(&self, unit: usize) -> &[Section] {
-        &self.packed.units()[self.first_unit + unit].sections
+        match &self.origin {
+            Origin::Packed(packed) => &packed.units()[self.first_unit + unit].sections,
+            Origin::Synthetic(synthetic) => synthetic.sections(unit),
+        }
     }
 
     /// A source for units in the given order, for where memory that the CPU reaches does not lie
     /// between them and the GPU. It leaves no pages of the file mapped.
     pub(super) fn source(&self, order: &[usize]) -> Source {
-        let packed = Arc::clone(&self.packed);
         let order: Vec<_> = order.iter().map(|unit| self.first_unit + unit).collect();
+        let packed = match &self.origin {
+            Origin::Packed(packed) => Arc::clone(packed),
+            Origin::Synthetic(synthetic) => {
+                let synthetic = Arc::clone(synthetic);
+                return Arc::new(move |item, offset, mut to| {
+                    synthetic.fill(order[item], offset, to.len(), |at, bytes| {
+                        to.slice(at..at + bytes.len()).copy_from_slice(bytes);
+                    });
+                    Ok(())
+                });
+            }
+        };
         Arc::new(move |item, offset, mut to| {
             for start in (0..to.len()).step_by(DISK_PIECE_BYTES as usize) {
                 let end = to.len().min(start + DISK_PIECE_BYTES as usize);
@@ -59,22 +87,37 @@ impl Weights {
 
     /// Whether the weights are in a file, not in the program.
     pub(super) fn is_file(&self) -> bool {
-        self.packed.is_file()
+        matches!(&self.origin, Origin::Packed(packed) if packed.is_file())
     }
 
     /// Reads units in the given order.
     pub(super) fn reader(&self, order: &[usize]) -> Reader {
-        let packed = Arc::clone(&self.packed);
         let order: Vec<_> = order.iter().map(|unit| self.first_unit + unit).collect();
+        let packed = match &self.origin {
+            Origin::Packed(packed) => Arc::clone(packed),
+            Origin::Synthetic(synthetic) => {
+                let synthetic = Arc::clone(synthetic);
+                return Arc::new(move |item, offset, to, _| {
+                    synthetic.fill(order[item], offset, to.len(), |at, bytes| {
+                        to[at..at + bytes.len()].copy_from_slice(bytes);
+                    });
+                    Ok(())
+                });
+            }
+        };
         Arc::new(move |item, offset, to, target| packed.read_unit(order[item], offset, to, target))
     }
 
     /// The codes and scales of a token's row of the embedding table.
     pub(super) fn table_row(&self, decoder: &Decoder, token: u32) -> (&[u8], &[u8]) {
+        let packed = match &self.origin {
+            Origin::Packed(packed) => packed,
+            Origin::Synthetic(synthetic) => return synthetic.table_row(),
+        };
         let (part, row) = decoder.table_row(token);
         let tensor = decoder.table_tensor(part);
-        let section = &self.packed.units()[part.unit].sections[part.tensor];
-        let bytes = self.packed.unit_bytes(part.unit);
+        let section = &packed.units()[part.unit].sections[part.tensor];
+        let bytes = packed.unit_bytes(part.unit);
         let of_row = |range: &std::ops::Range<u64>, group_bytes: u64| {
             let row_bytes = u64::from(groups(tensor.cols)) * group_bytes;
             let start = range.start + u64::from(row) * row_bytes;

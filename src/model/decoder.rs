@@ -142,6 +142,23 @@ impl Decoder {
         unit + usize::from(self.embed.is_some())
     }
 
+    /// The same model with only its first `blocks` blocks, which is enough to time one.
+    pub fn truncated(&self, blocks: u32) -> Decoder {
+        let mut short = self.clone();
+        let is_kept = |unit: &Unit| {
+            let block = unit.spec.name.strip_prefix("block.").and_then(|rest| rest.split('.').next());
+            block.and_then(|number| number.parse::<u32>().ok()).is_none_or(|number| number < blocks)
+        };
+        short.units.retain(is_kept);
+        short.blocks = blocks.min(self.blocks);
+        if self.embed.is_none() {
+            // The table is the head, which lies behind fewer units now.
+            let gone = self.units.len() - short.units.len();
+            short.table.iter_mut().for_each(|part| part.unit -= gone);
+        }
+        short
+    }
+
     /// Refuses a model with weights that an adapter cannot hold, before any of them is packed.
     ///
     /// # Errors
