@@ -69,10 +69,10 @@ fn measure(shape: Option<&str>, vram_mib: Option<u64>) -> Result<Value, Box<dyn 
         let mut sampler = Sampler::new(SamplerOptions::default())?;
         let mut session = Session::new(&mut engine, cache_rows);
         let figures: Figures = session.generate(&prompt, &limits, &mut sampler, |_| Ok(true))?;
-        let wall = figures.first_token + figures.decode;
-        prefill = prefill.max(f64::from(PROMPT_TOKENS) / figures.first_token.as_secs_f64());
-        decode = decode.max((figures.new_tokens - 1) as f64 / figures.decode.as_secs_f64());
-        link = link.max(figures.costs.streamed_bytes as f64 / wall.as_secs_f64() / 1e9);
+        prefill = prefill.max(figures.prefill.rate());
+        decode = decode.max(figures.decode.rate());
+        let streamed = figures.decode.costs.streamed_bytes as f64;
+        link = link.max(streamed / figures.decode.time.as_secs_f64() / 1e9);
     }
     Ok(json!({
         "model": shape.unwrap_or("built in"),

@@ -92,7 +92,7 @@ pub struct BudgetArgs {
     /// Host memory to pin for weights at most, e.g. 16GiB [default: half of what is free]
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     pub ram: Option<u64>,
-    /// Tokens to remember at most [default: what the text can need, as far as the model goes]
+    /// Tokens of a text to remember at most [default: what the text can need, as far as the model goes]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub context: Option<u32>,
     /// Slots of the ring of travelling weights; 1 is no overlap [default: by the plan]
@@ -121,9 +121,9 @@ pub struct DeviceArgs {
 #[command(next_help_heading = "Text")]
 #[group(multiple = false)]
 pub struct PromptArgs {
-    /// Text to continue [default: standard input where piped, else nothing]
+    /// Text to continue; may be given several times [default: standard input where piped, else nothing]
     #[arg(short, long, value_name = "TEXT")]
-    pub prompt: Option<String>,
+    pub prompt: Vec<String>,
     /// File with the text to continue
     #[arg(long, value_name = "FILE")]
     pub prompt_file: Option<PathBuf>,
@@ -206,6 +206,9 @@ pub struct RunArgs {
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Text")]
 pub struct TextArgs {
+    /// Continue each prompt N times, all texts in the same passes
+    #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub batch: u32,
     /// Tokens to write at most
     #[arg(short = 'n', long, value_name = "N", default_value_t = 256)]
     pub max_tokens: u32,

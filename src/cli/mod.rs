@@ -9,6 +9,7 @@ pub mod output;
 pub mod prepare;
 pub mod progress;
 pub mod prompt;
+pub mod writer;
 
 use std::io::{self, Write};
 use std::panic::PanicHookInfo;

@@ -23,7 +23,7 @@ const FREE_SIXTEENTHS: u64 = 14;
 
 /// What a verb needs from the engine.
 pub struct Need {
-    /// Tokens to remember when the user does not say.
+    /// Tokens of each sequence to remember when the user does not say.
     pub context: u32,
     /// Whether logits are wanted for every token.
     pub all_logits: bool,
@@ -39,6 +39,8 @@ pub struct Prepared {
     pub gpu: Arc<Gpu>,
     /// What lives where.
     pub plan: Plan,
+    /// Tokens of each sequence that are remembered.
+    pub context: u32,
     /// The engine's options.
     pub options: Options,
     /// GPU memory that may be used.
@@ -75,7 +77,7 @@ pub fn prepare(
     let Measured { rates, route } = probe::measure(&gpu, threads, choice, vram_bytes)?;
     let options = Options {
         exact: device.exact,
-        cache_rows: context,
+        cache_rows: cache_rows(context, need.work.batch)?,
         route,
         work: need.work,
         trace: need.trace.clone(),
@@ -98,7 +100,7 @@ pub fn prepare(
     let (link, kernel) = (rates.link / 1e9, rates.kernel / 1e9);
     let direct = rates.direct.map_or(String::new(), |d| format!(", {:.2} in host memory", d / 1e9));
     note(format_args!("link   {link:.2} GB/s by {route:?}, kernels {kernel:.2} GB/s{direct}"));
-    Ok(Prepared { gpu, plan, options, vram_bytes })
+    Ok(Prepared { gpu, plan, context, options, vram_bytes })
 }
 
 impl Prepared {
@@ -112,7 +114,7 @@ impl Prepared {
     /// # Errors
     /// [`Error::Usage`] with both numbers.
     pub fn check_fits(&self, tokens: usize) -> Result<()> {
-        let most = self.options.cache_rows;
+        let most = self.context;
         match tokens <= most as usize {
             true => Ok(()),
             false => Err(Error::Usage(format!(
@@ -150,6 +152,16 @@ fn context(opened: &Opened, budget: &BudgetArgs, need: &Need) -> Result<u32> {
         Some(context) => Ok(context),
         None => Ok(need.context.clamp(1, most)),
     }
+}
+
+/// Rows of the KV cache for so many sequences.
+fn cache_rows(context: u32, sequences: u32) -> Result<u32> {
+    context.checked_mul(sequences).ok_or_else(|| {
+        Error::Usage(format!(
+            "{sequences} sequences of {context} tokens are more than can be remembered; \
+             give a smaller --context or fewer sequences"
+        ))
+    })
 }
 
 /// Half of what is free: pinned memory cannot be swapped out.

@@ -219,6 +219,7 @@ impl Engine {
             workspace: &workspace,
             exact: options.exact,
             cache_f16: sizes.cache_f16,
+            batch: sizes.batch,
         };
         let mut programs = Vec::new();
         for (unit, home) in plan.homes.iter().enumerate() {
@@ -273,6 +274,11 @@ impl Engine {
     /// The device it runs on.
     pub fn gpu(&self) -> &Arc<Gpu> {
         &self.gpu
+    }
+
+    /// The most tokens of a decode pass, one for each sequence.
+    pub fn decode_tokens_max(&self) -> u32 {
+        self.batch
     }
 
     /// What passes have cost so far.

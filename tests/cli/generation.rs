@@ -125,7 +125,7 @@ fn a_trace_has_a_lane_for_every_task() {
     let line = "run model --ids 1,2,3 --print-ids -n 4 --ignore-eos --depth 2 --route staged --trace t.json";
     let line = format!("{line} {}", place.least_vram(line));
     let outcome = place.run(&line).succeeded(&line);
-    assert!(outcome.stderr.contains("both at once"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("at once"), "{}", outcome.stderr);
     let trace: Value = serde_json::from_slice(&std::fs::read(place.path("t.json")).unwrap()).unwrap();
     let events = trace["traceEvents"].as_array().unwrap();
     let lanes: Vec<_> = events.iter().filter(|event| event["name"] == "thread_name").collect();
