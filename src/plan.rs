@@ -1,5 +1,7 @@
 //! Decides what lives where and how it travels: pure arithmetic from sizes, budget and rates.
 
+pub mod timeline;
+
 use std::fmt;
 use std::ops::RangeInclusive;
 

@@ -5,6 +5,7 @@
 mod bad_files;
 mod batches;
 mod builtin;
+mod caches;
 mod cli;
 mod common;
 mod kernels;

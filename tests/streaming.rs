@@ -12,8 +12,8 @@ use pipo_wgpu::trace::Trace;
 
 use crate::common::{Model, fixture, gpu};
 
-const CACHE_ROWS: u32 = 96;
-const PROMPT: [u32; 40] = {
+pub const CACHE_ROWS: u32 = 96;
+pub const PROMPT: [u32; 40] = {
     let mut ids = [0; 40];
     let mut i = 0;
     while i < 40 {
@@ -23,12 +23,12 @@ const PROMPT: [u32; 40] = {
     ids
 };
 
-fn options(route: Route) -> Options {
+pub fn options(route: Route) -> Options {
     Options { cache_rows: CACHE_ROWS, route, ..Options::default() }
 }
 
 /// A plan with a home for each unit, chosen by hand.
-fn plan_with(model: &Model, options: &Options, depth: usize, home: impl Fn(usize) -> Home) -> Plan {
+pub fn plan_with(model: &Model, options: &Options, depth: usize, home: impl Fn(usize) -> Home) -> Plan {
     let budget = Budget { vram_bytes: 256 << 20, threads: 2, ..Budget::default() };
     let mut plan = model.plan(options, &budget).unwrap();
     let bytes: Vec<u64> = model.decoder.units.iter().map(|u| u.spec.bytes()).collect();
@@ -45,7 +45,7 @@ fn plan_with(model: &Model, options: &Options, depth: usize, home: impl Fn(usize
 
 /// The bits of the logits after the prompt, read in passes of `chunk`, and after each of a few
 /// tokens chosen by a fixed rule.
-fn run(engine: &mut Engine, chunk: usize) -> Vec<u32> {
+pub fn run(engine: &mut Engine, chunk: usize) -> Vec<u32> {
     let mut bits = Vec::new();
     let mut position = 0;
     let mut pass = |engine: &mut Engine, ids: &[u32], class| {
