@@ -12,6 +12,7 @@ mod inputs;
 pub mod probe;
 mod program;
 mod timing;
+mod vectors;
 mod walk;
 mod weights;
 mod workspace;
@@ -31,6 +32,7 @@ use cache::Caches;
 use carrier::{Carrier, Homes};
 use program::{Program, UnitMemory};
 use timing::UnitTimer;
+use vectors::Vectors;
 use walk::Walk;
 pub use weights::Weights;
 use workspace::Workspace;
@@ -145,6 +147,7 @@ pub struct Engine {
     costs: Costs,
     /// Keeps weights at home alive: bind groups refer to them.
     _homes: Homes,
+    _vectors: Vec<Vectors>,
 }
 
 /// A unit's programs.
@@ -184,7 +187,7 @@ pub fn demand(decoder: &Decoder, facts: &Facts, options: &Options, all_logits: b
             decoder,
             Shapes::for_adapter(facts).attention.splits,
             options.work.batch,
-        ),
+        ) + decoder.units.iter().map(vectors::bytes).sum::<u64>(),
         token_bytes: workspace::token_bytes(decoder),
         selected_bytes: workspace::selected_bytes(decoder),
         tokens_max: options.cache_rows,
@@ -231,15 +234,22 @@ impl Engine {
             batch: sizes.batch,
         };
         let mut programs = Vec::new();
+        let mut vectors = Vec::new();
         for (unit, home) in plan.homes.iter().enumerate() {
-            let mut build = |buffer| {
-                let memory = UnitMemory { buffer, sections: weights.sections(unit) };
+            let sections = weights.sections(unit);
+            let mut build = |buffer, vectors: Option<&Vectors>| {
+                let memory = UnitMemory { buffer, sections, vectors };
                 builder.unit(&mut pipelines, &decoder.units[unit], &memory)
             };
-            let read_at_home = *home == Home::Vram || (*home == Home::Host && plan.direct);
-            let at_home = homes.buffer(unit).filter(|_| read_at_home).map(&mut build).transpose()?;
+            let is_direct = *home == Home::Host && plan.direct;
+            let kept = homes.buffer(unit).filter(|_| is_direct || *home == Home::Vram);
+            let far = kept.filter(|_| is_direct);
+            let copied =
+                far.map(|home| Vectors::new(gpu, &decoder.units[unit], sections, home)).transpose()?;
+            let at_home = kept.map(|buffer| build(buffer, copied.as_ref())).transpose()?;
             let slots = ring.iter().filter(|_| *home != Home::Vram).flat_map(Loader::slots);
-            let in_slot = slots.map(build).collect::<Result<_>>()?;
+            let in_slot = slots.map(|slot| build(slot, None)).collect::<Result<_>>()?;
+            vectors.extend(copied);
             let cache = cache::block_of(&decoder.units[unit]).map(|block| (unit, block));
             programs.push(UnitPrograms { cache, in_slot, at_home });
         }
@@ -250,6 +260,8 @@ impl Engine {
             false => None,
         };
         log::info!("{} pipelines compiled", pipelines.compiled());
+        let (ours, drivers) = (gpu.account().bytes(), gpu.driver_vram_bytes());
+        log::info!("GPU memory: {ours} bytes by our books, {drivers:?} by the driver's");
         Ok(Engine {
             gpu: Arc::clone(gpu),
             decoder,
@@ -269,6 +281,7 @@ impl Engine {
             batch: options.work.batch,
             costs: Costs::default(),
             _homes: homes,
+            _vectors: vectors,
         })
     }
 

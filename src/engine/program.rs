@@ -2,6 +2,7 @@
 
 use super::Class;
 use super::cache::Caches;
+use super::vectors::Vectors;
 use super::workspace::{Workspace, stride};
 use crate::error::Result;
 use crate::gpu::{Binding, Buffer, Dispatch, Pipelines};
@@ -56,11 +57,16 @@ impl Program {
 pub(super) struct UnitMemory<'a> {
     pub(super) buffer: &'a Buffer,
     pub(super) sections: &'a [Section],
+    /// Copies of its vectors, where the buffer itself is far from the kernels.
+    pub(super) vectors: Option<&'a Vectors>,
 }
 
 impl<'a> UnitMemory<'a> {
     fn codes(&self, tensor: Tensor) -> Binding<'a> {
-        self.buffer.part(self.sections[tensor].codes.clone())
+        match self.vectors.and_then(|vectors| vectors.place(tensor)) {
+            Some((buffer, range)) => buffer.part(range),
+            None => self.buffer.part(self.sections[tensor].codes.clone()),
+        }
     }
 
     fn scales(&self, tensor: Tensor) -> Binding<'a> {

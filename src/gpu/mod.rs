@@ -78,6 +78,7 @@ impl Gpu {
         let facts = Facts::of(&adapter);
         let offers = vulkan::Offers::of(&adapter);
         let (device, queue, transfers) = adapter::open_device(&adapter, &facts, &offers)?;
+        log::info!("{} queues that only copy", transfers.len());
         let failure = Arc::new(Mutex::new(None));
         report_failures(&device, &failure);
         let (account, pinned_account) = (Arc::default(), Arc::default());
