@@ -142,7 +142,7 @@ pub struct Plan {
     pub direct: bool,
     /// Bytes of GPU memory in all.
     pub total_bytes: u64,
-    /// Decode tokens a second that the rates promise.
+    /// Decode tokens a second that the rates promise, all sequences together.
     pub predicted_rate: f64,
 }
 
@@ -313,7 +313,8 @@ impl Planner<'_> {
         let direct_rate = rates.direct.filter(|_| all_pinned).map(|d| 1.0 / passes.in_place(&rates, d));
         let faster = direct_rate.is_some_and(|rate| rate > ring_rate);
         let direct = direct_rate.is_some() && self.budget.direct.unwrap_or(faster);
-        let predicted_rate = direct_rate.filter(|_| direct).unwrap_or(ring_rate);
+        let passes_rate = direct_rate.filter(|_| direct).unwrap_or(ring_rate);
+        let predicted_rate = f64::from(self.demand.work.batch.max(1)) * passes_rate;
         let (host_caches, cache_depth) = self.host_caches();
         let mut caches = vec![Home::Host; host_caches];
         caches.resize(self.demand.caches, Home::Vram);

@@ -210,6 +210,7 @@ fn what_cannot_be_read_is_refused_before_any_pass() {
         let mut batch = Batch::new(&mut engine, &contexts);
         let refused = batch.generate(&mut requests, |_, _| panic!("nothing is chosen")).unwrap_err();
         assert!(refused.to_string().contains(complaint), "{refused}");
+        drop(batch);
         assert_eq!(engine.costs().passes, 0);
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
+use crate::engine::BATCH_MAX;
 use crate::engine::probe::RouteChoice;
 use crate::error::Result;
 use crate::pipeline::Route;
@@ -28,6 +29,11 @@ Examples:
   pipo-wgpu run ./TinyLlama --vram 512MiB < prompt.txt
   pipo-wgpu run --dummy llama-2-7b --vram 1GiB --ids 1 -n 32 --trace trace.json";
 
+const BENCH_EXAMPLES: &str = "\
+Examples:
+  pipo-wgpu bench
+  pipo-wgpu bench --dummy llama-2-7b --vram 1GiB -p 128 -n 16 -b 1,4,16 -o json";
+
 /// Runs language models larger than the GPU's memory, on any vendor's GPU
 #[derive(Debug, Parser)]
 #[command(name = "pipo-wgpu", version, about, after_help = EXAMPLES, max_term_width = 110)]
@@ -47,6 +53,9 @@ pub enum Verb {
     Pack(PackArgs),
     /// Show what would live where, and the tokens per second to expect
     Plan(PlanArgs),
+    /// Measure tokens per second, and how much of the link and the GPU they use
+    #[command(after_help = BENCH_EXAMPLES)]
+    Bench(BenchArgs),
     /// List the GPUs that can be used
     Devices(DevicesArgs),
     /// Write the logits of every position, for comparing with other engines
@@ -207,7 +216,7 @@ pub struct RunArgs {
 #[command(next_help_heading = "Text")]
 pub struct TextArgs {
     /// Continue each prompt N times, all texts in the same passes
-    #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = batch())]
     pub batch: u32,
     /// Tokens to write at most
     #[arg(short = 'n', long, value_name = "N", default_value_t = 256)]
@@ -247,6 +256,62 @@ pub struct PlanArgs {
     pub budget: BudgetArgs,
     #[command(flatten)]
     pub device: DeviceArgs,
+}
+
+/// Options of `bench`, named as in llama.cpp's `llama-bench`.
+#[derive(Clone, Debug, clap::Args)]
+#[allow(missing_docs)]
+pub struct BenchArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub work: BenchWorkArgs,
+    #[command(flatten)]
+    pub budget: BudgetArgs,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// What is measured, and how it is shown.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Measurement")]
+pub struct BenchWorkArgs {
+    /// Tokens of each prompt, whose reading is the test `pp`; 0 leaves it out
+    #[arg(short = 'p', long, value_name = "N", default_value_t = 512)]
+    pub n_prompt: u32,
+    /// Decode passes after the prompt, the test `tg`; 0 leaves it out
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 128)]
+    pub n_gen: u32,
+    /// Sequences that share passes; one measurement for each number
+    #[arg(short, long, value_name = "N,N", value_delimiter = ',', default_value = "1", value_parser = batch())]
+    pub batch: Vec<u32>,
+    /// How often each measurement is repeated, after one that does not count
+    #[arg(short, long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    pub repetitions: u32,
+    /// How the result is shown: md, json or csv
+    #[arg(short, long, value_name = "FORMAT", default_value = "md", hide_possible_values = true)]
+    pub output: TableFormat,
+    /// The same as `-o json`
+    #[arg(long, conflicts_with = "output")]
+    pub json: bool,
+}
+
+impl BenchWorkArgs {
+    /// How the result is shown.
+    pub fn format(&self) -> TableFormat {
+        if self.json { TableFormat::Json } else { self.output }
+    }
+}
+
+/// How a table is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum TableFormat {
+    /// Markdown, the figures most people compare.
+    Md,
+    /// One JSON array with an object a row, everything in plain units.
+    Json,
+    /// The same with commas.
+    Csv,
 }
 
 /// Options of `devices`.
@@ -295,6 +360,11 @@ pub struct PerplexityArgs {
     /// Text between documents that are scored apart, e.g. "<|endoftext|>"
     #[arg(long, value_name = "TEXT", help_heading = None)]
     pub separator: Option<String>,
+}
+
+/// A number of sequences.
+fn batch() -> impl TypedValueParser<Value = u32> {
+    clap::value_parser!(u32).range(1..=i64::from(BATCH_MAX))
 }
 
 fn route() -> impl TypedValueParser<Value = RouteChoice> {

@@ -1,6 +1,7 @@
 //! The command line: verbs, options, progress and figures.
 
 pub mod args;
+pub mod bench;
 pub mod devices;
 pub mod generate;
 pub mod measure;
@@ -53,6 +54,7 @@ pub fn run(args: &Args) -> Result<()> {
         Verb::Run(args) => generate::run(args),
         Verb::Pack(args) => pack(args),
         Verb::Plan(args) => plan(args),
+        Verb::Bench(args) => bench::run(args),
         Verb::Devices(args) => devices::run(args),
         Verb::Logits(args) => measure::logits(args),
         Verb::Perplexity(args) => measure::perplexity(args),

@@ -325,6 +325,8 @@ impl Engine {
         self.selected = selected;
         self.workspace.inputs.send(&self.gpu, &self.decoder, &self.weights, pass)?;
         self.caches.begin_pass(pass.tokens);
+        // Timestamps cost a readback in every pass.
+        let resting = self.timer.take_if(|_| !self.trace.is_recording());
         let gpu = Arc::clone(&self.gpu);
         let mut walk = Walk::new(&gpu, tokens, selected);
         walk.encode_one("embed", &self.embed, tokens);
@@ -339,6 +341,7 @@ impl Engine {
         if let Some(timer) = &mut self.timer {
             timer.record(&self.gpu, &self.trace, &self.names)?;
         }
+        self.timer = self.timer.take().or(resting);
         Ok(())
     }
 

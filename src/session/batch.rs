@@ -155,6 +155,12 @@ impl<Each: FnMut(usize, Event) -> Result<bool>> Progress<'_, '_, Each> {
     }
 }
 
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
 impl<'a> Batch<'a> {
     /// Empty sequences of at most `contexts` tokens each; the engine was loaded for their sum.
     pub fn new(engine: &'a mut Engine, contexts: &[u32]) -> Self {
@@ -172,12 +178,8 @@ impl<'a> Batch<'a> {
     pub fn clear(&mut self) {
         for timeline in &mut self.timelines {
             timeline.tokens.clear();
+            self.engine.forget(timeline.rows.start);
         }
-    }
-
-    /// The engine.
-    pub fn engine(&mut self) -> &mut Engine {
-        self.engine
     }
 
     /// Continues every sequence after its prompt, all in shared passes. `each` hears of every
@@ -248,6 +250,8 @@ impl<'a> Batch<'a> {
             for (&(sequence, _), id) in draft.ends.iter().zip(tokens) {
                 if progress.take(sequence, id, self.timelines[sequence].room())? {
                     live.push(Chosen { sequence, id });
+                } else {
+                    self.engine.forget(self.timelines[sequence].rows.start);
                 }
             }
         }
