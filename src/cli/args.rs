@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 
 use crate::engine::BATCH_MAX;
 use crate::engine::probe::RouteChoice;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::pipeline::Route;
 use crate::quant::WeightKind;
 use crate::sampler::SamplerOptions;
@@ -101,7 +101,7 @@ pub struct BudgetArgs {
     /// Host memory to pin for weights at most, e.g. 16GiB [default: half of what is free]
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     pub ram: Option<u64>,
-    /// Tokens of a text to remember at most [default: what the text can need, as far as the model goes]
+    /// Tokens of each text to remember [default: what it can need, as far as the model goes]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub context: Option<u32>,
     /// Slots of the ring of travelling weights; 1 is no overlap [default: by the plan]
@@ -130,7 +130,7 @@ pub struct DeviceArgs {
 #[command(next_help_heading = "Text")]
 #[group(multiple = false)]
 pub struct PromptArgs {
-    /// Text to continue; may be given several times [default: standard input where piped, else nothing]
+    /// Text to continue; may be repeated [default: what is piped in, else nothing]
     #[arg(short, long, value_name = "TEXT")]
     pub prompt: Vec<String>,
     /// File with the text to continue
@@ -276,12 +276,12 @@ pub struct BenchArgs {
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Measurement")]
 pub struct BenchWorkArgs {
-    /// Tokens of each prompt, whose reading is the test `pp`; 0 leaves it out
-    #[arg(short = 'p', long, value_name = "N", default_value_t = 512)]
-    pub n_prompt: u32,
-    /// Decode passes after the prompt, the test `tg`; 0 leaves it out
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 128)]
-    pub n_gen: u32,
+    /// Tokens of each prompt, the test `pp`; 0 leaves it out [default: 512 if the model takes it]
+    #[arg(short = 'p', long, value_name = "N")]
+    pub n_prompt: Option<u32>,
+    /// Decode passes after it, the test `tg`; 0 leaves it out [default: 128 if the model takes it]
+    #[arg(short = 'n', long, value_name = "N")]
+    pub n_gen: Option<u32>,
     /// Sequences that share passes; one measurement for each number
     #[arg(short, long, value_name = "N,N", value_delimiter = ',', default_value = "1", value_parser = batch())]
     pub batch: Vec<u32>,
@@ -297,6 +297,21 @@ pub struct BenchWorkArgs {
 }
 
 impl BenchWorkArgs {
+    /// Tokens of each prompt and decode passes, on a model that remembers `context` tokens.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where both are 0.
+    pub fn lengths(&self, context: u32) -> Result<(u32, u32)> {
+        let n_gen = self.n_gen.unwrap_or(128.min(context / 4));
+        let n_prompt = self.n_prompt.unwrap_or(512.min(context.saturating_sub(n_gen)));
+        match (n_prompt, n_gen) {
+            (0, 0) => {
+                Err(Error::Usage("-p 0 -n 0: there is nothing to measure; give one of them a number".into()))
+            }
+            lengths => Ok(lengths),
+        }
+    }
+
     /// How the result is shown.
     pub fn format(&self) -> TableFormat {
         if self.json { TableFormat::Json } else { self.output }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::cli::args::{BenchArgs, BenchWorkArgs, BudgetArgs, DeviceArgs};
+use crate::cli::args::{BenchArgs, BudgetArgs, DeviceArgs};
 use crate::cli::open::Opened;
 use crate::cli::output::{Output, note};
 use crate::cli::prepare::{Need, Prepared, open_gpu, prepare};
@@ -48,14 +48,12 @@ pub struct Case<'a> {
 /// # Errors
 /// Whatever goes wrong on the way from the model to the last measurement.
 pub fn run(args: &BenchArgs) -> Result<()> {
-    let BenchWorkArgs { n_prompt, n_gen, ref batch, repetitions, .. } = args.work;
-    if n_prompt == 0 && n_gen == 0 {
-        return Err(Error::Usage("-p 0 -n 0: there is nothing to measure; give one of them".into()));
-    }
     let opened = Opened::new(&args.model, &open_gpu(&args.device)?.facts)?;
+    let context = args.budget.context.unwrap_or(opened.decoder.context_max);
+    let (n_prompt, n_gen) = args.work.lengths(context)?;
     let mut rows = Vec::new();
-    for &batch in batch {
-        let (budget, device) = (&args.budget, &args.device);
+    for &batch in &args.work.batch {
+        let (budget, device, repetitions) = (&args.budget, &args.device, args.work.repetitions);
         let case = Case { opened: &opened, budget, device, batch, n_prompt, n_gen, repetitions };
         rows.extend(measure(&case)?);
     }

@@ -148,7 +148,8 @@ pub struct Row {
     pub gpu_seconds_per_pass: Option<f64>,
     /// The same as a share of that run's time.
     pub gpu_busy: Option<f64>,
-    /// The larger of link time and GPU time over the time of a pass: 1 is a perfect pipeline.
+    /// The larger of link time and GPU time over the time of a pass, each in its own run: 1 is a
+    /// pipeline that is never slower than its slower half.
     pub pipeline_efficiency: Option<f64>,
 }
 
@@ -163,17 +164,18 @@ impl Row {
     ) -> Self {
         let bytes = spread.streamed_bytes_per_pass + spread.cache_bytes_per_pass;
         let link = (bytes > 0.0).then(|| bytes / spread.pass_seconds);
-        let link_seconds = raw_link.map_or(0.0, |raw| bytes / raw);
+        let link_share = link.zip(*raw_link).map(|(link, raw)| link / raw);
         Row {
             facts: facts.clone(),
             test: format!("{test}{count}"),
             predicted_tokens_per_second: None,
             link_bytes_per_second: link,
             raw_link_bytes_per_second: *raw_link,
-            link_share: link.zip(*raw_link).map(|(link, raw)| link / raw),
+            link_share,
             gpu_seconds_per_pass: gpu.pass_seconds,
             gpu_busy: gpu.busy,
-            pipeline_efficiency: gpu.pass_seconds.map(|gpu| gpu.max(link_seconds) / spread.pass_seconds),
+            // Link time over time is the link's rate over the bare link's.
+            pipeline_efficiency: gpu.busy.map(|busy| busy.max(link_share.unwrap_or(0.0))),
             spread,
         }
     }
@@ -260,4 +262,85 @@ fn csv(rows: &[Row]) -> String {
         text += &(row.map(|(_, value)| cell(value)).collect::<Vec<_>>().join(",") + "\n");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    use crate::engine::Costs;
+
+    fn phase(tokens: usize, seconds: f64) -> Phase {
+        let costs = Costs { passes: 4, streamed_bytes: 8_000, cache_bytes: 2_000, ..Costs::default() };
+        Phase { tokens, time: Duration::from_secs_f64(seconds), costs }
+    }
+
+    fn facts() -> Facts {
+        Facts {
+            model: "a, \"b\"".into(),
+            model_bytes: 3 << 20,
+            gpu: "some".into(),
+            batch: 2,
+            n_prompt: 8,
+            n_gen: 4,
+            vram_budget_bytes: 1 << 20,
+            vram_peak_bytes: 1 << 19,
+            vram_driver_bytes: None,
+            pinned_bytes: 0,
+            units_vram: 3,
+            units_host: 2,
+            units_disk: 1,
+            caches_host: 0,
+            prefill_route: "staged".into(),
+            decode_route: "direct".into(),
+            chunk: 16,
+            depth: 2,
+        }
+    }
+
+    /// Two runs of 4 passes in 1 s and 2 s, 10,000 bytes each, on a link of 20,000 bytes a second.
+    fn row(raw: Option<f64>, gpu: &GpuTime) -> Row {
+        Row::new(&facts(), "tg", 4, Spread::of([phase(8, 1.0), phase(8, 2.0)].iter()), &raw, gpu)
+    }
+
+    #[test]
+    fn figures_follow_from_phases() {
+        let gpu = GpuTime { pass_seconds: Some(0.1), busy: Some(0.25) };
+        let found = row(Some(20_000.0), &gpu);
+        assert_eq!((found.spread.tokens_per_second, &found.spread.repetitions[..]), (6.0, &[8.0, 4.0][..]));
+        assert!((found.spread.tokens_per_second_sd - 8f64.sqrt()).abs() < 1e-12);
+        assert_eq!((found.spread.passes, found.spread.pass_seconds), (4, 3.0 / 8.0));
+        assert_eq!(found.spread.streamed_bytes_per_pass, 2_000.0);
+        let share = 2_500.0 / (3.0 / 8.0) / 20_000.0;
+        assert_eq!(found.link_share, Some(share));
+        assert_eq!((found.gpu_busy, found.pipeline_efficiency), (Some(0.25), Some(share)));
+        let busy = GpuTime { busy: Some(0.9), ..gpu };
+        assert_eq!(row(Some(20_000.0), &busy).pipeline_efficiency, Some(0.9));
+        // Nothing to compare with, and no timestamps.
+        assert_eq!(row(None, &gpu).link_share, None);
+        assert_eq!(row(Some(20_000.0), &GpuTime::default()).pipeline_efficiency, None);
+    }
+
+    #[test]
+    fn tables_have_a_cell_for_every_column() {
+        let rows =
+            [row(Some(2e4), &GpuTime::default()), row(None, &GpuTime { pass_seconds: None, busy: None })];
+        let markdown = table(&rows, TableFormat::Md);
+        let widths: Vec<_> = markdown.lines().map(|line| line.matches(" | ").count()).collect();
+        assert_eq!(widths, [17; 4]);
+        assert!(
+            markdown.contains("| 6.00 ± 2.83 |") && markdown.contains("| 3/2/1 | direct |"),
+            "{markdown}"
+        );
+        let csv = table(&rows, TableFormat::Csv);
+        let lines: Vec<_> = csv.lines().collect();
+        assert_eq!(lines.len(), 3);
+        // The name has a comma of its own.
+        assert_eq!(lines[1].matches(',').count(), lines[0].matches(',').count() + 1, "{csv}");
+        assert!(lines[1].contains("\"a, \"\"b\"\"\"") && lines[1].contains("8.0;4.0"), "{csv}");
+        let json: Value = serde_json::from_str(&table(&rows, TableFormat::Json)).unwrap();
+        assert_eq!((&json[0]["test"], &json[1]["link_share"]), (&"tg4".into(), &Value::Null));
+        assert_eq!(table(&[], TableFormat::Json), "[]\n");
+    }
 }
