@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
 
 mod bad_files;
+mod batches;
 mod builtin;
 mod caches;
 mod cli;

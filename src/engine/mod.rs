@@ -236,6 +236,7 @@ impl Engine {
             caches: &caches,
             exact: options.exact,
             cache: sizes.cache,
+            batch: sizes.batch,
         };
         let mut programs = Vec::new();
         let mut vectors = Vec::new();
@@ -304,6 +305,11 @@ impl Engine {
         &self.gpu
     }
 
+    /// The most tokens of a decode pass, one for each sequence.
+    pub fn decode_tokens_max(&self) -> u32 {
+        self.batch
+    }
+
     /// What passes have cost so far.
     pub fn costs(&self) -> Costs {
         self.costs
@@ -324,6 +330,8 @@ impl Engine {
         self.selected = selected;
         self.workspace.inputs.send(&self.gpu, &self.decoder, &self.weights, pass)?;
         self.caches.begin_pass(pass.tokens);
+        // Timestamps cost a readback in every pass.
+        let resting = self.timer.take_if(|_| !self.trace.is_recording());
         let gpu = Arc::clone(&self.gpu);
         let mut walk = Walk::new(&gpu, tokens, selected);
         walk.encode_one("embed", &self.embed, tokens);
@@ -338,6 +346,7 @@ impl Engine {
         if let Some(timer) = &mut self.timer {
             timer.record(&self.gpu, &self.trace, &self.names)?;
         }
+        self.timer = self.timer.take().or(resting);
         Ok(())
     }
 

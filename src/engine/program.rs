@@ -16,6 +16,9 @@ use crate::pack::layout::{Section, TensorSpec};
 use crate::pipeline::cache_ring::KeysValues;
 use crate::quant::WeightKind;
 
+/// The most tokens that a matvec workgroup serves.
+const TOKENS_PER_GROUP_MAX: u32 = 8;
+
 /// One dispatch of a unit.
 pub(super) struct Step {
     /// One for each place of the block's KV cache, or just one where that does not matter.
@@ -88,6 +91,8 @@ pub(super) struct Builder<'a> {
     pub(super) caches: &'a Caches,
     pub(super) exact: bool,
     pub(super) cache: CacheKind,
+    /// The most tokens of a decode pass.
+    pub(super) batch: u32,
 }
 
 impl Builder<'_> {
@@ -291,7 +296,9 @@ impl Builder<'_> {
         // Logits are wanted for one token, or a few at a time: a tile would mostly be empty.
         let is_head = linear.to == Activation::Logits;
         let class = if is_head { Class::Decode } else { class };
-        let tokens_per_group = if is_head && self.workspace.selected() > 1 { 8 } else { 1 };
+        let tokens_most = if is_head { self.workspace.selected() } else { self.batch };
+        // Weights are read once for all tokens of a group; no value depends on its size.
+        let tokens_per_group = tokens_most.next_power_of_two().min(TOKENS_PER_GROUP_MAX);
         if !self.is_int8(tensor) {
             let args = ExactArgs { step, codes, scales, bias, x: self.f32(linear.from), y };
             return match class {
