@@ -74,6 +74,8 @@ fn streamed_equals_resident_bit_for_bit() {
         ("llama_bias", WeightKind::W8),
         ("llama_mha", WeightKind::F32),
         ("grid_q4", WeightKind::F16),
+        ("opt", WeightKind::W8),
+        ("opt_post", WeightKind::W4),
     ] {
         let model = Model::new(&fixture(name), kind);
         let staged = options(Route::Staged);

@@ -7,6 +7,7 @@
 //! streamed units, so their results are the same bit for bit.
 
 mod carrier;
+mod flow;
 mod inputs;
 pub mod probe;
 mod program;
@@ -27,6 +28,7 @@ use crate::plan::{Demand, Home, Plan, UnitDemand, Work};
 use crate::trace::Trace;
 
 use carrier::{Carrier, Homes};
+use flow::Flow;
 use program::{Program, UnitMemory};
 use timing::UnitTimer;
 use walk::Walk;
@@ -127,7 +129,7 @@ pub struct Engine {
     plan: Plan,
     workspace: Workspace,
     programs: Vec<UnitPrograms>,
-    embed: Dispatch,
+    embed: Vec<Dispatch>,
     argmax: Dispatch,
     ring: Option<Loader>,
     next_ticket: u64,
@@ -217,6 +219,7 @@ impl Engine {
         let builder = program::Builder {
             decoder: &decoder,
             workspace: &workspace,
+            flow: &Flow::new(&decoder, options.exact),
             exact: options.exact,
             cache_f16: sizes.cache_f16,
         };
@@ -224,7 +227,7 @@ impl Engine {
         for (unit, home) in plan.homes.iter().enumerate() {
             let mut build = |buffer| {
                 let memory = UnitMemory { buffer, sections: weights.sections(unit) };
-                builder.unit(&mut pipelines, &decoder.units[unit], &memory)
+                builder.unit(&mut pipelines, unit, &memory)
             };
             let read_at_home = *home == Home::Vram || (*home == Home::Host && plan.direct);
             let at_home = homes.buffer(unit).filter(|_| read_at_home).map(&mut build).transpose()?;
@@ -295,7 +298,9 @@ impl Engine {
         self.selected = selected;
         self.workspace.inputs.send(&self.gpu, &self.decoder, &self.weights, pass)?;
         let mut walk = Walk::new(&self.gpu, tokens, selected);
-        walk.encode_one("embed", &self.embed, tokens);
+        for embed in &self.embed {
+            walk.encode_one("embed", embed, tokens);
+        }
         for unit in 0..self.programs.len() {
             let programs = &self.programs[unit];
             if let Some(program) = programs.without_ring(pass.class) {

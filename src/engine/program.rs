@@ -1,15 +1,16 @@
 //! Turns a unit's operations into prepared dispatches.
 
 use super::Class;
+use super::flow::{self, Flow, Form};
 use super::workspace::{Workspace, stride};
 use crate::error::Result;
 use crate::gpu::{Binding, Buffer, Dispatch, Pipelines};
 use crate::kernels::{
-    self, ExactArgs, Int8Args, Matrix, Shapes, argmax, attention, attention_merge, embed, glu, glu_q8,
-    matmul_exact, matmul_q4, matmul_q8, matvec_exact, matvec_q4, matvec_q8, quantize_q8, rms_norm,
-    rms_norm_q8, rope_store, select_rows,
+    self, ExactArgs, Int8Args, Matrix, Shapes, activate, activate_q8, argmax, attention, attention_merge,
+    embed, glu, glu_q8, layer_norm, layer_norm_q8, matmul_exact, matmul_q4, matmul_q8, matvec_exact,
+    matvec_q4, matvec_q8, quantize_q8, rms_norm, rms_norm_q8, rope_store, select_rows,
 };
-use crate::model::{Activation, Decoder, Op, Tensor, Unit};
+use crate::model::{Activation, Decoder, Function, Op, Tensor};
 use crate::pack::layout::{Section, TensorSpec};
 use crate::quant::WeightKind;
 
@@ -50,6 +51,12 @@ impl<'a> UnitMemory<'a> {
     fn scales(&self, tensor: Tensor) -> Binding<'a> {
         self.buffer.part(self.sections[tensor].scales.clone())
     }
+
+    /// A float vector from an element on.
+    fn floats(&self, tensor: Tensor, first: u32) -> Binding<'a> {
+        let Section { codes, .. } = &self.sections[tensor];
+        self.buffer.part(codes.start + u64::from(first) * 4..codes.end)
+    }
 }
 
 /// A matrix applied to an activation: the fields of [`Op::Linear`].
@@ -62,10 +69,20 @@ struct Linear {
     add: bool,
 }
 
+/// A norm by mean and variance: the fields of [`Op::LayerNorm`].
+struct LayerNorm {
+    from: Activation,
+    to: Activation,
+    weight: Option<Tensor>,
+    bias: Option<Tensor>,
+    eps: f32,
+}
+
 /// Builds programs over one workspace.
 pub(super) struct Builder<'a> {
     pub(super) decoder: &'a Decoder,
     pub(super) workspace: &'a Workspace,
+    pub(super) flow: &'a Flow,
     pub(super) exact: bool,
     pub(super) cache_f16: bool,
 }
@@ -75,14 +92,19 @@ impl Builder<'_> {
     pub(super) fn unit(
         &self,
         pipelines: &mut Pipelines,
-        unit: &Unit,
+        unit: usize,
         memory: &UnitMemory<'_>,
     ) -> Result<Program> {
+        let tensors = &self.decoder.units[unit].spec.tensors;
         let mut build = |class| {
             let mut steps = Vec::new();
-            for op in &unit.ops {
-                let selected = is_selected(op);
-                for dispatch in self.op(pipelines, unit, memory, op, class)? {
+            for (number, op) in self.decoder.units[unit].ops.iter().enumerate() {
+                let (form, selected) = (self.flow.of(unit, number), op.is_selected());
+                if form.quantize_input {
+                    let dispatch = self.quantize(pipelines, op.input(), selected)?;
+                    steps.push(Step { dispatch, selected });
+                }
+                for dispatch in self.op(pipelines, tensors, memory, op, form, class)? {
                     steps.push(Step { dispatch, selected });
                 }
             }
@@ -91,21 +113,24 @@ impl Builder<'_> {
         Ok(Program { prefill: build(Class::Prefill)?, decode: build(Class::Decode)? })
     }
 
-    /// The gathered embedding rows into the residual stream.
-    pub(super) fn embed(&self, pipelines: &mut Pipelines) -> Result<Dispatch> {
-        let table = self.decoder.table_tensor(&self.decoder.table[0]);
-        // The CPU gathered the pass's rows: row t of the input belongs to token t.
-        let rows = self.workspace.inputs.chunk();
-        let spec = embed::Spec { kind: table.kind, rows, cols: table.cols, indexed: false, scale: 1.0 };
+    /// The gathered rows of the embedding table, and of the table of positions, into activations.
+    pub(super) fn embed(&self, pipelines: &mut Pipelines) -> Result<Vec<Dispatch>> {
         let inputs = &self.workspace.inputs;
-        let args = embed::Args {
-            step: inputs.body_step(),
-            rows: inputs.rows(),
-            codes: inputs.table_codes(),
-            scales: inputs.table_scales(),
-            y: self.f32(Activation::Residual),
+        let mut gather = |table: &TensorSpec, [codes, scales]: [Binding<'_>; 2], to, accumulate| {
+            // The CPU gathered the pass's rows: row t of the input belongs to token t.
+            let (kind, rows, cols) = (table.kind, inputs.chunk(), table.cols);
+            let spec = embed::Spec { kind, rows, cols, indexed: false, scale: 1.0, accumulate };
+            let (step, rows) = (inputs.body_step(), inputs.rows());
+            let args = embed::Args { step, rows, codes, scales, y: self.f32(to) };
+            embed::dispatch(pipelines, &spec, &args)
         };
-        embed::dispatch(pipelines, &spec, &args)
+        let (words, to) = (self.decoder.table_tensor(&self.decoder.table[0]), self.decoder.embedded());
+        let mut dispatches = vec![gather(words, [inputs.table_codes(), inputs.table_scales()], to, false)?];
+        if let Some(positions) = self.decoder.position_tensor() {
+            let (stream, rows) = (Activation::Residual, [inputs.position_rows(), inputs.position_rows()]);
+            dispatches.push(gather(positions, rows, stream, to == stream)?);
+        }
+        Ok(dispatches)
     }
 
     /// The most likely token of each row of logits.
@@ -121,23 +146,31 @@ impl Builder<'_> {
     fn op(
         &self,
         pipelines: &mut Pipelines,
-        unit: &Unit,
+        tensors: &[TensorSpec],
         memory: &UnitMemory<'_>,
         op: &Op,
+        form: Form,
         class: Class,
     ) -> Result<Vec<Dispatch>> {
-        match *op {
-            Op::Select => self.select(pipelines).map(|d| vec![d]),
-            Op::RmsNorm { from, weight, eps } => self.rms_norm(pipelines, from, memory.codes(weight), eps),
+        let dispatch = match *op {
+            Op::Select => self.select(pipelines),
+            Op::RmsNorm { from, weight, eps } => {
+                self.rms_norm(pipelines, from, memory.codes(weight), eps, form)
+            }
+            Op::LayerNorm { from, to, weight, bias, eps } => {
+                let norm = LayerNorm { from, to, weight, bias, eps };
+                self.layer_norm(pipelines, &norm, memory, form)
+            }
             Op::Linear { from, weight, bias, to, to_column, add } => {
                 let linear = Linear { from, weight, bias, to, to_column, add };
-                let tensor = &unit.spec.tensors[weight];
-                self.linear(pipelines, &linear, tensor, memory, class).map(|d| vec![d])
+                self.linear(pipelines, &linear, &tensors[weight], memory, class)
             }
-            Op::RopeStore { block } => self.rope_store(pipelines, block).map(|d| vec![d]),
-            Op::Attention { block, scale } => self.attention(pipelines, block, scale, class),
-            Op::SwiGlu => self.swiglu(pipelines),
-        }
+            Op::RopeStore { block } => self.rope_store(pipelines, block),
+            Op::Attention { block, scale } => return self.attention(pipelines, block, scale, class),
+            Op::SwiGlu => self.swiglu(pipelines, form),
+            Op::Activate(function) => self.activate(pipelines, function, form),
+        };
+        dispatch.map(|dispatch| vec![dispatch])
     }
 
     /// An activation's f32 form.
@@ -157,26 +190,7 @@ impl Builder<'_> {
 
     /// Whether a matrix is multiplied with int8 activations.
     fn is_int8(&self, tensor: &TensorSpec) -> bool {
-        !self.exact && matches!(tensor.kind, WeightKind::W4 | WeightKind::W8)
-    }
-
-    /// Which forms of an activation matrices read: f32, int8.
-    fn forms(&self, activation: Activation) -> (bool, bool) {
-        let mut forms = (false, false);
-        for unit in &self.decoder.units {
-            for op in &unit.ops {
-                match *op {
-                    Op::Linear { from, weight, .. } if from == activation => {
-                        match self.is_int8(&unit.spec.tensors[weight]) {
-                            true => forms.1 = true,
-                            false => forms.0 = true,
-                        }
-                    }
-                    _ => {}
-                }
-            }
-        }
-        forms
+        flow::is_int8(tensor, self.exact)
     }
 
     fn select(&self, pipelines: &mut Pipelines) -> Result<Dispatch> {
@@ -195,37 +209,47 @@ impl Builder<'_> {
         from: Activation,
         weight: Binding<'_>,
         eps: f32,
-    ) -> Result<Vec<Dispatch>> {
-        let (step, x) = (self.step(from == Activation::Selected), self.f32(from));
+        form: Form,
+    ) -> Result<Dispatch> {
+        let (step, x) = (self.step(from.is_selected()), self.f32(from));
         let cols = self.width(from);
-        let (float, int8) = self.forms(Activation::Normed);
-        if int8 && !float {
+        if form.int8_output {
             let (codes, scales) = (self.workspace.q8_codes(), self.workspace.q8_scales());
             let args = rms_norm_q8::Args { step, x, weight, codes, scales };
-            let spec = rms_norm_q8::Spec { cols, eps };
-            return rms_norm_q8::dispatch(pipelines, &spec, &args).map(|d| vec![d]);
+            return rms_norm_q8::dispatch(pipelines, &rms_norm_q8::Spec { cols, eps }, &args);
         }
-        let args = rms_norm::Args { step: step.clone(), x, weight, y: self.f32(Activation::Normed) };
-        let norm = rms_norm::dispatch(pipelines, &rms_norm::Spec { cols, eps }, &args)?;
-        self.then_quantize(pipelines, norm, Activation::Normed, step)
+        let args = rms_norm::Args { step, x, weight, y: self.f32(Activation::Normed) };
+        rms_norm::dispatch(pipelines, &rms_norm::Spec { cols, eps }, &args)
     }
 
-    /// Appends the quantisation of what `first` made, if some matrix reads it as int8.
-    fn then_quantize(
+    fn layer_norm(
         &self,
         pipelines: &mut Pipelines,
-        first: Dispatch,
-        made: Activation,
-        step: Binding<'_>,
-    ) -> Result<Vec<Dispatch>> {
-        let mut dispatches = vec![first];
-        if self.forms(made).1 {
+        norm: &LayerNorm,
+        memory: &UnitMemory<'_>,
+        form: Form,
+    ) -> Result<Dispatch> {
+        let &LayerNorm { from, to, weight, bias, eps } = norm;
+        let (step, x, cols) = (self.step(from.is_selected()), self.f32(from), self.width(from));
+        let vector = |tensor: Option<Tensor>| tensor.map_or(x.clone(), |tensor| memory.codes(tensor));
+        let (has_weight, has_bias) = (weight.is_some(), bias.is_some());
+        let (weight, bias) = (vector(weight), vector(bias));
+        if form.int8_output {
             let (codes, scales) = (self.workspace.q8_codes(), self.workspace.q8_scales());
-            let args = quantize_q8::Args { step, x: self.f32(made), codes, scales };
-            let spec = quantize_q8::Spec { cols: self.width(made) };
-            dispatches.push(quantize_q8::dispatch(pipelines, &spec, &args)?);
+            let args = layer_norm_q8::Args { step, x, weight, bias, codes, scales };
+            let spec = layer_norm_q8::Spec { cols, weight: has_weight, bias: has_bias, eps };
+            return layer_norm_q8::dispatch(pipelines, &spec, &args);
         }
-        Ok(dispatches)
+        let args = layer_norm::Args { step, x, weight, bias, y: self.f32(to) };
+        let spec = layer_norm::Spec { cols, weight: has_weight, bias: has_bias, eps };
+        layer_norm::dispatch(pipelines, &spec, &args)
+    }
+
+    /// An activation's int8 form, made of its floats.
+    fn quantize(&self, pipelines: &mut Pipelines, from: Activation, selected: bool) -> Result<Dispatch> {
+        let (codes, scales) = (self.workspace.q8_codes(), self.workspace.q8_scales());
+        let args = quantize_q8::Args { step: self.step(selected), x: self.f32(from), codes, scales };
+        quantize_q8::dispatch(pipelines, &quantize_q8::Spec { cols: self.width(from) }, &args)
     }
 
     fn linear(
@@ -244,14 +268,14 @@ impl Builder<'_> {
             accumulate: linear.add,
             bias: linear.bias.is_some(),
         };
-        let step = self.step(linear.to == Activation::Logits);
+        // Logits are wanted for one token, or a few at a time: a tile would mostly be empty.
+        let is_head = linear.to.is_selected();
+        let step = self.step(is_head);
         let (codes, scales) = (memory.codes(linear.weight), memory.scales(linear.weight));
-        let bias = linear.bias.map_or(codes.clone(), |bias| memory.codes(bias));
+        let bias = linear.bias.map_or(codes.clone(), |bias| memory.floats(bias, linear.to_column));
         let y = self.f32(linear.to);
         let shapes = Shapes::for_adapter(&pipelines.gpu().facts);
         let kind = tensor.kind;
-        // Logits are wanted for one token, or a few at a time: a tile would mostly be empty.
-        let is_head = linear.to == Activation::Logits;
         let class = if is_head { Class::Decode } else { class };
         let tokens_per_group = if is_head && self.workspace.selected() > 1 { 8 } else { 1 };
         if !self.is_int8(tensor) {
@@ -343,35 +367,38 @@ impl Builder<'_> {
                 attention_merge::dispatch(pipelines, &spec, &args)?
             }
         };
-        let step = self.step(false);
-        dispatches.extend(self.then_quantize(pipelines, last, Activation::Attended, step)?);
+        dispatches.push(last);
         Ok(dispatches)
     }
 
-    fn swiglu(&self, pipelines: &mut Pipelines) -> Result<Vec<Dispatch>> {
+    fn swiglu(&self, pipelines: &mut Pipelines, form: Form) -> Result<Dispatch> {
         let (step, gate_up) = (self.step(false), self.f32(Activation::GateUp));
         let cols = self.decoder.intermediate_size;
         let activation = kernels::Activation::Silu;
-        let (float, int8) = self.forms(Activation::Gated);
-        if int8 && !float {
+        if form.int8_output {
             let (codes, scales) = (self.workspace.q8_codes(), self.workspace.q8_scales());
             let args = glu_q8::Args { step, gate_up, codes, scales };
-            let spec = glu_q8::Spec { cols, activation };
-            return glu_q8::dispatch(pipelines, &spec, &args).map(|d| vec![d]);
+            return glu_q8::dispatch(pipelines, &glu_q8::Spec { cols, activation }, &args);
         }
-        let y = self.f32(Activation::Gated);
-        let args = glu::Args { step: step.clone(), gate_up, y };
-        let glu = glu::dispatch(pipelines, &glu::Spec { cols, activation }, &args)?;
-        self.then_quantize(pipelines, glu, Activation::Gated, step)
+        let args = glu::Args { step, gate_up, y: self.f32(Activation::Gated) };
+        glu::dispatch(pipelines, &glu::Spec { cols, activation }, &args)
     }
-}
 
-/// Whether an operation runs over the selected tokens only.
-fn is_selected(op: &Op) -> bool {
-    match op {
-        Op::Select => true,
-        Op::RmsNorm { from, .. } => *from == Activation::Selected,
-        Op::Linear { to, .. } => *to == Activation::Logits,
-        _ => false,
+    fn activate(&self, pipelines: &mut Pipelines, function: Function, form: Form) -> Result<Dispatch> {
+        let (step, x) = (self.step(false), self.f32(Activation::Up));
+        let cols = self.decoder.intermediate_size;
+        let activation = match function {
+            Function::Silu => kernels::Activation::Silu,
+            Function::GeluTanh => kernels::Activation::GeluTanh,
+            Function::GeluErf => kernels::Activation::GeluErf,
+            Function::Relu => kernels::Activation::Relu,
+        };
+        if form.int8_output {
+            let (codes, scales) = (self.workspace.q8_codes(), self.workspace.q8_scales());
+            let args = activate_q8::Args { step, x, codes, scales };
+            return activate_q8::dispatch(pipelines, &activate_q8::Spec { cols, activation }, &args);
+        }
+        let args = activate::Args { step, x, y: self.f32(Activation::Gated) };
+        activate::dispatch(pipelines, &activate::Spec { cols, activation }, &args)
     }
 }

@@ -5,7 +5,8 @@ use crate::error::Result;
 use crate::gpu::{Binding, Dispatch, Grid, Pipelines, Shader};
 
 /// The shader.
-pub const SHADER: Shader = Shader { name: "layer_norm", source: include_str!("../../shaders/layer_norm.wgsl") };
+pub const SHADER: Shader =
+    Shader { name: "layer_norm", source: include_str!("../../shaders/layer_norm.wgsl") };
 
 /// Sizes and choices.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -42,7 +42,8 @@ fn gathers_the_rows_of_the_tokens() {
 #[test]
 fn gathers_in_order_when_not_indexed() {
     let table = weights(&mut Random::new(2), WeightKind::W4, 3, 40);
-    let spec = Spec { kind: WeightKind::W4, rows: 3, cols: 40, indexed: false, scale: 1.0, accumulate: false };
+    let spec =
+        Spec { kind: WeightKind::W4, rows: 3, cols: 40, indexed: false, scale: 1.0, accumulate: false };
     let got = embed(&spec, &table, &[9, 9, 9]);
     let got: Vec<_> = got.iter().map(|v| f64::from(*v)).collect();
     assert_eq!(got, table.values);
@@ -51,7 +52,8 @@ fn gathers_in_order_when_not_indexed() {
 #[test]
 fn a_token_beyond_the_table_is_nan() {
     let table = weights(&mut Random::new(3), WeightKind::F16, 3, 40);
-    let spec = Spec { kind: WeightKind::F16, rows: 3, cols: 40, indexed: true, scale: 1.0, accumulate: false };
+    let spec =
+        Spec { kind: WeightKind::F16, rows: 3, cols: 40, indexed: true, scale: 1.0, accumulate: false };
     let got = embed(&spec, &table, &[2, 3, u32::MAX]);
     assert!(got[..40].iter().all(|v| v.is_finite()));
     assert!(got[40..].iter().all(|v| v.is_nan()));
@@ -76,8 +78,10 @@ fn adds_to_what_is_there() {
             run(&embed::dispatch(&mut pipelines(), &spec, &args).unwrap(), 3);
         }
         let got = unpad(&read(&y, 3 * pipo_wgpu::kernels::stride(cols as u32) as usize), cols);
-        let value = |t: usize, c: usize| words.values[ids[t] as usize * cols + c] + positions.values[t * cols + c];
-        let mut want: Vec<_> = (0..3).flat_map(|t| (0..cols).map(move |c| (t, c))).map(|(t, c)| value(t, c)).collect();
+        let value =
+            |t: usize, c: usize| words.values[ids[t] as usize * cols + c] + positions.values[t * cols + c];
+        let mut want: Vec<_> =
+            (0..3).flat_map(|t| (0..cols).map(move |c| (t, c))).map(|(t, c)| value(t, c)).collect();
         let bound: Vec<_> = want.iter().map(|w| w.abs() * ULP).collect();
         assert_close(&got, &want, &bound, &format!("{kind:?} {cols} columns"));
         want[cols / 2] += 0.01;

@@ -30,7 +30,7 @@ impl Case {
     /// Every shape, with and without weight and bias.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
         let affine = [(true, true), (true, false), (false, true), (false, false)];
-        let of_shape = |(tokens, cols)| affine.map(|(w, b)| Case::new(tokens, cols, w, b));
+        let of_shape = move |(tokens, cols)| affine.map(|(w, b)| Case::new(tokens, cols, w, b));
         SHAPES.into_iter().flat_map(of_shape)
     }
 
