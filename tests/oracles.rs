@@ -133,7 +133,7 @@ fn reading_step_by_step_gives_the_same_logits() {
 /// Int8 activations lose a little wherever matrices read the norm, the stream or a projection.
 #[test]
 fn int8_activations_stay_close() {
-    for name in ["opt", "opt_bare"] {
+    for name in ["opt", "opt_post", "opt_bare"] {
         let model = Model::new(&fixture(name), WeightKind::W8);
         let ids = Expected::new(name).ids("ids");
         let exact = all_logits(&mut model.resident(&options(true)), &ids);

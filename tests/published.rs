@@ -283,7 +283,7 @@ fn opts_run() {
         "_remove_final_layer_norm": false, "do_layer_norm_before": false, "ffn_dim": 4096,
         "hidden_size": 1024, "num_attention_heads": 16, "num_hidden_layers": 24, "word_embed_proj_dim": 512
     });
-    let galactica_125m = json!({
+    let bare = json!({
         "activation_function": "gelu", "enable_bias": false, "layer_norm_elementwise_affine": false,
         "vocab_size": 50000
     });
@@ -297,7 +297,7 @@ fn opts_run() {
         ("OPT-13b's shape", dummy("opt-13b"), 12_853_473_280, 128),
         ("OPT-30b's shape", dummy("opt-30b"), 29_974_540_288, 128),
         ("OPT-66b's shape", dummy("opt-66b"), 65_719_701_504, 128),
-        ("Galactica-125m", galactica_125m, 12 * 12 * 768 * 768 + (50_000 + 2050) * 768, 64),
+        ("OPT-125m without biases", bare, 12 * 12 * 768 * 768 + (50_000 + 2050) * 768, 64),
     ] {
         let mut config = opt_125m();
         let changes = changes.as_object().cloned().unwrap();
@@ -331,6 +331,7 @@ fn opts_that_would_compute_something_else_are_refused() {
         ("head_dim", json!(128), "not supported: `head_dim` = 128"),
         ("is_encoder_decoder", json!(true), "not supported: `is_encoder_decoder`"),
         ("scale_embedding", json!(true), "not supported: `scale_embedding`"),
+        ("learned_embeddings", json!(false), "not supported: `learned_embeddings`"),
         ("num_attention_heads", json!(7), "multiple of `num_attention_heads`"),
         ("num_attention_heads", json!(768), "even and at most 256 times"),
         ("num_attention_heads", json!(2), "even and at most 256 times"),

@@ -1,4 +1,4 @@
-//! The OPT family (Zhang et al., arXiv 2205.01068), with OPT-350m's norms behind and Galactica's missing biases.
+//! The OPT family (Zhang et al., arXiv 2205.01068), with the norms behind and the projections of OPT-350m.
 
 use serde_json::json;
 
@@ -57,7 +57,9 @@ fn refuse_unknown(fields: &Fields, shape: &Shape) -> Result<()> {
     fields.refuse_unless(&[
         ("num_key_value_heads", json!(shape.heads)),
         ("head_dim", json!(shape.hidden_size / shape.heads)),
+        ("learned_embeddings", json!(true)),
         ("scale_embedding", json!(false)),
+        ("scale_embeddings", json!(false)),
         ("pruned_heads", json!({})),
         ("sliding_window", json!(false)),
         ("quantization_config", json!(false)),

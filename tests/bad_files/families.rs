@@ -94,7 +94,7 @@ fn bare_opts_that_are_not_what_they_say() {
         (
             "projections that nobody speaks of",
             |f| config(f, "word_embed_proj_dim", json!(null)),
-            "tensor `model.decoder.embed_tokens.weight` has shape [160, 40] but config.json implies [160, 64]",
+            "tensor `model.decoder.embed_tokens.weight` has shape [128, 40] but config.json implies [128, 64]",
         ),
         (
             "too few blocks",
