@@ -1,5 +1,8 @@
 //! Decides what lives where and how it travels: pure arithmetic from sizes, budget and rates.
 
+mod read_ahead;
+pub mod timeline;
+
 use std::fmt;
 use std::ops::RangeInclusive;
 
@@ -132,6 +135,8 @@ pub struct Plan {
     pub resident_bytes: u64,
     /// Bytes of units at home in pinned host memory.
     pub pinned_bytes: u64,
+    /// Bytes of host memory that units from disk are read ahead into; 0 where there are none.
+    pub read_ahead_bytes: u64,
     /// Bytes of KV caches at home in pinned host memory.
     pub pinned_cache_bytes: u64,
     /// Bytes that travel in every pass, from host memory or from disk.
@@ -187,7 +192,9 @@ pub fn plan(demand: &Demand, budget: &Budget, rates: &Rates) -> Result<Plan> {
     let room = budget.vram_bytes - planner.taken(sizes);
     let mut homes = choose_homes(&demand.units, room);
     let host_caches = planner.host_caches().0 as u64 * demand.cache_bytes;
-    pin(&demand.units, &mut homes, budget.pinned_bytes.saturating_sub(host_caches));
+    let room = budget.pinned_bytes.saturating_sub(host_caches);
+    let reserved = read_ahead::reserve(room, &demand.units, &homes);
+    pin(&demand.units, &mut homes, room.saturating_sub(reserved));
     Ok(planner.finish(sizes, &homes))
 }
 
@@ -315,6 +322,8 @@ impl Planner<'_> {
         let (host_caches, cache_depth) = self.host_caches();
         let mut caches = vec![Home::Host; host_caches];
         caches.resize(self.demand.caches, Home::Vram);
+        let pinned_cache_bytes = host_caches as u64 * self.demand.cache_bytes;
+        let room = self.budget.pinned_bytes.saturating_sub(pinned_bytes + pinned_cache_bytes);
         Plan {
             homes: homes.to_vec(),
             caches,
@@ -330,7 +339,8 @@ impl Planner<'_> {
             workspace_bytes,
             resident_bytes,
             pinned_bytes,
-            pinned_cache_bytes: host_caches as u64 * self.demand.cache_bytes,
+            read_ahead_bytes: read_ahead::bytes(room, &self.demand.units, homes),
+            pinned_cache_bytes,
             streamed_bytes,
             direct,
             total_bytes: self.demand.fixed_bytes

@@ -4,9 +4,11 @@
 
 mod bad_files;
 mod builtin;
+mod caches;
 mod cli;
 mod common;
 mod kernels;
+mod loader;
 mod oracles;
 mod pack;
 mod published;

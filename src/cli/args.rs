@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
+use crate::engine::CacheKind;
 use crate::engine::probe::RouteChoice;
 use crate::error::Result;
 use crate::pipeline::Route;
@@ -95,6 +96,10 @@ pub struct BudgetArgs {
     /// Tokens to remember at most [default: what the text can need, as far as the model goes]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub context: Option<u32>,
+    /// How keys and values are kept: f16 or q8, which takes little more than half of it, or f32
+    /// [default: f16, or f32 with --exact or --weights f32]
+    #[arg(long, value_name = "KIND", value_parser = cache_kind(), hide_possible_values = true)]
+    pub cache: Option<CacheKind>,
     /// Slots of the ring of travelling weights; 1 is no overlap [default: by the plan]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=DEPTH_MAX))]
     pub depth: Option<u32>,
@@ -302,6 +307,14 @@ fn route() -> impl TypedValueParser<Value = RouteChoice> {
         "mapped" => RouteChoice::Only(Route::Mapped),
         "staged" => RouteChoice::Only(Route::Staged),
         _ => RouteChoice::Only(Route::WriteBuffer),
+    })
+}
+
+fn cache_kind() -> impl TypedValueParser<Value = CacheKind> {
+    PossibleValuesParser::new(["f32", "f16", "q8"]).map(|name| match name.as_str() {
+        "f32" => CacheKind::F32,
+        "f16" => CacheKind::F16,
+        _ => CacheKind::Q8,
     })
 }
 

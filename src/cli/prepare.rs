@@ -75,6 +75,7 @@ pub fn prepare(
     let Measured { rates, route } = probe::measure(&gpu, threads, choice, vram_bytes)?;
     let options = Options {
         exact: device.exact,
+        cache: budget.cache,
         cache_rows: context,
         route,
         work: need.work,

@@ -132,6 +132,7 @@ fn link_rate(gpu: &Arc<Gpu>, threads: usize, route: Route, vram_bytes: u64) -> R
         staging_each: STAGING_EACH,
         names: Arc::new(["probe".to_owned()]),
         pinned: Arc::new([pinned]),
+        disk: None,
         trace: Trace::off(),
     };
     let slot = || route.slot(gpu, unit_bytes);

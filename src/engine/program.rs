@@ -1,24 +1,42 @@
 //! Turns a unit's operations into prepared dispatches.
 
+mod pointwise;
+
+use std::ops::Range;
+
 use super::Class;
+use super::cache::Caches;
 use super::flow::{self, Flow, Form};
+use super::vectors::Vectors;
 use super::workspace::{Workspace, stride};
 use crate::error::Result;
 use crate::gpu::{Binding, Buffer, Dispatch, Pipelines};
 use crate::kernels::{
-    self, ExactArgs, Int8Args, Matrix, Shapes, activate, activate_q8, argmax, attention, attention_merge,
-    embed, glu, glu_q8, layer_norm, layer_norm_q8, matmul_exact, matmul_q4, matmul_q8, matvec_exact,
-    matvec_q4, matvec_q8, quantize_q8, rms_norm, rms_norm_q8, rope_store, select_rows,
+    CacheKind, ExactArgs, Int8Args, Matrix, Shapes, argmax, attention, attention_merge, embed, matmul_exact,
+    matmul_q4, matmul_q8, matvec_exact, matvec_q4, matvec_q8, rope_store, select_rows,
 };
-use crate::model::{Activation, Decoder, Function, Op, Tensor};
+use crate::model::{Activation, Decoder, Op, Tensor};
 use crate::pack::layout::{Section, TensorSpec};
+use crate::pipeline::cache_ring::KeysValues;
 use crate::quant::WeightKind;
+use pointwise::LayerNorm;
 
 /// One dispatch of a unit.
 pub(super) struct Step {
-    pub(super) dispatch: Dispatch,
+    /// One for each place of the block's KV cache, or just one where that does not matter.
+    dispatches: Vec<Dispatch>,
     /// Whether it runs over the selected tokens, not all.
     pub(super) selected: bool,
+}
+
+impl Step {
+    /// The dispatch that finds the KV cache in the given place.
+    pub(super) fn dispatch(&self, cache_place: usize) -> &Dispatch {
+        match &self.dispatches[..] {
+            [only] => only,
+            by_place => &by_place[cache_place],
+        }
+    }
 }
 
 /// A unit's dispatches for one place of its weights.
@@ -41,11 +59,14 @@ impl Program {
 pub(super) struct UnitMemory<'a> {
     pub(super) buffer: &'a Buffer,
     pub(super) sections: &'a [Section],
+    /// Copies of its vectors, where the buffer itself is far from the kernels.
+    pub(super) vectors: Option<&'a Vectors>,
 }
 
 impl<'a> UnitMemory<'a> {
     fn codes(&self, tensor: Tensor) -> Binding<'a> {
-        self.buffer.part(self.sections[tensor].codes.clone())
+        let (buffer, range) = self.place(tensor);
+        buffer.part(range)
     }
 
     fn scales(&self, tensor: Tensor) -> Binding<'a> {
@@ -54,9 +75,27 @@ impl<'a> UnitMemory<'a> {
 
     /// A float vector from an element on.
     fn floats(&self, tensor: Tensor, first: u32) -> Binding<'a> {
-        let Section { codes, .. } = &self.sections[tensor];
-        self.buffer.part(codes.start + u64::from(first) * 4..codes.end)
+        let (buffer, range) = self.place(tensor);
+        buffer.part(range.start + u64::from(first) * 4..range.end)
     }
+
+    /// Where a tensor's codes are.
+    fn place(&self, tensor: Tensor) -> (&'a Buffer, Range<u64>) {
+        let copied = self.vectors.and_then(|vectors| vectors.place(tensor));
+        copied.unwrap_or((self.buffer, self.sections[tensor].codes.clone()))
+    }
+}
+
+/// What an operation's kernels depend on beside the operation.
+#[derive(Clone, Copy)]
+struct Setting<'a> {
+    /// Of the unit.
+    tensors: &'a [TensorSpec],
+    memory: &'a UnitMemory<'a>,
+    form: Form,
+    /// Where the block's KV cache is, for operations on it.
+    cache: Option<&'a KeysValues>,
+    class: Class,
 }
 
 /// A matrix applied to an activation: the fields of [`Op::Linear`].
@@ -69,22 +108,14 @@ struct Linear {
     add: bool,
 }
 
-/// A norm by mean and variance: the fields of [`Op::LayerNorm`].
-struct LayerNorm {
-    from: Activation,
-    to: Activation,
-    weight: Option<Tensor>,
-    bias: Option<Tensor>,
-    eps: f32,
-}
-
 /// Builds programs over one workspace.
 pub(super) struct Builder<'a> {
     pub(super) decoder: &'a Decoder,
     pub(super) workspace: &'a Workspace,
+    pub(super) caches: &'a Caches,
     pub(super) flow: &'a Flow,
     pub(super) exact: bool,
-    pub(super) cache_f16: bool,
+    pub(super) cache: CacheKind,
 }
 
 impl Builder<'_> {
@@ -101,11 +132,20 @@ impl Builder<'_> {
             for (number, op) in self.decoder.units[unit].ops.iter().enumerate() {
                 let (form, selected) = (self.flow.of(unit, number), op.is_selected());
                 if form.quantize_input {
-                    let dispatch = self.quantize(pipelines, op.input(), selected)?;
-                    steps.push(Step { dispatch, selected });
+                    let dispatches = vec![self.quantize(pipelines, op.input(), selected)?];
+                    steps.push(Step { dispatches, selected });
                 }
-                for dispatch in self.op(pipelines, tensors, memory, op, form, class)? {
-                    steps.push(Step { dispatch, selected });
+                let setting = Setting { tensors, memory, form, cache: None, class };
+                let by_place: Vec<_> = match self.cache_places(op) {
+                    [] => vec![self.op(pipelines, op, &setting)?],
+                    places => {
+                        let at = |place| self.op(pipelines, op, &Setting { cache: Some(place), ..setting });
+                        places.iter().map(at).collect::<Result<_>>()?
+                    }
+                };
+                for step in 0..by_place[0].len() {
+                    let dispatches = by_place.iter().map(|dispatches| dispatches[step].clone()).collect();
+                    steps.push(Step { dispatches, selected });
                 }
             }
             Ok(steps)
@@ -143,15 +183,9 @@ impl Builder<'_> {
         argmax::dispatch(pipelines, &argmax::Spec { cols: self.decoder.vocab_size }, &args)
     }
 
-    fn op(
-        &self,
-        pipelines: &mut Pipelines,
-        tensors: &[TensorSpec],
-        memory: &UnitMemory<'_>,
-        op: &Op,
-        form: Form,
-        class: Class,
-    ) -> Result<Vec<Dispatch>> {
+    fn op(&self, pipelines: &mut Pipelines, op: &Op, setting: &Setting<'_>) -> Result<Vec<Dispatch>> {
+        let Setting { memory, form, class, .. } = *setting;
+        let cache = || setting.cache.expect("operations on a KV cache are given its places");
         let dispatch = match *op {
             Op::Select => self.select(pipelines),
             Op::RmsNorm { from, weight, eps } => {
@@ -163,14 +197,22 @@ impl Builder<'_> {
             }
             Op::Linear { from, weight, bias, to, to_column, add } => {
                 let linear = Linear { from, weight, bias, to, to_column, add };
-                self.linear(pipelines, &linear, &tensors[weight], memory, class)
+                self.linear(pipelines, &linear, &setting.tensors[weight], memory, class)
             }
-            Op::RopeStore { block } => self.rope_store(pipelines, block),
-            Op::Attention { block, scale } => return self.attention(pipelines, block, scale, class),
+            Op::RopeStore { .. } => self.rope_store(pipelines, cache()),
+            Op::Attention { scale, .. } => return self.attention(pipelines, cache(), scale, class),
             Op::SwiGlu => self.swiglu(pipelines, form),
             Op::Activate(function) => self.activate(pipelines, function, form),
         };
         dispatch.map(|dispatch| vec![dispatch])
+    }
+
+    /// Where the KV cache of an operation can come to lie; nowhere for operations on none.
+    fn cache_places(&self, op: &Op) -> &[KeysValues] {
+        match *op {
+            Op::RopeStore { block } | Op::Attention { block, .. } => self.caches.places(block),
+            _ => &[],
+        }
     }
 
     /// An activation's f32 form.
@@ -201,55 +243,6 @@ impl Builder<'_> {
             y: self.f32(Activation::Selected),
         };
         select_rows::dispatch(pipelines, &select_rows::Spec { cols: self.decoder.hidden_size }, &args)
-    }
-
-    fn rms_norm(
-        &self,
-        pipelines: &mut Pipelines,
-        from: Activation,
-        weight: Binding<'_>,
-        eps: f32,
-        form: Form,
-    ) -> Result<Dispatch> {
-        let (step, x) = (self.step(from.is_selected()), self.f32(from));
-        let cols = self.width(from);
-        if form.int8_output {
-            let (codes, scales) = (self.workspace.q8_codes(), self.workspace.q8_scales());
-            let args = rms_norm_q8::Args { step, x, weight, codes, scales };
-            return rms_norm_q8::dispatch(pipelines, &rms_norm_q8::Spec { cols, eps }, &args);
-        }
-        let args = rms_norm::Args { step, x, weight, y: self.f32(Activation::Normed) };
-        rms_norm::dispatch(pipelines, &rms_norm::Spec { cols, eps }, &args)
-    }
-
-    fn layer_norm(
-        &self,
-        pipelines: &mut Pipelines,
-        norm: &LayerNorm,
-        memory: &UnitMemory<'_>,
-        form: Form,
-    ) -> Result<Dispatch> {
-        let &LayerNorm { from, to, weight, bias, eps } = norm;
-        let (step, x, cols) = (self.step(from.is_selected()), self.f32(from), self.width(from));
-        let vector = |tensor: Option<Tensor>| tensor.map_or(x.clone(), |tensor| memory.codes(tensor));
-        let (has_weight, has_bias) = (weight.is_some(), bias.is_some());
-        let (weight, bias) = (vector(weight), vector(bias));
-        if form.int8_output {
-            let (codes, scales) = (self.workspace.q8_codes(), self.workspace.q8_scales());
-            let args = layer_norm_q8::Args { step, x, weight, bias, codes, scales };
-            let spec = layer_norm_q8::Spec { cols, weight: has_weight, bias: has_bias, eps };
-            return layer_norm_q8::dispatch(pipelines, &spec, &args);
-        }
-        let args = layer_norm::Args { step, x, weight, bias, y: self.f32(to) };
-        let spec = layer_norm::Spec { cols, weight: has_weight, bias: has_bias, eps };
-        layer_norm::dispatch(pipelines, &spec, &args)
-    }
-
-    /// An activation's int8 form, made of its floats.
-    fn quantize(&self, pipelines: &mut Pipelines, from: Activation, selected: bool) -> Result<Dispatch> {
-        let (codes, scales) = (self.workspace.q8_codes(), self.workspace.q8_scales());
-        let args = quantize_q8::Args { step: self.step(selected), x: self.f32(from), codes, scales };
-        quantize_q8::dispatch(pipelines, &quantize_q8::Spec { cols: self.width(from) }, &args)
     }
 
     fn linear(
@@ -310,22 +303,22 @@ impl Builder<'_> {
         }
     }
 
-    fn rope_store(&self, pipelines: &mut Pipelines, block: u32) -> Result<Dispatch> {
+    fn rope_store(&self, pipelines: &mut Pipelines, cache: &KeysValues) -> Result<Dispatch> {
         let d = self.decoder;
         let spec = rope_store::Spec {
             heads: d.heads,
             kv_heads: d.kv_heads,
             head_dim: d.head_dim,
             rotary_dim: 2 * d.rope.inverse_frequencies.len() as u32,
-            cache_f16: self.cache_f16,
+            cache: self.cache,
         };
         let args = rope_store::Args {
             step: self.step(false),
             rows: self.workspace.inputs.rows(),
             angles: self.workspace.inputs.angles(),
             qkv: self.f32(Activation::Qkv),
-            cache_k: self.workspace.key_cache(block),
-            cache_v: self.workspace.value_cache(block),
+            cache_k: cache[0].all(),
+            cache_v: cache[1].all(),
         };
         rope_store::dispatch(pipelines, &spec, &args)
     }
@@ -333,7 +326,7 @@ impl Builder<'_> {
     fn attention(
         &self,
         pipelines: &mut Pipelines,
-        block: u32,
+        cache: &KeysValues,
         scale: f32,
         class: Class,
     ) -> Result<Vec<Dispatch>> {
@@ -344,7 +337,7 @@ impl Builder<'_> {
             heads: d.heads,
             kv_heads: d.kv_heads,
             head_dim: d.head_dim,
-            cache_f16: self.cache_f16,
+            cache: self.cache,
             window: None,
             scale,
         };
@@ -352,8 +345,8 @@ impl Builder<'_> {
             step: self.step(false),
             rows: self.workspace.inputs.rows(),
             qkv: self.f32(Activation::Qkv),
-            cache_k: self.workspace.key_cache(block),
-            cache_v: self.workspace.value_cache(block),
+            cache_k: cache[0].all(),
+            cache_v: cache[1].all(),
             y: parts.clone().unwrap_or(y.clone()),
         };
         let mut dispatches = Vec::new();
@@ -369,36 +362,5 @@ impl Builder<'_> {
         };
         dispatches.push(last);
         Ok(dispatches)
-    }
-
-    fn swiglu(&self, pipelines: &mut Pipelines, form: Form) -> Result<Dispatch> {
-        let (step, gate_up) = (self.step(false), self.f32(Activation::GateUp));
-        let cols = self.decoder.intermediate_size;
-        let activation = kernels::Activation::Silu;
-        if form.int8_output {
-            let (codes, scales) = (self.workspace.q8_codes(), self.workspace.q8_scales());
-            let args = glu_q8::Args { step, gate_up, codes, scales };
-            return glu_q8::dispatch(pipelines, &glu_q8::Spec { cols, activation }, &args);
-        }
-        let args = glu::Args { step, gate_up, y: self.f32(Activation::Gated) };
-        glu::dispatch(pipelines, &glu::Spec { cols, activation }, &args)
-    }
-
-    fn activate(&self, pipelines: &mut Pipelines, function: Function, form: Form) -> Result<Dispatch> {
-        let (step, x) = (self.step(false), self.f32(Activation::Up));
-        let cols = self.decoder.intermediate_size;
-        let activation = match function {
-            Function::Silu => kernels::Activation::Silu,
-            Function::GeluTanh => kernels::Activation::GeluTanh,
-            Function::GeluErf => kernels::Activation::GeluErf,
-            Function::Relu => kernels::Activation::Relu,
-        };
-        if form.int8_output {
-            let (codes, scales) = (self.workspace.q8_codes(), self.workspace.q8_scales());
-            let args = activate_q8::Args { step, x, codes, scales };
-            return activate_q8::dispatch(pipelines, &activate_q8::Spec { cols, activation }, &args);
-        }
-        let args = activate::Args { step, x, y: self.f32(Activation::Gated) };
-        activate::dispatch(pipelines, &activate::Spec { cols, activation }, &args)
     }
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::model::{Decoder, Tensor};
+use crate::os::DISK_PIECE_BYTES;
 use crate::pack::Packed;
 use crate::pack::layout::{Section, UnitSpec};
-use crate::pipeline::Source;
+use crate::pipeline::{Reader, Source};
 use crate::quant::groups;
 
 /// A packed model that was found to match its description.
@@ -42,21 +43,31 @@ impl Weights {
         &self.packed.units()[self.first_unit + unit].sections
     }
 
-    /// A source for units that travel in the given order. Asks the operating system to read each
-    /// unit ahead while the one before it travels.
+    /// A source for units in the given order, for where memory that the CPU reaches does not lie
+    /// between them and the GPU. It leaves no pages of the file mapped.
     pub(super) fn source(&self, order: &[usize]) -> Source {
         let packed = Arc::clone(&self.packed);
         let order: Vec<_> = order.iter().map(|unit| self.first_unit + unit).collect();
         Arc::new(move |item, offset, mut to| {
-            if offset == 0 {
-                let next = order[(item + 1) % order.len()];
-                let range = &packed.units()[next].bytes;
-                packed.advise_will_need(next, 0..range.end - range.start);
+            for start in (0..to.len()).step_by(DISK_PIECE_BYTES as usize) {
+                let end = to.len().min(start + DISK_PIECE_BYTES as usize);
+                let range = offset + start as u64..offset + end as u64;
+                packed.with_unit(order[item], range, |bytes| to.slice(start..end).copy_from_slice(bytes))?;
             }
-            let start = offset as usize;
-            to.copy_from_slice(&packed.unit_bytes(order[item])[start..start + to.len()]);
             Ok(())
         })
+    }
+
+    /// Whether the weights are in a file, not in the program.
+    pub(super) fn is_file(&self) -> bool {
+        self.packed.is_file()
+    }
+
+    /// Reads units in the given order.
+    pub(super) fn reader(&self, order: &[usize]) -> Reader {
+        let packed = Arc::clone(&self.packed);
+        let order: Vec<_> = order.iter().map(|unit| self.first_unit + unit).collect();
+        Arc::new(move |item, offset, to, target| packed.read_unit(order[item], offset, to, target))
     }
 
     /// The codes and scales of a token's row of the embedding table.

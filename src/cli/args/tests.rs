@@ -24,11 +24,11 @@ fn the_definition_is_consistent() {
 fn run_takes_everything() {
     let args = run("run model -p hi --vram 6GiB --adapter 1 --weights w8 --exact --depth 3 --trace t.json \
                     -n 7 --temperature 0.5 --top-k 40 --top-p 0.9 --min-p 0.05 --repetition-penalty 1.1 --seed 9 \
-                    --stop a --stop b --print-ids --ignore-eos --context 512 --no-verify");
+                    --stop a --stop b --print-ids --ignore-eos --context 512 --no-verify --cache q8");
     assert_eq!(args.model.model, Some("model".into()));
     assert_eq!(args.model.source.weights, Some(WeightKind::W8));
     assert!(args.model.no_verify && args.device.exact && args.text.print_ids && args.text.ignore_eos);
-    assert_eq!(args.budget.vram, Some(6 << 30));
+    assert_eq!((args.budget.vram, args.budget.cache), (Some(6 << 30), Some(CacheKind::Q8)));
     assert_eq!((args.budget.depth, args.budget.context), (Some(3), Some(512)));
     assert_eq!((args.text.max_tokens, args.text.stop), (7, vec!["a".to_owned(), "b".to_owned()]));
     assert_eq!((args.device.adapter.as_deref(), args.trace), (Some("1"), Some("t.json".into())));
