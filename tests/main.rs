@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
 
 mod bad_files;
+mod batches;
 mod builtin;
 mod caches;
 mod cli;
@@ -11,6 +12,7 @@ mod kernels;
 mod loader;
 mod oracles;
 mod pack;
+mod plan;
 mod published;
 mod quantiser;
 mod streaming;

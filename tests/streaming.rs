@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pipo_wgpu::engine::{Class, Engine, Options, Pass, PassToken, Weights};
+use pipo_wgpu::engine::{self, CacheKind, Class, Engine, Options, Pass, PassToken, Weights};
 use pipo_wgpu::error::Error;
 use pipo_wgpu::gpu::{AdapterChoice, Gpu, Place};
 use pipo_wgpu::pipeline::Route;
@@ -70,13 +70,17 @@ pub fn run(engine: &mut Engine, chunk: usize) -> Vec<u32> {
 
 #[test]
 fn streamed_equals_resident_bit_for_bit() {
-    for (name, kind) in [
-        ("smol", WeightKind::W4),
-        ("llama_bias", WeightKind::W8),
-        ("llama_mha", WeightKind::F32),
-        ("grid_q4", WeightKind::F16),
+    for (name, kind, cache) in [
+        ("smol", WeightKind::W4, None),
+        ("smol", WeightKind::W4, Some(CacheKind::Q8)),
+        ("llama_bias", WeightKind::W8, None),
+        ("llama_mha", WeightKind::F32, None),
+        ("grid_q4", WeightKind::F16, None),
+        ("opt", WeightKind::W8, None),
+        ("opt_post", WeightKind::W4, None),
     ] {
         let model = Model::new(&fixture(name), kind);
+        let options = |route| Options { cache, ..options(route) };
         let staged = options(Route::Staged);
         let resident = run(&mut model.engine(plan_with(&model, &staged, 0, |_| Home::Vram), &staged), 16);
         assert!(resident.iter().any(|bits| *bits != resident[0]));
@@ -91,12 +95,13 @@ fn streamed_equals_resident_bit_for_bit() {
         let open = Route::ALL.into_iter().filter(|route| route.is_open(gpu()));
         for (how, home) in homes {
             // Every depth where it matters most, and one beyond "no overlap" elsewhere.
-            let depths = if how.starts_with("all") && name == "smol" { 1..=4 } else { 2..=2 };
+            let depths =
+                if how.starts_with("all") && name == "smol" && cache.is_none() { 1..=4 } else { 2..=2 };
             for (route, depth) in open.clone().flat_map(|r| depths.clone().map(move |d| (r, d))) {
                 let options = options(route);
                 let plan = plan_with(&model, &options, depth, home);
                 let streamed = run(&mut model.engine(plan, &options), 16);
-                assert!(streamed == resident, "{name}, {how}, depth {depth}, {route:?}");
+                assert!(streamed == resident, "{name}, {cache:?}, {how}, depth {depth}, {route:?}");
             }
         }
     }
@@ -171,15 +176,43 @@ fn weights_read_in_pinned_memory_give_the_same_bits() {
 /// Within a class of passes, what else is in a pass changes no bit of a token's result.
 #[test]
 fn chunk_size_changes_no_bit() {
-    for (kind, exact) in [(WeightKind::W4, false), (WeightKind::W4, true), (WeightKind::F32, false)] {
+    for (kind, exact, cache) in [
+        (WeightKind::W4, false, None),
+        (WeightKind::W4, true, None),
+        (WeightKind::F32, false, None),
+        (WeightKind::W4, false, Some(CacheKind::Q8)),
+        (WeightKind::F32, true, Some(CacheKind::Q8)),
+    ] {
         let model = Model::new(&fixture("smol"), kind);
-        let options = Options { exact, ..options(Route::Staged) };
+        let options = Options { exact, cache, ..options(Route::Staged) };
         let mut engine = model.engine(plan_with(&model, &options, 0, |_| Home::Vram), &options);
         let whole = run(&mut engine, 16);
         for chunk in [1, 3, 5] {
-            assert!(run(&mut engine, chunk) == whole, "{kind:?}, exact {exact}, chunks of {chunk}");
+            assert!(
+                run(&mut engine, chunk) == whole,
+                "{kind:?}, exact {exact}, cache {cache:?}, chunks of {chunk}"
+            );
         }
     }
+}
+
+/// Without a word a cache is as fine as the rest; a coarser one is smaller and shows in the logits.
+#[test]
+fn the_cache_is_kept_as_asked() {
+    use CacheKind::{F16, F32, Q8};
+    let model = Model::new(&fixture("smol"), WeightKind::W4);
+    let run = |exact, cache| {
+        let options = Options { exact, cache, ..options(Route::Staged) };
+        let bytes = engine::demand(&model.decoder, &gpu().facts, &options, true).fixed_bytes;
+        (bytes, run(&mut model.engine(plan_with(&model, &options, 0, |_| Home::Vram), &options), 16))
+    };
+    let [f32, f16, q8] = [F32, F16, Q8].map(|kind| run(false, Some(kind)));
+    let rows = u64::from(model.decoder.blocks * 2 * CACHE_ROWS);
+    let bytes = |kind: CacheKind| rows * kind.row_bytes(model.decoder.cache_width());
+    assert_eq!((f32.0 - f16.0, f16.0 - q8.0), (bytes(F32) - bytes(F16), bytes(F16) - bytes(Q8)));
+    assert!(f32.1 != f16.1 && f16.1 != q8.1 && f32.1 != q8.1);
+    assert!(run(false, None) == f16);
+    assert!(run(true, None) == run(true, Some(F32)));
 }
 
 /// Two sequences in one pass do not see each other.
@@ -275,7 +308,7 @@ fn too_small_a_budget_is_refused_with_one_that_does() {
     let budget = |vram_bytes| Budget { vram_bytes, threads: 2, ..Budget::default() };
     let least = least_budget(&model, &options);
     let plan = model.plan(&options, &budget(least)).unwrap();
-    assert_eq!((plan.depth, plan.resident_bytes), (1, 0), "{plan}");
+    assert_eq!((plan.depth, plan.resident_bytes), (2, 0), "{plan}");
     run(&mut model.engine(plan, &options), 1);
     assert!(model.plan(&options, &budget(least * 98 / 100)).is_err());
 }

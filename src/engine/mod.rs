@@ -8,9 +8,11 @@
 
 mod cache;
 mod carrier;
+mod flow;
 mod inputs;
 pub mod probe;
 mod program;
+mod synthetic;
 mod timing;
 mod vectors;
 mod walk;
@@ -22,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::gpu::{Dispatch, Facts, Gpu, Pipelines};
+pub use crate::kernels::CacheKind;
 use crate::kernels::Shapes;
 use crate::model::{Activation, Decoder};
 use crate::pipeline::{Loader, Route};
@@ -30,6 +33,7 @@ use crate::trace::Trace;
 
 use cache::Caches;
 use carrier::{Carrier, Homes};
+use flow::Flow;
 use program::{Program, UnitMemory};
 use timing::UnitTimer;
 use vectors::Vectors;
@@ -72,8 +76,10 @@ pub struct Pass<'a> {
 /// Choices that are not the planner's.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Use f32 activations and an f32 cache everywhere.
+    /// Use f32 activations everywhere.
     pub exact: bool,
+    /// How keys and values are kept; if not said, f32 where all else is exact, or else f16.
+    pub cache: Option<CacheKind>,
     /// Rows of the KV cache: the sum of all sequences' contexts.
     pub cache_rows: u32,
     /// How travelling units reach GPU memory.
@@ -94,7 +100,7 @@ const UNITS_PER_SUBMISSION: usize = 8;
 struct Sizes {
     chunk: u32,
     selected: u32,
-    cache_f16: bool,
+    cache: CacheKind,
     /// Workgroups that share a context while decoding.
     splits: u32,
     /// The most tokens of a decode pass.
@@ -134,7 +140,7 @@ pub struct Engine {
     workspace: Workspace,
     caches: Caches,
     programs: Vec<UnitPrograms>,
-    embed: Dispatch,
+    embed: Vec<Dispatch>,
     argmax: Dispatch,
     ring: Option<Loader>,
     next_ticket: u64,
@@ -168,11 +174,12 @@ impl UnitPrograms {
     }
 }
 
-/// Whether the KV cache is kept in half precision.
-fn cache_f16(decoder: &Decoder, options: &Options) -> bool {
+/// How keys and values are kept.
+fn cache_kind(decoder: &Decoder, options: &Options) -> CacheKind {
     let float = crate::quant::WeightKind::F32;
     let all_float = decoder.units.iter().flat_map(|u| &u.spec.tensors).all(|t| t.kind == float);
-    !(options.exact || all_float)
+    let default = if options.exact || all_float { CacheKind::F32 } else { CacheKind::F16 };
+    options.cache.unwrap_or(default)
 }
 
 /// What the planner needs to know about a model.
@@ -182,7 +189,7 @@ pub fn demand(decoder: &Decoder, facts: &Facts, options: &Options, all_logits: b
     Demand {
         units: decoder.units.iter().map(unit).collect(),
         caches: decoder.blocks as usize,
-        cache_bytes: 2 * workspace::cache_bytes(decoder, options.cache_rows, cache_f16(decoder, options)),
+        cache_bytes: 2 * workspace::cache_bytes(decoder, options.cache_rows, cache_kind(decoder, options)),
         fixed_bytes: workspace::fixed_bytes(
             decoder,
             Shapes::for_adapter(facts).attention.splits,
@@ -213,12 +220,12 @@ impl Engine {
         let sizes = Sizes {
             chunk: plan.chunk,
             selected: plan.selected,
-            cache_f16: cache_f16(&decoder, options),
+            cache: cache_kind(&decoder, options),
             splits: Shapes::for_adapter(&gpu.facts).attention.splits,
             batch: options.work.batch,
         };
         let workspace = Workspace::new(gpu, &decoder, &sizes)?;
-        let row_bytes = workspace::cache_bytes(&decoder, 1, sizes.cache_f16);
+        let row_bytes = workspace::cache_bytes(&decoder, 1, sizes.cache);
         let caches = Caches::new(gpu, &decoder, &plan, options, row_bytes)?;
         let names: Arc<[String]> = decoder.units.iter().map(|u| u.spec.name.clone()).collect();
         let carrier = Carrier { gpu, decoder: &decoder, weights, plan: &plan, options };
@@ -229,8 +236,10 @@ impl Engine {
             decoder: &decoder,
             workspace: &workspace,
             caches: &caches,
+            flow: &Flow::new(&decoder, options.exact),
             exact: options.exact,
-            cache_f16: sizes.cache_f16,
+            cache: sizes.cache,
+            batch: sizes.batch,
         };
         let mut programs = Vec::new();
         let mut vectors = Vec::new();
@@ -238,7 +247,7 @@ impl Engine {
             let sections = weights.sections(unit);
             let mut build = |buffer, vectors: Option<&Vectors>| {
                 let memory = UnitMemory { buffer, sections, vectors };
-                builder.unit(&mut pipelines, &decoder.units[unit], &memory)
+                builder.unit(&mut pipelines, unit, &memory)
             };
             let is_direct = *home == Home::Host && plan.direct;
             let kept = homes.buffer(unit).filter(|_| is_direct || *home == Home::Vram);
@@ -299,6 +308,11 @@ impl Engine {
         &self.gpu
     }
 
+    /// The most tokens of a decode pass, one for each sequence.
+    pub fn decode_tokens_max(&self) -> u32 {
+        self.batch
+    }
+
     /// What passes have cost so far.
     pub fn costs(&self) -> Costs {
         self.costs
@@ -319,9 +333,13 @@ impl Engine {
         self.selected = selected;
         self.workspace.inputs.send(&self.gpu, &self.decoder, &self.weights, pass)?;
         self.caches.begin_pass(pass.tokens);
+        // Timestamps cost a readback in every pass.
+        let resting = self.timer.take_if(|_| !self.trace.is_recording());
         let gpu = Arc::clone(&self.gpu);
         let mut walk = Walk::new(&gpu, tokens, selected);
-        walk.encode_one("embed", &self.embed, tokens);
+        for embed in &self.embed {
+            walk.encode_one("embed", embed, tokens);
+        }
         for unit in 0..self.programs.len() {
             self.encode_unit(unit, pass.class, &mut walk)?;
         }
@@ -333,6 +351,7 @@ impl Engine {
         if let Some(timer) = &mut self.timer {
             timer.record(&self.gpu, &self.trace, &self.names)?;
         }
+        self.timer = self.timer.take().or(resting);
         Ok(())
     }
 

@@ -71,6 +71,16 @@ const WANTED: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY
 const SHARED_BLOCK_BYTES: u64 = 4 << 20;
 
 impl Facts {
+    /// A common discrete card, for plans without one at hand.
+    pub fn assumed() -> Self {
+        Facts {
+            info: wgpu::AdapterInfo::new(wgpu::DeviceType::DiscreteGpu, wgpu::Backend::Vulkan),
+            limits: wgpu::Limits::default(),
+            features: WANTED,
+            routes: Routes { pinned: true, mapped: false, transfer: true },
+        }
+    }
+
     pub(super) fn of(adapter: &wgpu::Adapter) -> Self {
         Facts {
             info: adapter.get_info(),

@@ -7,12 +7,16 @@
 //! of the 32 codes). Weights lie as [`crate::quant`] says. A NaN or infinite input never becomes
 //! a finite result. No kernel's value for one token depends on the other tokens of the pass.
 
+pub mod activate;
+pub mod activate_q8;
 pub mod argmax;
 pub mod attention;
 pub mod attention_merge;
 pub mod embed;
 pub mod glu;
 pub mod glu_q8;
+pub mod layer_norm;
+pub mod layer_norm_q8;
 pub mod matmul_exact;
 pub mod matmul_q4;
 pub mod matmul_q8;
@@ -208,7 +212,51 @@ impl Shapes {
     }
 }
 
-/// The function between the two halves of a gated unit.
+/// How keys and values are kept.
+///
+/// A row, all of one position's keys or values in a block, is `kv_heads * head_dim` values. In
+/// `Q8` it is groups of [`GROUP`] values (across heads; the last one is padded with zero codes),
+/// each of 36 bytes: an f32 scale and 32 signed codes in order, `value = scale * code`, with
+/// `scale = peak / 127`. A group with a value that is not finite has the scale NaN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CacheKind {
+    /// IEEE single precision.
+    F32,
+    /// IEEE half precision, two to a word.
+    F16,
+    /// 8-bit codes, one scale for 32 values: 9 bits a value.
+    Q8,
+}
+
+impl CacheKind {
+    /// Bytes of a row of `width` values, even; a multiple of 4. Row `r` starts at `r` times this.
+    pub const fn row_bytes(self, width: u32) -> u64 {
+        match self {
+            CacheKind::F32 => width as u64 * 4,
+            CacheKind::F16 => width as u64 * 2,
+            CacheKind::Q8 => groups(width) as u64 * (4 + GROUP as u64),
+        }
+    }
+
+    /// Pairs of values between the starts of two rows of `width` values, padding included.
+    const fn row_pairs(self, width: u32) -> u32 {
+        match self {
+            CacheKind::F32 | CacheKind::F16 => width / 2,
+            CacheKind::Q8 => stride(width) / 2,
+        }
+    }
+
+    /// The number that shaders know a kind by.
+    const fn number(self) -> f64 {
+        match self {
+            CacheKind::F16 => 2.0,
+            CacheKind::F32 => 3.0,
+            CacheKind::Q8 => 4.0,
+        }
+    }
+}
+
+/// The function between the matrices of an MLP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
     /// x times the logistic function of x.
