@@ -117,7 +117,9 @@ struct Ground {
     budget: Budget,
     /// What it is about, for the first line.
     gpu: String,
-    /// What was not measured.
+    /// What the user said about another card.
+    given: Vec<String>,
+    /// What nobody said or measured.
     assumed: Vec<String>,
 }
 
@@ -134,7 +136,7 @@ impl Ground {
         }
         let Measured { rates, route, .. } = measured;
         let gpu = gpu.facts.describe();
-        let mut ground = Ground { rates, route, budget, gpu, assumed: Vec::new() };
+        let mut ground = Ground { rates, route, budget, gpu, given: Vec::new(), assumed: Vec::new() };
         ground.change(&args.card, args.device.route == Some(RouteChoice::Direct));
         Ok(ground)
     }
@@ -148,7 +150,7 @@ impl Ground {
         let mut assumed = vec![format!("{:.0} µs a unit", rates.unit_seconds * 1e6)];
         let mut missing = |given: bool, what: &str, rate: f64| {
             if !given {
-                assumed.push(format!("{what} {:.3} GB/s", rate / 1e9));
+                assumed.push(rate_text(what, rate));
             }
         };
         missing(args.card.link.is_some(), "link", rates.link);
@@ -165,7 +167,7 @@ impl Ground {
             unstaged: true,
         };
         let gpu = "another card".to_owned();
-        let mut ground = Ground { rates, route: Route::Dma, budget, gpu, assumed };
+        let mut ground = Ground { rates, route: Route::Dma, budget, gpu, given: Vec::new(), assumed };
         ground.change(&args.card, args.device.route == Some(RouteChoice::Direct));
         Ok(ground)
     }
@@ -176,11 +178,11 @@ impl Ground {
             self.rates.link = link;
             self.rates.save = link;
             self.rates.direct = direct.then_some(link);
-            self.assumed.push(format!("link {:.3} GB/s", link / 1e9));
+            self.given.push(rate_text("link", link));
         }
         if let Some(disk) = card.disk {
             self.rates.disk = disk;
-            self.assumed.push(format!("disk {:.3} GB/s", disk / 1e9));
+            self.given.push(rate_text("disk", disk));
         }
         if let Some(vram_rate) = card.vram_rate {
             let kernel = KERNEL_SHARE * vram_rate;
@@ -188,9 +190,14 @@ impl Ground {
             self.rates.times = self.rates.times.map(|times| scale(&times, slower));
             self.rates.kernel = kernel;
             self.rates.prefill = PREFILL_FACTOR * kernel;
-            self.assumed.push(format!("kernels {:.3} GB/s", kernel / 1e9));
+            self.given.push(rate_text("memory", vram_rate));
+            self.assumed.push(rate_text("kernels", kernel));
         }
     }
+}
+
+fn rate_text(what: &str, rate: f64) -> String {
+    format!("{what} {:.2} GB/s", rate / 1e9)
 }
 
 fn scale(times: &GpuTimes, factor: f64) -> GpuTimes {
@@ -225,8 +232,10 @@ impl Report<'_> {
             ),
             format!("  on             {}", ground.gpu),
         ];
-        if !ground.assumed.is_empty() {
-            lines.push(format!("  assumed        {}", ground.assumed.join(", ")));
+        for (what, list) in [("given", &ground.given), ("assumed", &ground.assumed)] {
+            if !list.is_empty() {
+                lines.push(format!("  {what:<14} {}", list.join(", ")));
+            }
         }
         let texts = if batch == 1 { String::new() } else { format!("{batch} texts of ") };
         lines.push(format!("  work           {texts}{prompt_tokens} tokens read, {new_tokens} written"));
@@ -241,6 +250,7 @@ impl Report<'_> {
         json!({
             "model": name.display().to_string(),
             "gpu": ground.gpu,
+            "given": ground.given,
             "assumed": ground.assumed,
             "vram_bytes": ground.budget.vram_bytes,
             "ram_bytes": ground.budget.pinned_bytes,
