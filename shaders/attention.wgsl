@@ -4,7 +4,9 @@
 override HEADS: u32;
 override KV_HEADS: u32;
 override HEAD_DIM: u32;
-override CACHE_F16: u32;
+override CACHE_KIND: u32;
+// Pairs between the starts of two rows of the cache.
+override ROW_PAIRS: u32;
 // Positions that a token sees, itself included; 0 for all.
 override WINDOW: u32;
 override SCALE: f32;
@@ -44,18 +46,36 @@ var<workgroup> weights: array<f32, WEIGHTS>;
 var<workgroup> partial: array<f32, THREADS>;
 var<workgroup> sums: array<vec2<f32>, THREADS>;
 
+// Where the group with this pair starts in a q8 cache, and where the pair's codes are.
+fn q8_words(pair: u32) -> vec2<u32> {
+    let group = pair / (GROUP / 2u) * Q8_WORDS;
+    return vec2<u32>(group, group + 1u + pair % (GROUP / 2u) / 2u);
+}
+
+fn q8_pair(scale: u32, codes: u32, pair: u32) -> vec2<f32> {
+    return bitcast<f32>(scale) * vec2<f32>(unpack4xI8(codes >> (pair % 2u * 16u)).xy);
+}
+
 // Two neighbouring values of the keys' cache; `at` counts pairs.
 fn key_pair(at: u32) -> vec2<f32> {
-    if CACHE_F16 == 1u {
+    if CACHE_KIND == F16 {
         return unpack2x16float(cache_k[at]);
+    }
+    if CACHE_KIND == Q8 {
+        let words = q8_words(at);
+        return q8_pair(cache_k[words.x], cache_k[words.y], at);
     }
     return bitcast<vec2<f32>>(vec2<u32>(cache_k[at * 2u], cache_k[at * 2u + 1u]));
 }
 
 // Two neighbouring values of the values' cache; `at` counts pairs.
 fn value_pair(at: u32) -> vec2<f32> {
-    if CACHE_F16 == 1u {
+    if CACHE_KIND == F16 {
         return unpack2x16float(cache_v[at]);
+    }
+    if CACHE_KIND == Q8 {
+        let words = q8_words(at);
+        return q8_pair(cache_v[words.x], cache_v[words.y], at);
     }
     return bitcast<vec2<f32>>(vec2<u32>(cache_v[at * 2u], cache_v[at * 2u + 1u]));
 }
@@ -94,15 +114,14 @@ fn add_pairs(products: vec2<f32>, key: u32, p: u32) -> vec2<f32> {
 // Adds 8 weighted values of the tile's rows from `j` on, read as above; weights are zero
 // where a row was held back to the last one.
 fn add_values(sum: vec2<f32>, value: u32, j: u32, last: u32) -> vec2<f32> {
-    let pitch = KV_HEADS * HEAD_DIM / 2u;
-    let a = value_pair(value + min(j, last) * pitch);
-    let b = value_pair(value + min(j + SLICES, last) * pitch);
-    let c = value_pair(value + min(j + 2u * SLICES, last) * pitch);
-    let d = value_pair(value + min(j + 3u * SLICES, last) * pitch);
-    let e = value_pair(value + min(j + 4u * SLICES, last) * pitch);
-    let f = value_pair(value + min(j + 5u * SLICES, last) * pitch);
-    let g = value_pair(value + min(j + 6u * SLICES, last) * pitch);
-    let h = value_pair(value + min(j + 7u * SLICES, last) * pitch);
+    let a = value_pair(value + min(j, last) * ROW_PAIRS);
+    let b = value_pair(value + min(j + SLICES, last) * ROW_PAIRS);
+    let c = value_pair(value + min(j + 2u * SLICES, last) * ROW_PAIRS);
+    let d = value_pair(value + min(j + 3u * SLICES, last) * ROW_PAIRS);
+    let e = value_pair(value + min(j + 4u * SLICES, last) * ROW_PAIRS);
+    let f = value_pair(value + min(j + 5u * SLICES, last) * ROW_PAIRS);
+    let g = value_pair(value + min(j + 6u * SLICES, last) * ROW_PAIRS);
+    let h = value_pair(value + min(j + 7u * SLICES, last) * ROW_PAIRS);
     let ab = fma(weight(j + SLICES), b, fma(weight(j), a, sum));
     let cd = fma(weight(j + 3u * SLICES), d, fma(weight(j + 2u * SLICES), c, ab));
     let ef = fma(weight(j + 5u * SLICES), f, fma(weight(j + 4u * SLICES), e, cd));
@@ -117,15 +136,14 @@ fn weight(j: u32) -> vec2<f32> {
 // The score of this thread's row of the tile whose first key is at `key`; NaN unless finite.
 fn tile_score(thread: u32, key: u32, seen: u32) -> f32 {
     let pairs = HEAD_DIM / 2u;
-    let pitch = KV_HEADS * pairs;
     let part = thread % PARTS;
     for (var row = thread / PARTS; row < seen; row += THREADS / PARTS) {
         var products = vec2<f32>(0.0);
         for (var p = part; p < pairs; p += UNROLL * PARTS) {
             if UNROLL == 1u {
-                products = fma(query[p], key_pair(key + row * pitch + p), products);
+                products = fma(query[p], key_pair(key + row * ROW_PAIRS + p), products);
             } else {
-                products = add_pairs(products, key + row * pitch, p);
+                products = add_pairs(products, key + row * ROW_PAIRS, p);
             }
         }
         dots[row * PITCH + part] = products.x + products.y;
@@ -174,7 +192,6 @@ fn main(
         return;
     }
     let pairs = HEAD_DIM / 2u;
-    let pitch = KV_HEADS * pairs;
     let row = rows[token];
     let end = row.position + 1u;
     let begin = select(0u, end - min(end, WINDOW), WINDOW > 0u);
@@ -196,7 +213,7 @@ fn main(
     var sum = vec2<f32>(0.0);
     for (var tile = begin + split * THREADS; tile < end; tile += SPLITS * THREADS) {
         let seen = min(THREADS, end - tile);
-        let first = (row.cache_start + tile) * pitch + head / (HEADS / KV_HEADS) * pairs;
+        let first = (row.cache_start + tile) * ROW_PAIRS + head / (HEADS / KV_HEADS) * pairs;
         let score = tile_score(thread, first, seen);
         let larger = max(largest, tile_max(thread, score));
         let shrink = exp(largest - larger);
@@ -209,7 +226,7 @@ fn main(
         for (var j = slice; j < seen; j += SLICES) {
             total += weights[j];
             if UNROLL == 1u && lane < pairs {
-                sum = fma(vec2<f32>(weights[j]), value_pair(first + lane + j * pitch), sum);
+                sum = fma(vec2<f32>(weights[j]), value_pair(first + lane + j * ROW_PAIRS), sum);
             }
         }
         for (var j = slice; UNROLL > 1u && j < seen; j += UNROLL * SLICES) {

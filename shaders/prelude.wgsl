@@ -30,6 +30,11 @@ const W8: u32 = 1u;
 const F16: u32 = 2u;
 const F32: u32 = 3u;
 
+// Cache kinds as `override CACHE_KIND` gives them are F16, F32 and this: per group a word with an
+// f32 scale and eight words of four signed codes.
+const Q8: u32 = 4u;
+const Q8_WORDS: u32 = 9u;
+
 // The bits of positive infinity: a float is finite when its bits without the sign are less.
 const INFINITY_BITS: u32 = 0x7f800000u;
 

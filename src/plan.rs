@@ -2,7 +2,9 @@
 
 mod choose;
 mod cost;
+mod read_ahead;
 mod text;
+pub mod timeline;
 
 use serde::{Deserialize, Serialize};
 
@@ -191,6 +193,8 @@ pub struct Plan {
     pub resident_bytes: u64,
     /// Bytes of units at home in pinned host memory.
     pub pinned_bytes: u64,
+    /// Bytes of host memory that units from disk are read ahead into; 0 where there are none.
+    pub read_ahead_bytes: u64,
     /// Bytes of KV caches at home in pinned host memory.
     pub pinned_cache_bytes: u64,
     /// Bytes that travel in every pass, from host memory or from disk.

@@ -50,7 +50,7 @@ fn story(vram_bytes: u64, exact: bool) -> (bool, String) {
         })
         .unwrap();
     text.extend(stream.flush().unwrap());
-    assert_eq!(figures.end, End::EndToken);
+    assert_eq!(figures.ends, [End::EndToken]);
     (streamed, text)
 }
 

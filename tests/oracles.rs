@@ -109,8 +109,7 @@ fn a_prompt_longer_than_a_pass_is_read_in_chunks() {
         let mut plan = model.plan(&options, &budget).unwrap();
         plan.chunk = chunk;
         let mut engine = model.engine(plan, &options);
-        let mut session = Session::new(&mut engine, CACHE_ROWS);
-        session.read(&expected.ids("long_ids"), |_| {}).unwrap();
+        Session::new(&mut engine, CACHE_ROWS).read(&expected.ids("long_ids")).unwrap();
         let error = relative_error(&engine.logits().unwrap(), &expected.floats("long_last_logits"));
         assert!(error < 1e-3, "chunks of {chunk}: {error}");
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pipo_wgpu::engine::{Class, Engine, Options, Pass, PassToken, Weights};
+use pipo_wgpu::engine::{self, CacheKind, Class, Engine, Options, Pass, PassToken, Weights};
 use pipo_wgpu::error::Error;
 use pipo_wgpu::gpu::{AdapterChoice, Gpu, Place};
 use pipo_wgpu::pipeline::Route;
@@ -12,8 +12,8 @@ use pipo_wgpu::trace::Trace;
 
 use crate::common::{Model, fixture, gpu};
 
-const CACHE_ROWS: u32 = 96;
-const PROMPT: [u32; 40] = {
+pub const CACHE_ROWS: u32 = 96;
+pub const PROMPT: [u32; 40] = {
     let mut ids = [0; 40];
     let mut i = 0;
     while i < 40 {
@@ -23,12 +23,12 @@ const PROMPT: [u32; 40] = {
     ids
 };
 
-fn options(route: Route) -> Options {
+pub fn options(route: Route) -> Options {
     Options { cache_rows: CACHE_ROWS, route, ..Options::default() }
 }
 
 /// A plan with a home for each unit, chosen by hand.
-fn plan_with(model: &Model, options: &Options, depth: usize, home: impl Fn(usize) -> Home) -> Plan {
+pub fn plan_with(model: &Model, options: &Options, depth: usize, home: impl Fn(usize) -> Home) -> Plan {
     let budget = Budget { vram_bytes: 256 << 20, threads: 2, ..Budget::default() };
     let mut plan = model.plan(options, &budget).unwrap();
     let bytes: Vec<u64> = model.decoder.units.iter().map(|u| u.spec.bytes()).collect();
@@ -37,6 +37,7 @@ fn plan_with(model: &Model, options: &Options, depth: usize, home: impl Fn(usize
     plan.slot_bytes = streamed().map(|(_, bytes)| *bytes).max().unwrap_or(0);
     plan.streamed_bytes = streamed().map(|(_, bytes)| *bytes).sum();
     plan.depth = depth;
+    plan.read_ahead_bytes = 2 * plan.slot_bytes;
     plan.piece_bytes = 4096;
     plan.chunk = 16;
     plan.selected = 16;
@@ -45,7 +46,7 @@ fn plan_with(model: &Model, options: &Options, depth: usize, home: impl Fn(usize
 
 /// The bits of the logits after the prompt, read in passes of `chunk`, and after each of a few
 /// tokens chosen by a fixed rule.
-fn run(engine: &mut Engine, chunk: usize) -> Vec<u32> {
+pub fn run(engine: &mut Engine, chunk: usize) -> Vec<u32> {
     let mut bits = Vec::new();
     let mut position = 0;
     let mut pass = |engine: &mut Engine, ids: &[u32], class| {
@@ -69,13 +70,15 @@ fn run(engine: &mut Engine, chunk: usize) -> Vec<u32> {
 
 #[test]
 fn streamed_equals_resident_bit_for_bit() {
-    for (name, kind) in [
-        ("smol", WeightKind::W4),
-        ("llama_bias", WeightKind::W8),
-        ("llama_mha", WeightKind::F32),
-        ("grid_q4", WeightKind::F16),
+    for (name, kind, cache) in [
+        ("smol", WeightKind::W4, None),
+        ("smol", WeightKind::W4, Some(CacheKind::Q8)),
+        ("llama_bias", WeightKind::W8, None),
+        ("llama_mha", WeightKind::F32, None),
+        ("grid_q4", WeightKind::F16, None),
     ] {
         let model = Model::new(&fixture(name), kind);
+        let options = |route| Options { cache, ..options(route) };
         let staged = options(Route::Staged);
         let resident = run(&mut model.engine(plan_with(&model, &staged, 0, |_| Home::Vram), &staged), 16);
         assert!(resident.iter().any(|bits| *bits != resident[0]));
@@ -90,13 +93,36 @@ fn streamed_equals_resident_bit_for_bit() {
         let open = Route::ALL.into_iter().filter(|route| route.is_open(gpu()));
         for (how, home) in homes {
             // Every depth where it matters most, and one beyond "no overlap" elsewhere.
-            let depths = if how.starts_with("all") && name == "smol" { 1..=4 } else { 2..=2 };
+            let depths =
+                if how.starts_with("all") && name == "smol" && cache.is_none() { 1..=4 } else { 2..=2 };
             for (route, depth) in open.clone().flat_map(|r| depths.clone().map(move |d| (r, d))) {
                 let options = options(route);
                 let plan = plan_with(&model, &options, depth, home);
                 let streamed = run(&mut model.engine(plan, &options), 16);
-                assert!(streamed == resident, "{name}, {how}, depth {depth}, {route:?}");
+                assert!(streamed == resident, "{name}, {cache:?}, {how}, depth {depth}, {route:?}");
             }
+        }
+    }
+}
+
+/// From no read-ahead, where the loader's own threads read, to more slots than units in a pass.
+#[test]
+fn units_from_disk_give_the_same_bits_however_far_ahead_they_are_read() {
+    let model = Model::new(&fixture("smol"), WeightKind::W4);
+    let staged = options(Route::Staged);
+    let resident = run(&mut model.engine(plan_with(&model, &staged, 0, |_| Home::Vram), &staged), 16);
+    type HomeOf = fn(usize) -> Home;
+    let homes: [HomeOf; 2] =
+        [|_| Home::Disk, |unit| [Home::Disk, Home::Host, Home::Disk, Home::Vram][unit % 4]];
+    for route in Route::ALL.into_iter().filter(|route| route.is_open(gpu())) {
+        let options = options(route);
+        let homes = homes.into_iter().enumerate();
+        for ((number, home), depth) in homes.flat_map(|home| (1..=4).map(move |depth| (home, depth))) {
+            let mut plan = plan_with(&model, &options, depth, home);
+            let slots = [0, 1, 3, 50][(depth + 2 * number) % 4];
+            plan.read_ahead_bytes = slots * plan.slot_bytes;
+            let streamed = run(&mut model.engine(plan, &options), 16);
+            assert!(streamed == resident, "depth {depth}, {slots} slots ahead, {route:?}");
         }
     }
 }
@@ -126,15 +152,43 @@ fn weights_read_in_pinned_memory_give_the_same_bits() {
 /// Within a class of passes, what else is in a pass changes no bit of a token's result.
 #[test]
 fn chunk_size_changes_no_bit() {
-    for (kind, exact) in [(WeightKind::W4, false), (WeightKind::W4, true), (WeightKind::F32, false)] {
+    for (kind, exact, cache) in [
+        (WeightKind::W4, false, None),
+        (WeightKind::W4, true, None),
+        (WeightKind::F32, false, None),
+        (WeightKind::W4, false, Some(CacheKind::Q8)),
+        (WeightKind::F32, true, Some(CacheKind::Q8)),
+    ] {
         let model = Model::new(&fixture("smol"), kind);
-        let options = Options { exact, ..options(Route::Staged) };
+        let options = Options { exact, cache, ..options(Route::Staged) };
         let mut engine = model.engine(plan_with(&model, &options, 0, |_| Home::Vram), &options);
         let whole = run(&mut engine, 16);
         for chunk in [1, 3, 5] {
-            assert!(run(&mut engine, chunk) == whole, "{kind:?}, exact {exact}, chunks of {chunk}");
+            assert!(
+                run(&mut engine, chunk) == whole,
+                "{kind:?}, exact {exact}, cache {cache:?}, chunks of {chunk}"
+            );
         }
     }
+}
+
+/// Without a word a cache is as fine as the rest; a coarser one is smaller and shows in the logits.
+#[test]
+fn the_cache_is_kept_as_asked() {
+    use CacheKind::{F16, F32, Q8};
+    let model = Model::new(&fixture("smol"), WeightKind::W4);
+    let run = |exact, cache| {
+        let options = Options { exact, cache, ..options(Route::Staged) };
+        let bytes = engine::demand(&model.decoder, &gpu().facts, &options, true).fixed_bytes;
+        (bytes, run(&mut model.engine(plan_with(&model, &options, 0, |_| Home::Vram), &options), 16))
+    };
+    let [f32, f16, q8] = [F32, F16, Q8].map(|kind| run(false, Some(kind)));
+    let rows = u64::from(model.decoder.blocks * 2 * CACHE_ROWS);
+    let bytes = |kind: CacheKind| rows * kind.row_bytes(model.decoder.cache_width());
+    assert_eq!((f32.0 - f16.0, f16.0 - q8.0), (bytes(F32) - bytes(F16), bytes(F16) - bytes(Q8)));
+    assert!(f32.1 != f16.1 && f16.1 != q8.1 && f32.1 != q8.1);
+    assert!(run(false, None) == f16);
+    assert!(run(true, None) == run(true, Some(F32)));
 }
 
 /// Two sequences in one pass do not see each other.

@@ -1,6 +1,7 @@
 //! The command line: verbs, options, progress and figures.
 
 pub mod args;
+pub mod bench;
 pub mod devices;
 pub mod generate;
 pub mod measure;
@@ -10,6 +11,7 @@ pub mod plan;
 pub mod prepare;
 pub mod progress;
 pub mod prompt;
+pub mod writer;
 
 use std::io::{self, Write};
 use std::panic::PanicHookInfo;
@@ -49,6 +51,7 @@ pub fn run(args: &Args) -> Result<()> {
         Verb::Run(args) => generate::run(args),
         Verb::Pack(args) => pack(args),
         Verb::Plan(args) => plan::run(args),
+        Verb::Bench(args) => bench::run(args),
         Verb::Devices(args) => devices::run(args),
         Verb::Logits(args) => measure::logits(args),
         Verb::Perplexity(args) => measure::perplexity(args),

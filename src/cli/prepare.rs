@@ -24,7 +24,7 @@ const FREE_SIXTEENTHS: u64 = 14;
 
 /// What a verb needs from the engine.
 pub struct Need {
-    /// Tokens to remember when the user does not say.
+    /// Tokens of each sequence to remember when the user does not say.
     pub context: u32,
     /// Whether logits are wanted for every token.
     pub all_logits: bool,
@@ -40,6 +40,8 @@ pub struct Prepared {
     pub gpu: Arc<Gpu>,
     /// What lives where.
     pub plan: Plan,
+    /// Tokens of each sequence that are remembered.
+    pub context: u32,
     /// The engine's options.
     pub options: Options,
     /// GPU memory that may be used.
@@ -77,7 +79,8 @@ pub fn prepare(
     let demand = engine::demand(&opened.decoder, &gpu.facts, &options, need.all_logits);
     let limits = limits(&gpu, budget, device, &measured);
     let plan = plan::plan(&demand, &Budget { vram_bytes, ..limits }, &measured.rates)?;
-    Ok(Prepared { gpu, plan, options, vram_bytes })
+    let context = options.cache_rows / need.work.batch.max(1);
+    Ok(Prepared { gpu, plan, context, options, vram_bytes })
 }
 
 /// The engine's options, but for the route, which is measured.
@@ -90,7 +93,8 @@ pub(super) fn options(
     let context = context(decoder, budget, need)?;
     Ok(Options {
         exact: device.exact,
-        cache_rows: context.saturating_mul(need.work.batch.max(1)),
+        cache: budget.cache,
+        cache_rows: cache_rows(context, need.work.batch)?,
         route: Route::default(),
         work: need.work,
         trace: need.trace.clone(),
@@ -157,7 +161,7 @@ impl Prepared {
     /// # Errors
     /// [`Error::Usage`] with both numbers.
     pub fn check_fits(&self, tokens: usize) -> Result<()> {
-        let most = self.options.cache_rows;
+        let most = self.context;
         match tokens <= most as usize {
             true => Ok(()),
             false => Err(Error::Usage(format!(
@@ -195,6 +199,16 @@ fn context(decoder: &Decoder, budget: &BudgetArgs, need: &Need) -> Result<u32> {
         Some(context) => Ok(context),
         None => Ok(need.context.clamp(1, most)),
     }
+}
+
+/// Rows of the KV cache for so many sequences.
+fn cache_rows(context: u32, sequences: u32) -> Result<u32> {
+    context.checked_mul(sequences).ok_or_else(|| {
+        Error::Usage(format!(
+            "{sequences} sequences of {context} tokens are more than can be remembered; \
+             give a smaller --context or fewer sequences"
+        ))
+    })
 }
 
 /// Half of what is free: pinned memory cannot be swapped out.

@@ -6,12 +6,14 @@
 //! reads that slot, submits, and releases the ticket. Nothing else differs between resident and
 //! streamed units, so their results are the same bit for bit.
 
+mod cache;
 mod carrier;
 mod inputs;
 pub mod probe;
 mod program;
 mod synthetic;
 mod timing;
+mod vectors;
 mod walk;
 mod weights;
 mod workspace;
@@ -21,15 +23,18 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::gpu::{Dispatch, Facts, Gpu, Pipelines};
+pub use crate::kernels::CacheKind;
 use crate::kernels::Shapes;
 use crate::model::{Activation, Decoder};
 use crate::pipeline::{Loader, Route};
 use crate::plan::{Demand, Home, Plan, UnitDemand, Work};
 use crate::trace::Trace;
 
+use cache::Caches;
 use carrier::{Carrier, Homes};
 use program::{Program, UnitMemory};
 use timing::UnitTimer;
+use vectors::Vectors;
 use walk::Walk;
 pub use weights::Weights;
 use workspace::Workspace;
@@ -69,8 +74,10 @@ pub struct Pass<'a> {
 /// Choices that are not the planner's.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Use f32 activations and an f32 cache everywhere.
+    /// Use f32 activations everywhere.
     pub exact: bool,
+    /// How keys and values are kept; if not said, f32 where all else is exact, or else f16.
+    pub cache: Option<CacheKind>,
     /// Rows of the KV cache: the sum of all sequences' contexts.
     pub cache_rows: u32,
     /// How travelling units reach GPU memory.
@@ -91,8 +98,7 @@ const UNITS_PER_SUBMISSION: usize = 8;
 struct Sizes {
     chunk: u32,
     selected: u32,
-    cache_rows: u32,
-    cache_f16: bool,
+    cache: CacheKind,
     /// Workgroups that share a context while decoding.
     splits: u32,
     /// The most tokens of a decode pass.
@@ -106,6 +112,8 @@ pub struct Costs {
     pub passes: u64,
     /// Weight bytes that travelled for them.
     pub streamed_bytes: u64,
+    /// Bytes of keys and values that travelled to the GPU for them.
+    pub cache_bytes: u64,
     /// Time spent waiting for weights to arrive.
     pub waiting: Duration,
 }
@@ -116,6 +124,7 @@ impl Costs {
         Costs {
             passes: self.passes - earlier.passes,
             streamed_bytes: self.streamed_bytes - earlier.streamed_bytes,
+            cache_bytes: self.cache_bytes - earlier.cache_bytes,
             waiting: self.waiting - earlier.waiting,
         }
     }
@@ -127,6 +136,7 @@ pub struct Engine {
     decoder: Decoder,
     plan: Plan,
     workspace: Workspace,
+    caches: Caches,
     programs: Vec<UnitPrograms>,
     embed: Dispatch,
     argmax: Dispatch,
@@ -141,10 +151,13 @@ pub struct Engine {
     costs: Costs,
     /// Keeps weights at home alive: bind groups refer to them.
     _homes: Homes,
+    _vectors: Vec<Vectors>,
 }
 
 /// A unit's programs.
 struct UnitPrograms {
+    /// The unit's number, and the block whose KV cache it uses.
+    cache: Option<(usize, u32)>,
     /// One for each ring slot in which the unit can come to lie; none where it is resident.
     in_slot: Vec<Program>,
     /// For weights that kernels read where they live: in GPU memory, or pinned.
@@ -159,11 +172,12 @@ impl UnitPrograms {
     }
 }
 
-/// Whether the KV cache is kept in half precision.
-fn cache_f16(decoder: &Decoder, options: &Options) -> bool {
+/// How keys and values are kept.
+fn cache_kind(decoder: &Decoder, options: &Options) -> CacheKind {
     let float = crate::quant::WeightKind::F32;
     let all_float = decoder.units.iter().flat_map(|u| &u.spec.tensors).all(|t| t.kind == float);
-    !(options.exact || all_float)
+    let default = if options.exact || all_float { CacheKind::F32 } else { CacheKind::F16 };
+    options.cache.unwrap_or(default)
 }
 
 /// What the planner needs to know about a model.
@@ -173,12 +187,12 @@ pub fn demand(decoder: &Decoder, facts: &Facts, options: &Options, all_logits: b
     Demand {
         units: decoder.units.iter().map(unit).collect(),
         caches: decoder.blocks as usize,
-        cache_bytes: 2 * workspace::cache_bytes(decoder, options.cache_rows, cache_f16(decoder, options)),
+        cache_bytes: 2 * workspace::cache_bytes(decoder, options.cache_rows, cache_kind(decoder, options)),
         fixed_bytes: workspace::fixed_bytes(
             decoder,
             Shapes::for_adapter(facts).attention.splits,
             options.work.batch,
-        ),
+        ) + decoder.units.iter().map(vectors::bytes).sum::<u64>(),
         token_bytes: workspace::token_bytes(decoder),
         selected_bytes: workspace::selected_bytes(decoder),
         tokens_max: options.cache_rows,
@@ -204,12 +218,13 @@ impl Engine {
         let sizes = Sizes {
             chunk: plan.chunk,
             selected: plan.selected,
-            cache_rows: options.cache_rows,
-            cache_f16: cache_f16(&decoder, options),
+            cache: cache_kind(&decoder, options),
             splits: Shapes::for_adapter(&gpu.facts).attention.splits,
             batch: options.work.batch,
         };
         let workspace = Workspace::new(gpu, &decoder, &sizes)?;
+        let row_bytes = workspace::cache_bytes(&decoder, 1, sizes.cache);
+        let caches = Caches::new(gpu, &decoder, &plan, options, row_bytes)?;
         let names: Arc<[String]> = decoder.units.iter().map(|u| u.spec.name.clone()).collect();
         let carrier = Carrier { gpu, decoder: &decoder, weights, plan: &plan, options };
         let homes = carrier.load_homes(&mut progress)?;
@@ -218,20 +233,30 @@ impl Engine {
         let builder = program::Builder {
             decoder: &decoder,
             workspace: &workspace,
+            caches: &caches,
             exact: options.exact,
-            cache_f16: sizes.cache_f16,
+            cache: sizes.cache,
+            batch: sizes.batch,
         };
         let mut programs = Vec::new();
+        let mut vectors = Vec::new();
         for (unit, home) in plan.homes.iter().enumerate() {
-            let mut build = |buffer| {
-                let memory = UnitMemory { buffer, sections: weights.sections(unit) };
+            let sections = weights.sections(unit);
+            let mut build = |buffer, vectors: Option<&Vectors>| {
+                let memory = UnitMemory { buffer, sections, vectors };
                 builder.unit(&mut pipelines, &decoder.units[unit], &memory)
             };
-            let read_at_home = *home == Home::Vram || (*home == Home::Host && plan.direct);
-            let at_home = homes.buffer(unit).filter(|_| read_at_home).map(&mut build).transpose()?;
+            let is_direct = *home == Home::Host && plan.direct;
+            let kept = homes.buffer(unit).filter(|_| is_direct || *home == Home::Vram);
+            let far = kept.filter(|_| is_direct);
+            let copied =
+                far.map(|home| Vectors::new(gpu, &decoder.units[unit], sections, home)).transpose()?;
+            let at_home = kept.map(|buffer| build(buffer, copied.as_ref())).transpose()?;
             let slots = ring.iter().filter(|_| *home != Home::Vram).flat_map(Loader::slots);
-            let in_slot = slots.map(build).collect::<Result<_>>()?;
-            programs.push(UnitPrograms { in_slot, at_home });
+            let in_slot = slots.map(|slot| build(slot, None)).collect::<Result<_>>()?;
+            vectors.extend(copied);
+            let cache = cache::block_of(&decoder.units[unit]).map(|block| (unit, block));
+            programs.push(UnitPrograms { cache, in_slot, at_home });
         }
         let embed = builder.embed(&mut pipelines)?;
         let argmax = builder.argmax(&mut pipelines)?;
@@ -240,11 +265,14 @@ impl Engine {
             false => None,
         };
         log::info!("{} pipelines compiled", pipelines.compiled());
+        let (ours, drivers) = (gpu.account().bytes(), gpu.driver_vram_bytes());
+        log::info!("GPU memory: {ours} bytes by our books, {drivers:?} by the driver's");
         Ok(Engine {
             gpu: Arc::clone(gpu),
             decoder,
             plan,
             workspace,
+            caches,
             programs,
             embed,
             argmax,
@@ -258,6 +286,7 @@ impl Engine {
             batch: options.work.batch,
             costs: Costs::default(),
             _homes: homes,
+            _vectors: vectors,
         })
     }
 
@@ -274,6 +303,11 @@ impl Engine {
     /// The device it runs on.
     pub fn gpu(&self) -> &Arc<Gpu> {
         &self.gpu
+    }
+
+    /// The most tokens of a decode pass, one for each sequence.
+    pub fn decode_tokens_max(&self) -> u32 {
+        self.batch
     }
 
     /// What passes have cost so far.
@@ -295,36 +329,62 @@ impl Engine {
         assert!(pass.class == Class::Prefill || tokens <= self.batch);
         self.selected = selected;
         self.workspace.inputs.send(&self.gpu, &self.decoder, &self.weights, pass)?;
-        let mut walk = Walk::new(&self.gpu, tokens, selected);
+        self.caches.begin_pass(pass.tokens);
+        // Timestamps cost a readback in every pass.
+        let resting = self.timer.take_if(|_| !self.trace.is_recording());
+        let gpu = Arc::clone(&self.gpu);
+        let mut walk = Walk::new(&gpu, tokens, selected);
         walk.encode_one("embed", &self.embed, tokens);
         for unit in 0..self.programs.len() {
-            let programs = &self.programs[unit];
-            if let Some(program) = programs.without_ring(pass.class) {
-                walk.encode(unit, program.of(pass.class), &mut self.timer);
-                if unit % UNITS_PER_SUBMISSION == 0 {
-                    walk.submit();
-                }
-                continue;
-            }
-            let ring = self.ring.as_ref().expect("a plan with travelling units has a ring");
-            // What is encoded so far must run while this unit is still on its way.
-            walk.submit();
-            let start = Instant::now();
-            let slot = ring.lease(self.next_ticket)?;
-            self.costs.waiting += start.elapsed();
-            walk.encode(unit, programs.in_slot[slot].of(pass.class), &mut self.timer);
-            walk.submit();
-            ring.release(self.next_ticket);
-            self.next_ticket += 1;
+            self.encode_unit(unit, pass.class, &mut walk)?;
         }
         walk.submit();
         self.costs.passes += 1;
         self.costs.streamed_bytes += self.plan.streamed_bytes;
+        self.costs.cache_bytes += self.caches.loaded_bytes();
         self.gpu.check()?;
         if let Some(timer) = &mut self.timer {
             timer.record(&self.gpu, &self.trace, &self.names)?;
         }
+        self.timer = self.timer.take().or(resting);
         Ok(())
+    }
+
+    /// Encodes a unit, as soon as its weights and its KV cache are where its kernels find them.
+    fn encode_unit(&mut self, unit: usize, class: Class, walk: &mut Walk<'_>) -> Result<()> {
+        let programs = &self.programs[unit];
+        let start = Instant::now();
+        let cache_place = match programs.cache {
+            Some(cache) => self.caches.bring(cache, walk, &mut self.timer)?,
+            None => 0,
+        };
+        if let Some(program) = programs.without_ring(class) {
+            self.costs.waiting += start.elapsed();
+            walk.encode(unit, program.of(class), cache_place, &mut self.timer);
+            if unit % UNITS_PER_SUBMISSION == 0 {
+                walk.submit();
+            }
+        } else {
+            let ring = self.ring.as_ref().expect("a plan with travelling units has a ring");
+            // What is encoded so far must run while this unit is still on its way.
+            walk.submit();
+            let slot = ring.lease(self.next_ticket)?;
+            self.costs.waiting += start.elapsed();
+            walk.encode(unit, programs.in_slot[slot].of(class), cache_place, &mut self.timer);
+            walk.submit();
+            ring.release(self.next_ticket);
+            self.next_ticket += 1;
+        }
+        if let Some(cache) = programs.cache {
+            self.caches.take_back(cache, walk, &mut self.timer);
+        }
+        Ok(())
+    }
+
+    /// Forgets the sequence whose position 0 has the given cache row: where KV caches live in host
+    /// memory, its rows need not travel any more.
+    pub fn forget(&mut self, cache_start: u32) {
+        self.caches.forget(cache_start);
     }
 
     /// The last pass's logits, f32 `[selected, vocab_size]`.

@@ -1,23 +1,40 @@
 //! Turns a unit's operations into prepared dispatches.
 
 use super::Class;
+use super::cache::Caches;
+use super::vectors::Vectors;
 use super::workspace::{Workspace, stride};
 use crate::error::Result;
 use crate::gpu::{Binding, Buffer, Dispatch, Pipelines};
 use crate::kernels::{
-    self, ExactArgs, Int8Args, Matrix, Shapes, argmax, attention, attention_merge, embed, glu, glu_q8,
-    matmul_exact, matmul_q4, matmul_q8, matvec_exact, matvec_q4, matvec_q8, quantize_q8, rms_norm,
+    self, CacheKind, ExactArgs, Int8Args, Matrix, Shapes, argmax, attention, attention_merge, embed, glu,
+    glu_q8, matmul_exact, matmul_q4, matmul_q8, matvec_exact, matvec_q4, matvec_q8, quantize_q8, rms_norm,
     rms_norm_q8, rope_store, select_rows,
 };
 use crate::model::{Activation, Decoder, Op, Tensor, Unit};
 use crate::pack::layout::{Section, TensorSpec};
+use crate::pipeline::cache_ring::KeysValues;
 use crate::quant::WeightKind;
+
+/// The most tokens that a matvec workgroup serves.
+const TOKENS_PER_GROUP_MAX: u32 = 8;
 
 /// One dispatch of a unit.
 pub(super) struct Step {
-    pub(super) dispatch: Dispatch,
+    /// One for each place of the block's KV cache, or just one where that does not matter.
+    dispatches: Vec<Dispatch>,
     /// Whether it runs over the selected tokens, not all.
     pub(super) selected: bool,
+}
+
+impl Step {
+    /// The dispatch that finds the KV cache in the given place.
+    pub(super) fn dispatch(&self, cache_place: usize) -> &Dispatch {
+        match &self.dispatches[..] {
+            [only] => only,
+            by_place => &by_place[cache_place],
+        }
+    }
 }
 
 /// A unit's dispatches for one place of its weights.
@@ -40,11 +57,16 @@ impl Program {
 pub(super) struct UnitMemory<'a> {
     pub(super) buffer: &'a Buffer,
     pub(super) sections: &'a [Section],
+    /// Copies of its vectors, where the buffer itself is far from the kernels.
+    pub(super) vectors: Option<&'a Vectors>,
 }
 
 impl<'a> UnitMemory<'a> {
     fn codes(&self, tensor: Tensor) -> Binding<'a> {
-        self.buffer.part(self.sections[tensor].codes.clone())
+        match self.vectors.and_then(|vectors| vectors.place(tensor)) {
+            Some((buffer, range)) => buffer.part(range),
+            None => self.buffer.part(self.sections[tensor].codes.clone()),
+        }
     }
 
     fn scales(&self, tensor: Tensor) -> Binding<'a> {
@@ -66,8 +88,11 @@ struct Linear {
 pub(super) struct Builder<'a> {
     pub(super) decoder: &'a Decoder,
     pub(super) workspace: &'a Workspace,
+    pub(super) caches: &'a Caches,
     pub(super) exact: bool,
-    pub(super) cache_f16: bool,
+    pub(super) cache: CacheKind,
+    /// The most tokens of a decode pass.
+    pub(super) batch: u32,
 }
 
 impl Builder<'_> {
@@ -82,8 +107,16 @@ impl Builder<'_> {
             let mut steps = Vec::new();
             for op in &unit.ops {
                 let selected = is_selected(op);
-                for dispatch in self.op(pipelines, unit, memory, op, class)? {
-                    steps.push(Step { dispatch, selected });
+                let by_place: Vec<_> = match self.cache_places(op) {
+                    [] => vec![self.op(pipelines, unit, memory, op, None, class)?],
+                    places => {
+                        let at = |place| self.op(pipelines, unit, memory, op, Some(place), class);
+                        places.iter().map(at).collect::<Result<_>>()?
+                    }
+                };
+                for step in 0..by_place[0].len() {
+                    let dispatches = by_place.iter().map(|dispatches| dispatches[step].clone()).collect();
+                    steps.push(Step { dispatches, selected });
                 }
             }
             Ok(steps)
@@ -124,8 +157,10 @@ impl Builder<'_> {
         unit: &Unit,
         memory: &UnitMemory<'_>,
         op: &Op,
+        cache: Option<&KeysValues>,
         class: Class,
     ) -> Result<Vec<Dispatch>> {
+        let cache = || cache.expect("operations on a KV cache are given its places");
         match *op {
             Op::Select => self.select(pipelines).map(|d| vec![d]),
             Op::RmsNorm { from, weight, eps } => self.rms_norm(pipelines, from, memory.codes(weight), eps),
@@ -134,9 +169,17 @@ impl Builder<'_> {
                 let tensor = &unit.spec.tensors[weight];
                 self.linear(pipelines, &linear, tensor, memory, class).map(|d| vec![d])
             }
-            Op::RopeStore { block } => self.rope_store(pipelines, block).map(|d| vec![d]),
-            Op::Attention { block, scale } => self.attention(pipelines, block, scale, class),
+            Op::RopeStore { .. } => self.rope_store(pipelines, cache()).map(|d| vec![d]),
+            Op::Attention { scale, .. } => self.attention(pipelines, cache(), scale, class),
             Op::SwiGlu => self.swiglu(pipelines),
+        }
+    }
+
+    /// Where the KV cache of an operation can come to lie; nowhere for operations on none.
+    fn cache_places(&self, op: &Op) -> &[KeysValues] {
+        match *op {
+            Op::RopeStore { block } | Op::Attention { block, .. } => self.caches.places(block),
+            _ => &[],
         }
     }
 
@@ -253,7 +296,9 @@ impl Builder<'_> {
         // Logits are wanted for one token, or a few at a time: a tile would mostly be empty.
         let is_head = linear.to == Activation::Logits;
         let class = if is_head { Class::Decode } else { class };
-        let tokens_per_group = if is_head && self.workspace.selected() > 1 { 8 } else { 1 };
+        let tokens_most = if is_head { self.workspace.selected() } else { self.batch };
+        // Weights are read once for all tokens of a group; no value depends on its size.
+        let tokens_per_group = tokens_most.next_power_of_two().min(TOKENS_PER_GROUP_MAX);
         if !self.is_int8(tensor) {
             let args = ExactArgs { step, codes, scales, bias, x: self.f32(linear.from), y };
             return match class {
@@ -286,22 +331,22 @@ impl Builder<'_> {
         }
     }
 
-    fn rope_store(&self, pipelines: &mut Pipelines, block: u32) -> Result<Dispatch> {
+    fn rope_store(&self, pipelines: &mut Pipelines, cache: &KeysValues) -> Result<Dispatch> {
         let d = self.decoder;
         let spec = rope_store::Spec {
             heads: d.heads,
             kv_heads: d.kv_heads,
             head_dim: d.head_dim,
             rotary_dim: 2 * d.rope.inverse_frequencies.len() as u32,
-            cache_f16: self.cache_f16,
+            cache: self.cache,
         };
         let args = rope_store::Args {
             step: self.step(false),
             rows: self.workspace.inputs.rows(),
             angles: self.workspace.inputs.angles(),
             qkv: self.f32(Activation::Qkv),
-            cache_k: self.workspace.key_cache(block),
-            cache_v: self.workspace.value_cache(block),
+            cache_k: cache[0].all(),
+            cache_v: cache[1].all(),
         };
         rope_store::dispatch(pipelines, &spec, &args)
     }
@@ -309,7 +354,7 @@ impl Builder<'_> {
     fn attention(
         &self,
         pipelines: &mut Pipelines,
-        block: u32,
+        cache: &KeysValues,
         scale: f32,
         class: Class,
     ) -> Result<Vec<Dispatch>> {
@@ -320,7 +365,7 @@ impl Builder<'_> {
             heads: d.heads,
             kv_heads: d.kv_heads,
             head_dim: d.head_dim,
-            cache_f16: self.cache_f16,
+            cache: self.cache,
             window: None,
             scale,
         };
@@ -328,8 +373,8 @@ impl Builder<'_> {
             step: self.step(false),
             rows: self.workspace.inputs.rows(),
             qkv: self.f32(Activation::Qkv),
-            cache_k: self.workspace.key_cache(block),
-            cache_v: self.workspace.value_cache(block),
+            cache_k: cache[0].all(),
+            cache_v: cache[1].all(),
             y: parts.clone().unwrap_or(y.clone()),
         };
         let mut dispatches = Vec::new();

@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use crate::error::Result;
 use crate::model::Decoder;
 use crate::pack::layout::Section;
 use crate::quant::WeightKind;
@@ -61,9 +60,9 @@ impl Synthetic {
         (&self.row.0, &self.row.1)
     }
 
-    /// Writes a unit's bytes from `offset` on.
-    pub(super) fn fill(&self, unit: usize, offset: u64, mut to: wgpu::WriteOnly<'_, [u8]>) -> Result<()> {
-        let wanted = offset..offset + to.len() as u64;
+    /// Hands over `length` bytes of a unit from `offset` on, piece by piece, each with where it goes.
+    pub(super) fn fill(&self, unit: usize, offset: u64, length: usize, mut put: impl FnMut(usize, &[u8])) {
+        let wanted = offset..offset + length as u64;
         for (range, pattern) in &self.filled[unit] {
             let mut at = range.start.max(wanted.start);
             let end = range.end.min(wanted.end);
@@ -72,11 +71,10 @@ impl Synthetic {
                 let from = ((at - range.start) % PATTERN_BYTES as u64) as usize;
                 let bytes = (PATTERN_BYTES - from).min((end - at) as usize);
                 let start = (at - offset) as usize;
-                to.slice(start..start + bytes).copy_from_slice(&self.patterns[*pattern][from..from + bytes]);
+                put(start, &self.patterns[*pattern][from..from + bytes]);
                 at += bytes as u64;
             }
         }
-        Ok(())
     }
 }
 

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use super::synthetic::Synthetic;
 use crate::error::{Error, Result};
 use crate::model::Decoder;
+use crate::os::DISK_PIECE_BYTES;
 use crate::pack::Packed;
 use crate::pack::layout::{Section, UnitSpec};
-use crate::pipeline::Source;
+use crate::pipeline::{Reader, Source};
 use crate::quant::groups;
 
 /// A packed model that was found to match its description.
@@ -58,27 +59,53 @@ impl Weights {
         }
     }
 
-    /// A source for units that travel in the given order. Asks the operating system to read each
-    /// unit ahead while the one before it travels.
+    /// A source for units in the given order, for where memory that the CPU reaches does not lie
+    /// between them and the GPU. It leaves no pages of the file mapped.
     pub(super) fn source(&self, order: &[usize]) -> Source {
         let order: Vec<_> = order.iter().map(|unit| self.first_unit + unit).collect();
         let packed = match &self.origin {
             Origin::Packed(packed) => Arc::clone(packed),
             Origin::Synthetic(synthetic) => {
                 let synthetic = Arc::clone(synthetic);
-                return Arc::new(move |item, offset, to| synthetic.fill(order[item], offset, to));
+                return Arc::new(move |item, offset, mut to| {
+                    synthetic.fill(order[item], offset, to.len(), |at, bytes| {
+                        to.slice(at..at + bytes.len()).copy_from_slice(bytes);
+                    });
+                    Ok(())
+                });
             }
         };
         Arc::new(move |item, offset, mut to| {
-            if offset == 0 {
-                let next = order[(item + 1) % order.len()];
-                let range = &packed.units()[next].bytes;
-                packed.advise_will_need(next, 0..range.end - range.start);
+            for start in (0..to.len()).step_by(DISK_PIECE_BYTES as usize) {
+                let end = to.len().min(start + DISK_PIECE_BYTES as usize);
+                let range = offset + start as u64..offset + end as u64;
+                packed.with_unit(order[item], range, |bytes| to.slice(start..end).copy_from_slice(bytes))?;
             }
-            let start = offset as usize;
-            to.copy_from_slice(&packed.unit_bytes(order[item])[start..start + to.len()]);
             Ok(())
         })
+    }
+
+    /// Whether the weights are in a file, not in the program.
+    pub(super) fn is_file(&self) -> bool {
+        matches!(&self.origin, Origin::Packed(packed) if packed.is_file())
+    }
+
+    /// Reads units in the given order.
+    pub(super) fn reader(&self, order: &[usize]) -> Reader {
+        let order: Vec<_> = order.iter().map(|unit| self.first_unit + unit).collect();
+        let packed = match &self.origin {
+            Origin::Packed(packed) => Arc::clone(packed),
+            Origin::Synthetic(synthetic) => {
+                let synthetic = Arc::clone(synthetic);
+                return Arc::new(move |item, offset, to, _| {
+                    synthetic.fill(order[item], offset, to.len(), |at, bytes| {
+                        to[at..at + bytes.len()].copy_from_slice(bytes);
+                    });
+                    Ok(())
+                });
+            }
+        };
+        Arc::new(move |item, offset, to, target| packed.read_unit(order[item], offset, to, target))
     }
 
     /// The codes and scales of a token's row of the embedding table.

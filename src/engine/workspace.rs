@@ -1,10 +1,10 @@
-//! The GPU memory a pass works in: activations, quantised activations, KV cache and logits.
+//! The GPU memory a pass works in: activations, quantised activations and logits.
 
 use super::Sizes;
 use super::inputs::{self, InputLayout, Inputs};
 use crate::error::{Error, Result};
 use crate::gpu::{Binding, Buffer, Gpu, Readback};
-use crate::kernels::{self, attention};
+use crate::kernels::{self, CacheKind, attention};
 use crate::model::{Activation, Decoder};
 use crate::quant::groups;
 
@@ -65,8 +65,8 @@ fn split_bytes(decoder: &Decoder, splits: u32, batch: u32) -> u64 {
 }
 
 /// Bytes of one block's keys, or values.
-pub(super) fn cache_bytes(decoder: &Decoder, rows: u32, f16: bool) -> u64 {
-    u64::from(rows) * u64::from(decoder.cache_width()) * if f16 { 2 } else { 4 }
+pub(super) fn cache_bytes(decoder: &Decoder, rows: u32, kind: CacheKind) -> u64 {
+    u64::from(rows) * kind.row_bytes(decoder.cache_width())
 }
 
 /// All of it.
@@ -75,7 +75,6 @@ pub(super) struct Workspace {
     activations: Vec<(Activation, Buffer)>,
     q8_codes: Buffer,
     q8_scales: Buffer,
-    caches: Vec<[Buffer; 2]>,
     /// Where adapters split a context: f32 `[decode tokens, heads, splits, head_dim + 2]`.
     attention_parts: Option<Buffer>,
     selected: u32,
@@ -104,10 +103,6 @@ impl Workspace {
                 activations.push((*activation, buffer(&format!("{activation:?}"), bytes)?));
             }
         }
-        let cache = cache_bytes(decoder, sizes.cache_rows, sizes.cache_f16);
-        let caches = (0..decoder.blocks)
-            .map(|_| Ok([buffer("key cache", cache)?, buffer("value cache", cache)?]))
-            .collect::<Result<_>>()?;
         let (chunk, selected) = (u64::from(sizes.chunk), u64::from(sizes.selected));
         let logits = selected * u64::from(stride(decoder, Activation::Logits)) * 4;
         let layout = InputLayout::new(decoder, sizes.chunk, sizes.selected);
@@ -116,7 +111,6 @@ impl Workspace {
             activations,
             q8_codes: buffer("int8 activations", chunk * q8_groups(decoder) * Q8_CODE_BYTES)?,
             q8_scales: buffer("activation scales", chunk * q8_groups(decoder) * Q8_SCALE_BYTES)?,
-            caches,
             attention_parts: match split_bytes(decoder, sizes.splits, sizes.batch) {
                 0 => None,
                 bytes => Some(buffer("attention of split contexts", bytes)?),
@@ -148,13 +142,5 @@ impl Workspace {
 
     pub(super) fn attention_parts(&self) -> Option<Binding<'_>> {
         self.attention_parts.as_ref().map(Buffer::all)
-    }
-
-    pub(super) fn key_cache(&self, block: u32) -> Binding<'_> {
-        self.caches[block as usize][0].all()
-    }
-
-    pub(super) fn value_cache(&self, block: u32) -> Binding<'_> {
-        self.caches[block as usize][1].all()
     }
 }

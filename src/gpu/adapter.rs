@@ -66,6 +66,10 @@ const WANTED: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY
     .union(wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS)
     .union(wgpu::Features::SUBGROUP);
 
+/// Buffers larger than this get memory of their own, of just their size; the others share blocks.
+/// wgpu's least. Larger blocks were seen to waste 5 % of a budget of 6 GiB.
+const SHARED_BLOCK_BYTES: u64 = 4 << 20;
+
 impl Facts {
     /// A common discrete card, for plans without one at hand.
     pub fn assumed() -> Self {
@@ -193,22 +197,24 @@ pub(super) fn open_device(
     adapter: &wgpu::Adapter,
     facts: &Facts,
     offers: &Offers,
-) -> Result<(wgpu::Device, wgpu::Queue, Option<TransferQueue>)> {
+) -> Result<(wgpu::Device, wgpu::Queue, Vec<TransferQueue>)> {
     let descriptor = wgpu::DeviceDescriptor {
         label: Some("pipo-wgpu"),
         required_features: facts.features,
         required_limits: facts.limits.clone(),
         experimental_features: wgpu::ExperimentalFeatures::disabled(),
-        memory_hints: wgpu::MemoryHints::MemoryUsage,
+        memory_hints: wgpu::MemoryHints::Manual {
+            suballocated_device_memory_block_size: SHARED_BLOCK_BYTES..SHARED_BLOCK_BYTES,
+        },
         trace: wgpu::Trace::Off,
     };
     if let Some(opened) = vulkan::open_device(adapter, facts, offers, &descriptor) {
         match opened {
-            Ok((device, queue, transfer)) => return Ok((device, queue, Some(transfer))),
+            Ok((device, queue, transfer)) => return Ok((device, queue, transfer)),
             Err(error) => log::warn!("no transfer queue: {error}"),
         }
     }
     let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
         .map_err(|error| Error::Gpu(format!("{} gave no device: {error}", facts.describe())))?;
-    Ok((device, queue, None))
+    Ok((device, queue, Vec::new()))
 }

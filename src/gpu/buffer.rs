@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::vulkan::{Raw, TransferLane};
 use crate::error::{Error, Result};
+use crate::os::SharedMemory;
 
 /// Bytes of GPU buffers alive now, and the most there ever were.
 #[derive(Debug, Default)]
@@ -47,28 +48,35 @@ impl Buffer {
     /// reading. Commands submitted afterwards see the bytes.
     ///
     /// # Errors
-    /// [`Error::Gpu`] if the CPU cannot write the buffer, or whatever `write` returns.
+    /// [`Error::Gpu`] if the CPU cannot reach the buffer, or whatever `write` returns.
     ///
     /// # Panics
-    /// If the range lies beyond the buffer, or another thread is writing part of it.
+    /// If the range lies beyond the buffer, or another thread is reading or writing part of it.
     pub fn fill(
         &self,
         range: Range<u64>,
         write: impl FnOnce(wgpu::WriteOnly<'_, [u8]>) -> Result<()>,
     ) -> Result<()> {
-        match &self.beyond {
-            Some(raw) => raw.fill(range, write),
-            None => Err(Error::Gpu("the CPU cannot write this buffer".into())),
-        }
+        self.memory()?.write(range, |bytes| write(wgpu::WriteOnly::from_mut(bytes)))
+    }
+
+    /// The bytes of a buffer that the CPU reaches. Reading is fast in [`super::Place::Pinned`]
+    /// alone; no kernel or copy may write, or read what is being written.
+    ///
+    /// # Errors
+    /// [`Error::Gpu`] if the CPU cannot reach the buffer.
+    pub fn memory(&self) -> Result<&SharedMemory> {
+        let memory = self.beyond.as_ref().and_then(Raw::memory);
+        memory.ok_or_else(|| Error::Gpu("the CPU cannot reach this buffer".into()))
     }
 
     /// Copies bytes from another buffer on a lane of the transfer queue, and waits for them.
     ///
     /// # Errors
-    /// [`Error::Gpu`] if one of the buffers is not in a [`super::Place`], or the copy fails.
+    /// As [`copy_buffers`].
     ///
     /// # Panics
-    /// If a range lies beyond its buffer.
+    /// As [`copy_buffers`].
     pub fn copy_from(
         &self,
         at: u64,
@@ -76,12 +84,8 @@ impl Buffer {
         range: Range<u64>,
         lane: &mut TransferLane,
     ) -> Result<()> {
-        let bytes = range.end - range.start;
-        assert!(range.end <= from.bytes && at + bytes <= self.bytes, "{range:?} to {at}");
-        let (Some(source), Some(target)) = (&from.beyond, &self.beyond) else {
-            return Err(Error::Gpu("the transfer queue cannot reach these buffers".into()));
-        };
-        lane.copy((source, range.start), (target, at), bytes)
+        let region = CopyRegion { from: range.start, to: at, bytes: range.end - range.start };
+        copy_buffers(&[(from, self)], &[region], lane)
     }
 
     /// The whole buffer as a shader sees it.
@@ -95,6 +99,46 @@ impl Buffer {
         let range = if range.is_empty() { 0..self.bytes.min(16) } else { range };
         Binding { buffer: &self.raw, range }
     }
+}
+
+/// Bytes to copy from one buffer to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CopyRegion {
+    /// First byte in the source.
+    pub from: u64,
+    /// First byte in the target.
+    pub to: u64,
+    /// How many; 0 copies nothing.
+    pub bytes: u64,
+}
+
+/// Copies the same regions within each pair of buffers `(from, to)` on a lane of a transfer queue,
+/// and waits for them.
+///
+/// # Errors
+/// [`Error::Gpu`] if one of the buffers is not in a [`super::Place`], or the copy fails.
+///
+/// # Panics
+/// If a region lies beyond its buffer.
+pub fn copy_buffers(
+    pairs: &[(&Buffer, &Buffer)],
+    regions: &[CopyRegion],
+    lane: &mut TransferLane,
+) -> Result<()> {
+    let regions: Vec<_> = regions.iter().copied().filter(|region| region.bytes > 0).collect();
+    if regions.is_empty() {
+        return Ok(());
+    }
+    let mut raw = Vec::with_capacity(pairs.len());
+    for (from, to) in pairs {
+        let inside = |r: &CopyRegion| r.from + r.bytes <= from.bytes && r.to + r.bytes <= to.bytes;
+        assert!(regions.iter().all(inside), "{regions:?} of {} and {} bytes", from.bytes, to.bytes);
+        let (Some(source), Some(target)) = (&from.beyond, &to.beyond) else {
+            return Err(Error::Gpu("the transfer queue cannot reach these buffers".into()));
+        };
+        raw.push((source, target));
+    }
+    lane.copy(&raw, &regions)
 }
 
 impl Drop for Buffer {

@@ -1,10 +1,11 @@
 //! Stands in for `vulkan` where wgpu has no Vulkan: nothing is offered, so nothing is asked for.
 
-use std::ops::Range;
 use std::sync::Arc;
 
+use super::buffer::CopyRegion;
 use super::{Facts, Place, Routes};
 use crate::error::{Error, Result};
+use crate::os::SharedMemory;
 
 /// Offers nothing.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,11 +32,7 @@ impl Offers {
 pub(super) enum Raw {}
 
 impl Raw {
-    pub(super) fn fill(
-        &self,
-        _range: Range<u64>,
-        _write: impl FnOnce(wgpu::WriteOnly<'_, [u8]>) -> Result<()>,
-    ) -> Result<()> {
+    pub(super) fn memory(&self) -> Option<&SharedMemory> {
         match *self {}
     }
 }
@@ -63,9 +60,13 @@ impl TransferLane {
         match **queue {}
     }
 
-    pub(super) fn copy(&mut self, _from: (&Raw, u64), _to: (&Raw, u64), _bytes: u64) -> Result<()> {
+    pub(super) fn copy(&mut self, _pairs: &[(&Raw, &Raw)], _regions: &[CopyRegion]) -> Result<()> {
         match *self {}
     }
+}
+
+pub(super) fn vram_in_use_bytes(_adapter: &wgpu::Adapter) -> Option<u64> {
+    None
 }
 
 pub(super) fn open_device(
@@ -73,7 +74,7 @@ pub(super) fn open_device(
     _facts: &Facts,
     _offers: &Offers,
     _descriptor: &wgpu::DeviceDescriptor<'_>,
-) -> Option<Result<(wgpu::Device, wgpu::Queue, TransferQueue)>> {
+) -> Option<Result<(wgpu::Device, wgpu::Queue, Vec<TransferQueue>)>> {
     None
 }
 

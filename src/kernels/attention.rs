@@ -1,6 +1,6 @@
 //! Causal attention over the KV cache in one pass (<https://arxiv.org/abs/2205.14135>).
 
-use super::{Constant, Shapes};
+use super::{CacheKind, Constant, Shapes};
 use crate::error::Result;
 use crate::gpu::{Binding, Dispatch, Grid, Pipelines, Shader};
 
@@ -19,8 +19,8 @@ pub struct Spec {
     pub kv_heads: u32,
     /// Values of one head, even.
     pub head_dim: u32,
-    /// Whether the cache holds f16, two to a word; otherwise f32.
-    pub cache_f16: bool,
+    /// How the cache holds keys and values.
+    pub cache: CacheKind,
     /// Positions that a token sees, itself included; all if none.
     pub window: Option<u32>,
     /// Factor of the scores, usually `1 / sqrt(head_dim)`.
@@ -36,7 +36,7 @@ pub struct Args<'a> {
     pub rows: Binding<'a>,
     /// f32 `[tokens, stride((heads + 2 * kv_heads) * head_dim)]`; the rotated queries are read.
     pub qkv: Binding<'a>,
-    /// Keys, `[cache rows, kv_heads * head_dim]`.
+    /// Keys, `[cache rows, kv_heads * head_dim]`, rows as [`CacheKind`] says.
     pub cache_k: Binding<'a>,
     /// Values, the same shape.
     pub cache_v: Binding<'a>,
@@ -67,7 +67,8 @@ pub fn constants(spec: &Spec, shape: Shape) -> Vec<Constant> {
         ("HEADS", spec.heads.into()),
         ("KV_HEADS", spec.kv_heads.into()),
         ("HEAD_DIM", spec.head_dim.into()),
-        ("CACHE_F16", u32::from(spec.cache_f16).into()),
+        ("CACHE_KIND", spec.cache.number()),
+        ("ROW_PAIRS", spec.cache.row_pairs(spec.kv_heads * spec.head_dim).into()),
         ("WINDOW", spec.window.unwrap_or(0).into()),
         ("SCALE", spec.scale.into()),
         ("THREADS", threads.into()),

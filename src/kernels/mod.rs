@@ -208,6 +208,50 @@ impl Shapes {
     }
 }
 
+/// How keys and values are kept.
+///
+/// A row, all of one position's keys or values in a block, is `kv_heads * head_dim` values. In
+/// `Q8` it is groups of [`GROUP`] values (across heads; the last one is padded with zero codes),
+/// each of 36 bytes: an f32 scale and 32 signed codes in order, `value = scale * code`, with
+/// `scale = peak / 127`. A group with a value that is not finite has the scale NaN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CacheKind {
+    /// IEEE single precision.
+    F32,
+    /// IEEE half precision, two to a word.
+    F16,
+    /// 8-bit codes, one scale for 32 values: 9 bits a value.
+    Q8,
+}
+
+impl CacheKind {
+    /// Bytes of a row of `width` values, even; a multiple of 4. Row `r` starts at `r` times this.
+    pub const fn row_bytes(self, width: u32) -> u64 {
+        match self {
+            CacheKind::F32 => width as u64 * 4,
+            CacheKind::F16 => width as u64 * 2,
+            CacheKind::Q8 => groups(width) as u64 * (4 + GROUP as u64),
+        }
+    }
+
+    /// Pairs of values between the starts of two rows of `width` values, padding included.
+    const fn row_pairs(self, width: u32) -> u32 {
+        match self {
+            CacheKind::F32 | CacheKind::F16 => width / 2,
+            CacheKind::Q8 => stride(width) / 2,
+        }
+    }
+
+    /// The number that shaders know a kind by.
+    const fn number(self) -> f64 {
+        match self {
+            CacheKind::F16 => 2.0,
+            CacheKind::F32 => 3.0,
+            CacheKind::Q8 => 4.0,
+        }
+    }
+}
+
 /// The function between the two halves of a gated unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {

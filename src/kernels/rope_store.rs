@@ -1,6 +1,6 @@
 //! Rotary positions (<https://arxiv.org/abs/2104.09864>, `rotate_half` form) and the write to the KV cache.
 
-use super::{Constant, item_grid};
+use super::{CacheKind, Constant, item_grid, quads};
 use crate::error::Result;
 use crate::gpu::{Binding, Dispatch, Grid, Pipelines, Shader};
 
@@ -19,8 +19,8 @@ pub struct Spec {
     pub head_dim: u32,
     /// Leading values of a head that are rotated, even; 0 for none.
     pub rotary_dim: u32,
-    /// Whether the cache holds f16, two to a word; otherwise f32.
-    pub cache_f16: bool,
+    /// How the cache holds keys and values.
+    pub cache: CacheKind,
 }
 
 /// What the kernel is bound to.
@@ -34,7 +34,7 @@ pub struct Args<'a> {
     pub angles: Binding<'a>,
     /// f32 `[tokens, stride((heads + 2 * kv_heads) * head_dim)]`: queries, keys, values; queries change in place.
     pub qkv: Binding<'a>,
-    /// Keys, `[cache rows, kv_heads * head_dim]`.
+    /// Keys, `[cache rows, kv_heads * head_dim]`, rows as [`CacheKind`] says.
     pub cache_k: Binding<'a>,
     /// Values, the same shape.
     pub cache_v: Binding<'a>,
@@ -49,14 +49,26 @@ pub fn constants(spec: &Spec) -> Vec<Constant> {
         ("KV_HEADS", spec.kv_heads.into()),
         ("HEAD_DIM", spec.head_dim.into()),
         ("ROTARY_DIM", spec.rotary_dim.into()),
-        ("CACHE_F16", u32::from(spec.cache_f16).into()),
+        ("CACHE_KIND", spec.cache.number()),
+        ("QUERY_GROUPS", item_grid(query_pairs(spec)).groups.into()),
         ("GROUPS", grid(spec).groups.into()),
     ]
 }
 
-/// Workgroups.
+/// Workgroups. A workgroup of a q8 cache works together, so it rotates queries or stores, not both.
 pub fn grid(spec: &Spec) -> Grid {
-    item_grid(spec.heads * (spec.rotary_dim / 2) + spec.kv_heads * spec.head_dim / 2)
+    let width = spec.kv_heads * spec.head_dim;
+    match spec.cache {
+        CacheKind::F32 | CacheKind::F16 => item_grid(query_pairs(spec) + width / 2),
+        CacheKind::Q8 => {
+            let [queries, stores] = [query_pairs(spec), quads(width)].map(|n| item_grid(n).groups);
+            Grid { groups: queries + stores, tokens_each: 1 }
+        }
+    }
+}
+
+fn query_pairs(spec: &Spec) -> u32 {
+    spec.heads * (spec.rotary_dim / 2)
 }
 
 /// Prepares the kernel.

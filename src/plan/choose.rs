@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::ops::RangeInclusive;
 
 use super::cost::{Cost, Moves};
-use super::{Budget, Demand, Home, Plan, Prediction, Rates, STAGING_EACH, UnitDemand};
+use super::{Budget, Demand, Home, Plan, Prediction, Rates, STAGING_EACH, UnitDemand, read_ahead};
 use crate::error::{Error, Result};
 use crate::size::{format as bytes_text, format_up as bytes_text_up};
 
@@ -253,7 +253,9 @@ impl Planner<'_> {
         let units = &self.demand.units;
         let mut homes = choose_homes(units, room, sizes.slot_bytes);
         let host_caches = sizes.host_caches as u64 * self.demand.cache_bytes;
-        pin(units, &mut homes, self.budget.pinned_bytes.saturating_sub(host_caches));
+        let room = self.budget.pinned_bytes.saturating_sub(host_caches);
+        let reserved = read_ahead::reserve(room, units, &homes);
+        pin(units, &mut homes, room.saturating_sub(reserved));
         let sum = |home: Home| {
             let there = units.iter().zip(&homes).filter(|(_, h)| **h == home);
             there.map(|(unit, _)| unit.bytes).sum::<u64>()
@@ -301,6 +303,8 @@ impl Planner<'_> {
         let caches = spread(self.demand.caches, sizes.host_caches);
         let prediction = self.predict(sizes, &moves);
         let carrying = self.carrying(sizes, resident_bytes > 0);
+        let pinned_cache_bytes = sizes.host_caches as u64 * self.demand.cache_bytes;
+        let room = self.budget.pinned_bytes.saturating_sub(moves.pinned_bytes + pinned_cache_bytes);
         Plan {
             caches,
             cache_depth: self.cache_slots(sizes),
@@ -315,7 +319,8 @@ impl Planner<'_> {
             workspace_bytes: self.workspace(sizes),
             resident_bytes,
             pinned_bytes: moves.pinned_bytes,
-            pinned_cache_bytes: sizes.host_caches as u64 * self.demand.cache_bytes,
+            read_ahead_bytes: read_ahead::bytes(room, &self.demand.units, &homes),
+            pinned_cache_bytes,
             streamed_bytes,
             direct: moves.direct,
             total_bytes: self.base(sizes) + resident_bytes + carrying,

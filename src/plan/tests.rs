@@ -154,6 +154,30 @@ fn a_trial_says_more_than_rates() {
 }
 
 #[test]
+fn reading_ahead_shares_the_budget_with_pinned_units() {
+    let units = [100 << 20; 20];
+    for (pinned_mib, pinned, ahead_mib) in [
+        (0, 0, 200),   // Two slots are the least.
+        (150, 0, 200), // Even where the budget has no room for them.
+        (500, 3, 200),
+        (1400, 11, 256), // More than the least where a quarter of the budget is more.
+        (2000, 20, 0),
+    ] {
+        let budget = Budget {
+            vram_bytes: 250 << 20,
+            pinned_bytes: pinned_mib << 20,
+            depth: Some(2),
+            threads: 1,
+            ..Budget::default()
+        };
+        let plan = plan(&demand(&units), &budget, &RATES).unwrap();
+        let found = (plan.pinned_bytes / (100 << 20), plan.read_ahead_bytes >> 20);
+        assert_eq!(found, (pinned, ahead_mib), "{pinned_mib} MiB\n{plan}");
+        assert!(plan.pinned_bytes + plan.read_ahead_bytes <= (pinned_mib << 20).max(200 << 20));
+    }
+}
+
+#[test]
 fn pinned_memory_takes_what_fits_and_decides_how_decode_reads() {
     let budget = |pinned_bytes| {
         let vram_bytes = 8 << 20;
@@ -163,11 +187,13 @@ fn pinned_memory_takes_what_fits_and_decides_how_decode_reads() {
     let units = [1 << 20; 16];
     let none = plan(&demand(&units), &budget(0), &rates(Some(2e9))).unwrap();
     assert_eq!((none.pinned_bytes, none.direct), (0, false));
-    let some = plan(&demand(&units), &budget(3 << 20), &rates(Some(2e9))).unwrap();
+    let some = plan(&demand(&units), &budget(5 << 20), &rates(Some(2e9))).unwrap();
     assert_eq!((some.pinned_bytes, some.direct), (3 << 20, false), "some still travel from disk");
+    assert_eq!(some.read_ahead_bytes, 2 << 20, "through two slots");
     let faster = |direct| Rates { direct: Some(direct), ..RATES };
     let all = plan(&demand(&units), &budget(1 << 30), &faster(1e9)).unwrap();
     assert_eq!((all.pinned_bytes, all.direct), (all.streamed_bytes, false), "the ring overlaps");
+    assert_eq!(all.read_ahead_bytes, 0, "nothing is read from disk");
     let in_turn = Rates { overlap: false, ..faster(1e9) };
     assert!(plan(&demand(&units), &budget(1 << 30), &in_turn).unwrap().direct);
     let asked = Budget { direct: Some(true), ..budget(1 << 30) };

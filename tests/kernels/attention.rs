@@ -4,7 +4,7 @@ use super::common::*;
 use half::f16;
 use pipo_wgpu::gpu::Buffer;
 use pipo_wgpu::kernels::attention::{self, Args, Shape, Spec};
-use pipo_wgpu::kernels::{attention_merge, stride};
+use pipo_wgpu::kernels::{CacheKind, attention_merge, stride};
 
 /// A GPU's, a CPU's, and one between.
 const SHAPES: [Shape; 3] = [
@@ -17,7 +17,7 @@ pub(crate) struct Case {
     pub(crate) spec: Spec,
     pub(crate) rows: Vec<[u32; 4]>,
     pub(crate) qkv: Vec<f32>,
-    /// Keys, then values, `[cache rows, kv_heads * head_dim]`, exact in f16.
+    /// Keys, then values, `[cache rows, kv_heads * head_dim]`, exact in f16 but for q8.
     pub(crate) caches: [Vec<f32>; 2],
 }
 
@@ -30,7 +30,8 @@ impl Case {
         let qkv = activations(&mut random, positions.len(), Self::qkv_cols(&spec));
         let len = (2 * longest * spec.kv_heads * spec.head_dim) as usize;
         let mut cache = || (0..len).map(|_| f16::from_f32(random.unit() * 2.0).to_f32()).collect();
-        Case { spec, rows, qkv, caches: [cache(), cache()] }
+        let case = Case { spec, rows, qkv, caches: [cache(), cache()] };
+        if spec.cache == CacheKind::Q8 { case.rounded() } else { case }
     }
 
     fn qkv_cols(spec: &Spec) -> usize {
@@ -47,12 +48,11 @@ impl Case {
 
     pub(crate) fn run_in(&self, shape: Shape) -> Vec<f32> {
         let tokens = self.rows.len();
-        let cache = |values: &[f32]| {
-            if self.spec.cache_f16 {
-                upload(&values.iter().map(|v| f16::from_f32(*v)).collect::<Vec<_>>())
-            } else {
-                upload(values)
-            }
+        let width = (self.spec.kv_heads * self.spec.head_dim) as usize;
+        let cache = |values: &[f32]| match self.spec.cache {
+            CacheKind::F32 => upload(values),
+            CacheKind::F16 => upload(&values.iter().map(|v| f16::from_f32(*v)).collect::<Vec<_>>()),
+            CacheKind::Q8 => upload(&q8_words(values, width)),
         };
         let [k, v] = self.caches.each_ref().map(|c| cache(c));
         let buffers = [step(tokens), upload(&self.rows), upload(&self.qkv), k, v];
@@ -113,6 +113,19 @@ impl Case {
         (want, bound)
     }
 
+    /// The case with caches that hold what q8 rows stand for.
+    fn rounded(&self) -> Case {
+        let Spec { kv_heads, head_dim, .. } = self.spec;
+        let width = (kv_heads * head_dim) as usize;
+        let values = |c: &Vec<f32>| q8_values(&q8_words(c, width), width).iter().map(|v| *v as f32).collect();
+        Case {
+            spec: self.spec,
+            rows: self.rows.clone(),
+            qkv: self.qkv.clone(),
+            caches: self.caches.each_ref().map(values),
+        }
+    }
+
     pub(crate) fn reference(&self) -> (Vec<f64>, Vec<f64>) {
         let heads = (0..self.rows.len()).flat_map(|t| (0..self.spec.heads as usize).map(move |h| (t, h)));
         let (want, bound): (Vec<_>, Vec<_>) = heads.map(|(t, h)| self.head(t, h)).unzip();
@@ -120,21 +133,46 @@ impl Case {
     }
 }
 
-fn spec(heads: u32, kv_heads: u32, head_dim: u32, cache_f16: bool) -> Spec {
+/// A cache's q8 rows. Their scales have 12 bits, so that what a code stands for is exact in f32.
+fn q8_words(values: &[f32], width: usize) -> Vec<u32> {
+    let group = |values: &[f32]| {
+        let bad = values.iter().find(|v| v.is_nan());
+        let peak = bad.copied().unwrap_or_else(|| values.iter().fold(0.0, |peak, v| v.abs().max(peak)));
+        let scale = f32::from_bits(((peak / 127.0).to_bits() + 0xfff) & !0xfff);
+        let mut codes = [0_i8; 32];
+        for (code, value) in codes.iter_mut().zip(values) {
+            *code = (value / scale).round() as i8;
+        }
+        let codes: [u32; 8] = bytemuck::cast(codes);
+        std::iter::once(scale.to_bits()).chain(codes).collect::<Vec<_>>()
+    };
+    values.chunks(width).flat_map(|row| row.chunks(32).flat_map(group).collect::<Vec<_>>()).collect()
+}
+
+fn spec(heads: u32, kv_heads: u32, head_dim: u32, cache: CacheKind) -> Spec {
     let scale = 1.0 / (head_dim as f32).sqrt();
-    Spec { heads, kv_heads, head_dim, cache_f16, window: None, scale }
+    Spec { heads, kv_heads, head_dim, cache, window: None, scale }
 }
 
 pub(crate) fn specs() -> Vec<Spec> {
+    use CacheKind::{F16, F32, Q8};
     vec![
-        spec(1, 1, 8, false),
-        spec(4, 2, 24, true),
-        spec(3, 3, 80, true),
-        spec(8, 2, 128, false),
-        spec(14, 2, 64, true),
-        spec(2, 1, 256, true),
-        Spec { window: Some(5), ..spec(2, 2, 10, true) },
-        Spec { window: Some(64), ..spec(2, 1, 32, false) },
+        spec(1, 1, 8, F32),
+        spec(4, 2, 24, F16),
+        spec(3, 3, 80, F16),
+        spec(8, 2, 128, F32),
+        spec(14, 2, 64, F16),
+        spec(2, 1, 256, F16),
+        Spec { window: Some(5), ..spec(2, 2, 10, F16) },
+        Spec { window: Some(64), ..spec(2, 1, 32, F32) },
+        spec(1, 1, 8, Q8),
+        spec(6, 3, 24, Q8),
+        spec(14, 2, 64, Q8),
+        spec(3, 3, 80, Q8),
+        spec(8, 2, 128, Q8),
+        spec(2, 1, 256, Q8),
+        Spec { window: Some(5), ..spec(2, 2, 10, Q8) },
+        Spec { window: Some(64), ..spec(3, 3, 30, Q8) },
     ]
 }
 
@@ -162,14 +200,42 @@ fn equals_the_reference() {
 
 #[test]
 fn long_contexts_stay_close() {
-    let case = Case::new(spec(2, 1, 32, true), &[5000]);
-    let (want, bound) = case.reference();
-    assert_close(&case.run(), &want, &bound, "5001 positions");
+    for kind in [CacheKind::F16, CacheKind::Q8] {
+        let case = Case::new(spec(2, 1, 32, kind), &[5000]);
+        let (want, bound) = case.reference();
+        assert_close(&case.run(), &want, &bound, &format!("5001 positions in {kind:?}"));
+    }
+}
+
+/// Against the values before they were rounded, q8 costs half a step in every key and value.
+///
+/// Half a step in each key moves a score by at most `d = scale sum |q| step / 2`, so each weight
+/// by a factor between `exp(-2 d)` and `exp(2 d)`, and so the result by `exp(2 d) - 1` of the
+/// values' magnitude; half a step in each value moves it by as much again.
+#[test]
+fn q8_costs_half_a_step() {
+    for (heads, kv_heads, head_dim) in [(4, 2, 24), (2, 2, 64), (3, 1, 80), (4, 2, 128)] {
+        let mut case = Case::new(spec(heads, kv_heads, head_dim, CacheKind::F16), &[0, 3, 1, 150]);
+        case.spec.cache = CacheKind::Q8;
+        let got = case.run();
+        let largest = |values: &[f32]| f64::from(values.iter().fold(0.0, |m: f32, v| m.max(v.abs())));
+        let [key, value] = case.caches.each_ref().map(|c| largest(c));
+        // Scales are rounded up to 12 bits.
+        let half_step = |peak: f64| peak / 254.0 * (1.0 + 1.0 / 2048.0);
+        let query = case.qkv.chunks(head_dim as usize).map(|q| q.iter().map(|v| f64::from(v.abs())).sum());
+        let shift = f64::from(case.spec.scale) * query.fold(0.0, f64::max) * half_step(key);
+        let rounded = (2.0 * shift).exp_m1() * value + half_step(value);
+        let (want, bound) = case.reference();
+        let bound: Vec<_> = bound.iter().map(|b| b * 1.5 + rounded).collect();
+        assert_close(&got, &want, &bound, &format!("{:?}, bound {rounded}", case.spec));
+        case.caches[1][0] += 1.0;
+        assert!(first_miss(&got, &case.reference().0, &bound).is_some(), "a wrong value passed");
+    }
 }
 
 #[test]
 fn large_scores_do_not_overflow() {
-    let mut case = Case::new(spec(2, 1, 16, false), &[100]);
+    let mut case = Case::new(spec(2, 1, 16, CacheKind::F32), &[100]);
     case.qkv.iter_mut().for_each(|v| *v *= 1000.0);
     let got = case.run();
     assert!(got.iter().all(|v| v.abs() <= 2.0), "{got:?}");
@@ -177,8 +243,10 @@ fn large_scores_do_not_overflow() {
 
 #[test]
 fn nan_spoils_what_sees_it() {
-    for (part, at) in [(0, 70), (1, 70), (1, 0)] {
-        let mut case = Case::new(spec(2, 2, 8, false), &[69, 90, 71, 90]);
+    let places = [(0, 70), (1, 70), (1, 0)];
+    let kinds = [CacheKind::F32, CacheKind::F16, CacheKind::Q8];
+    for ((part, at), kind) in places.into_iter().flat_map(|place| kinds.map(|kind| (place, kind))) {
+        let mut case = Case::new(spec(2, 2, 8, kind), &[69, 90, 71, 90]);
         // Both heads of one row of the first sequence.
         case.caches[part][at * 16..at * 16 + 16].fill(f32::NAN);
         let got = case.run();
@@ -187,7 +255,7 @@ fn nan_spoils_what_sees_it() {
             assert_eq!(v.is_nan(), start == 0 && position as usize >= at, "value {i}: {v}");
         }
     }
-    let mut case = Case::new(spec(2, 2, 8, false), &[69, 90]);
+    let mut case = Case::new(spec(2, 2, 8, CacheKind::F32), &[69, 90]);
     case.qkv[3] = f32::NAN;
     let got = case.run();
     assert!(got[..8].iter().all(|v| v.is_nan()) && got[8..].iter().all(|v| v.is_finite()));
@@ -195,7 +263,12 @@ fn nan_spoils_what_sees_it() {
 
 #[test]
 fn tokens_do_not_touch_each_other() {
-    let spec = specs()[4];
+    for spec in [specs()[4], specs()[10]] {
+        tokens_are_apart(spec);
+    }
+}
+
+fn tokens_are_apart(spec: Spec) {
     let case = Case::new(spec, &[64, 3, 200, 127, 128, 5]);
     let together = case.run();
     let stride = stride(Case::qkv_cols(&spec) as u32) as usize;

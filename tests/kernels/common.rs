@@ -11,6 +11,9 @@ use pipo_wgpu::quant::{GROUP, WeightKind, groups};
 /// Half the distance between 1 and the next f32: the relative error of one rounding.
 pub(crate) const ULP: f64 = 1.0 / (1 << 24) as f64;
 
+/// Words of a group in a q8 cache: the scale and the codes.
+pub(crate) const Q8_WORDS: usize = 9;
+
 /// What outputs hold before a kernel runs, so that nothing passes by not being written.
 pub(crate) const POISON: f32 = 12345.678;
 
@@ -200,6 +203,27 @@ pub(crate) fn dequantised(codes: &[u32], scales: &[[f32; 2]]) -> Vec<f64> {
             codes.iter().map(|c| f64::from(*scale) * f64::from(*c)).collect::<Vec<_>>()
         })
         .collect()
+}
+
+/// The largest magnitude of each of a q8 cache row's groups.
+pub(crate) fn q8_peaks(row: &[f64]) -> Vec<f64> {
+    row.chunks(GROUP as usize).map(|group| group.iter().fold(0.0, |peak: f64, v| peak.max(v.abs()))).collect()
+}
+
+/// What a q8 cache's rows of `width` values stand for, after checking that their padding is zero.
+pub(crate) fn q8_values(words: &[u32], width: usize) -> Vec<f64> {
+    let row_words = width.div_ceil(GROUP as usize) * Q8_WORDS;
+    let rows = words.chunks(row_words).map(|row| {
+        let groups = row.chunks(Q8_WORDS).flat_map(|group| {
+            let codes: &[i8] = bytemuck::cast_slice(&group[1..]);
+            let scale = f64::from(f32::from_bits(group[0]));
+            codes.iter().map(move |c| scale * f64::from(*c)).collect::<Vec<_>>()
+        });
+        let row: Vec<_> = groups.collect();
+        assert!(row[width..].iter().all(|v| *v == 0.0 || v.is_nan()), "padding was not zero");
+        row[..width].to_vec()
+    });
+    rows.collect::<Vec<_>>().concat()
 }
 
 /// Where the first value is that is further from what is wanted than its bound; NaN always is.

@@ -4,7 +4,7 @@ use super::common::*;
 use half::f16;
 use pipo_wgpu::gpu::Buffer;
 use pipo_wgpu::kernels::rope_store::{self, Args, Spec};
-use pipo_wgpu::kernels::stride;
+use pipo_wgpu::kernels::{CacheKind, stride};
 
 const CACHE_ROWS: usize = 40;
 
@@ -17,9 +17,14 @@ struct Case {
 
 struct Outcome {
     qkv: Vec<f32>,
-    /// Keys, then values, `[CACHE_ROWS, kv_heads * head_dim]`.
+    /// Keys, then values, as they lie.
+    words: [Vec<u32>; 2],
+    /// What they stand for, `[CACHE_ROWS, kv_heads * head_dim]`.
     caches: [Vec<f32>; 2],
 }
+
+/// What every word of a cache holds before.
+const UNTOUCHED: u32 = 0x3c00_3c00;
 
 impl Case {
     fn new(spec: Spec, tokens: usize) -> Self {
@@ -46,24 +51,49 @@ impl Case {
 
     fn run(&self) -> Outcome {
         let tokens = self.rows.len();
-        let words = CACHE_ROWS * self.kv_width() / if self.spec.cache_f16 { 2 } else { 1 };
-        let cache = || upload(&vec![0x3c00_3c00_u32; words]);
+        let words = CACHE_ROWS * self.row_words();
+        let cache = || upload(&vec![UNTOUCHED; words]);
         let buffers =
             [step(tokens), upload(&self.rows), upload(&self.angles), upload(&self.qkv), cache(), cache()];
         let [step, rows, angles, qkv, cache_k, cache_v] = buffers.each_ref().map(Buffer::all);
         let args = Args { step, rows, angles, qkv, cache_k, cache_v };
         let dispatch = rope_store::dispatch(&mut pipelines(), &self.spec, &args).unwrap();
         run(&dispatch, tokens);
-        let values = |buffer: &Buffer| -> Vec<f32> {
-            let words: Vec<u32> = read(buffer, words);
-            if self.spec.cache_f16 {
-                bytemuck::cast_slice::<u32, f16>(&words).iter().map(|v| v.to_f32()).collect()
-            } else {
-                words.into_iter().map(f32::from_bits).collect()
-            }
+        let words: [Vec<u32>; 2] = [read(&buffers[4], words), read(&buffers[5], words)];
+        let caches = words.each_ref().map(|words| match self.spec.cache {
+            CacheKind::F32 => bytemuck::cast_slice(words).to_vec(),
+            CacheKind::F16 => bytemuck::cast_slice::<u32, f16>(words).iter().map(|v| v.to_f32()).collect(),
+            CacheKind::Q8 => self.q8_rows(words),
+        });
+        Outcome { qkv: read(&buffers[3], self.qkv.len()), words, caches }
+    }
+
+    fn row_words(&self) -> usize {
+        self.spec.cache.row_bytes(self.kv_width() as u32) as usize / 4
+    }
+
+    /// The values of rows that were written to, zeros for the others, whose padding is not zero.
+    fn q8_rows(&self, words: &[u32]) -> Vec<f32> {
+        let row = |row: &[u32]| match row.iter().all(|word| *word == UNTOUCHED) {
+            true => vec![0.0; self.kv_width()],
+            false => q8_values(row, self.kv_width()).iter().map(|v| *v as f32).collect(),
         };
-        let qkv = read(&buffers[3], self.qkv.len());
-        Outcome { qkv, caches: [values(&buffers[4]), values(&buffers[5])] }
+        words.chunks(self.row_words()).flat_map(row).collect()
+    }
+
+    /// How far what lands in the cache may be from a row of f64, whose f32 form is off by `bound`.
+    ///
+    /// To f16 that is half a unit in the last place of values below 3. To q8 it is half a step
+    /// between codes, the group's peak being 127 of them; and the roundings of the peak, its
+    /// reciprocal (2.5 units), the quotient (2.5), two products and the scale, each relative to
+    /// the peak at most.
+    fn cache_bounds(&self, row: &[f64], bound: f64) -> Vec<f64> {
+        let group = |peak: f64, len| match self.spec.cache {
+            CacheKind::F32 => vec![bound; len],
+            CacheKind::F16 => vec![bound + 1.5 / 2048.0; len],
+            CacheKind::Q8 => vec![bound + (peak + bound) * (0.5 / 127.0 + 10.0 * ULP); len],
+        };
+        q8_peaks(row).into_iter().zip(row.chunks(32)).flat_map(|(peak, g)| group(peak, g.len())).collect()
     }
 
     /// A token's row with every head of queries and keys rotated, in f64.
@@ -84,13 +114,12 @@ impl Case {
         out
     }
 
-    /// Where an outcome first differs from f64: two roundings of terms below 1, and the rounding
-    /// to f16 of the keys and values where the cache has it.
+    /// Where an outcome first differs from f64: two roundings of terms below 1, and what the
+    /// cache adds to the keys and values.
     fn miss(&self, outcome: &Outcome) -> Option<String> {
         let (q, kv) = ((self.spec.heads * self.spec.head_dim) as usize, self.kv_width());
         let stride = stride(Self::width(&self.spec) as u32) as usize;
         let bound = 3.0 * ULP;
-        let cache_bound = bound + if self.spec.cache_f16 { 1.5 / 2048.0 } else { 0.0 };
         let mut written = [false; CACHE_ROWS];
         for (t, r) in self.rows.iter().enumerate() {
             let want = self.rotated(t);
@@ -99,37 +128,42 @@ impl Case {
             let at = (r[1] + r[2]) as usize;
             written[at] = true;
             let [k, v] = outcome.caches.each_ref().map(|c| &c[at * kv..][..kv]);
+            let (want_k, want_v) = want[q..q + 2 * kv].split_at(kv);
             let miss = first_miss(&got[..q], &want[..q], &vec![bound; q])
-                .or_else(|| first_miss(k, &want[q..q + kv], &vec![cache_bound; kv]))
-                .or_else(|| first_miss(v, &want[q + kv..q + 2 * kv], &vec![cache_bound; kv]));
+                .or_else(|| first_miss(k, want_k, &self.cache_bounds(want_k, bound)))
+                .or_else(|| first_miss(v, want_v, &self.cache_bounds(want_v, bound)));
             if miss.is_some() {
                 return miss;
             }
         }
         for (at, _) in written.iter().enumerate().filter(|(_, written)| !**written) {
-            let untouched = if self.spec.cache_f16 { 1.0 } else { f32::from_bits(0x3c00_3c00) };
-            let rows = outcome.caches.iter().flat_map(|c| &c[at * kv..][..kv]);
-            assert!(rows.into_iter().all(|v| *v == untouched), "cache row {at} was written to");
+            let words = self.row_words();
+            let mut rows = outcome.words.iter().flat_map(|c| &c[at * words..][..words]);
+            assert!(rows.all(|word| *word == UNTOUCHED), "cache row {at} was written to");
         }
         None
     }
 }
 
 fn specs() -> Vec<Spec> {
-    let spec = |heads, kv_heads, head_dim, rotary_dim, cache_f16| Spec {
-        heads,
-        kv_heads,
-        head_dim,
-        rotary_dim,
-        cache_f16,
-    };
+    use CacheKind::{F16, F32, Q8};
+    let spec =
+        |heads, kv_heads, head_dim, rotary_dim, cache| Spec { heads, kv_heads, head_dim, rotary_dim, cache };
     vec![
-        spec(1, 1, 8, 8, false),
-        spec(4, 2, 24, 24, true),
-        spec(3, 3, 80, 32, true),
-        spec(8, 1, 128, 128, true),
-        spec(2, 1, 64, 0, false),
-        spec(2, 2, 10, 6, true),
+        spec(1, 1, 8, 8, F32),
+        spec(4, 2, 24, 24, F16),
+        spec(3, 3, 80, 32, F16),
+        spec(8, 1, 128, 128, F16),
+        spec(2, 1, 64, 0, F32),
+        spec(2, 2, 10, 6, F16),
+        spec(1, 1, 8, 8, Q8),
+        spec(4, 3, 24, 24, Q8),
+        spec(3, 3, 80, 32, Q8),
+        spec(8, 1, 128, 128, Q8),
+        spec(2, 1, 64, 0, Q8),
+        spec(2, 2, 10, 6, Q8),
+        spec(4, 3, 2, 2, Q8),
+        spec(5, 5, 256, 64, Q8),
     ]
 }
 
@@ -138,10 +172,18 @@ fn equals_the_reference() {
     for spec in specs() {
         for tokens in [1, 2, 3, 5, 33] {
             let mut case = Case::new(spec, tokens);
-            let outcome = case.run();
+            let mut outcome = case.run();
             assert_eq!(case.miss(&outcome), None, "{spec:?} {tokens} tokens");
             case.qkv[0] += 0.5;
-            assert!(case.miss(&outcome).is_some(), "a wrong value passed");
+            assert!(case.miss(&outcome).is_some(), "a wrong query passed: {spec:?}");
+            case.qkv[0] -= 0.5;
+            // The last key and the last value of the first token.
+            let last = (case.rows[0][1] + case.rows[0][2] + 1) as usize * case.kv_width() - 1;
+            for part in 0..2 {
+                outcome.caches[part][last] += 0.02;
+                assert!(case.miss(&outcome).is_some(), "a wrong cache passed: {spec:?} {part}");
+                outcome.caches[part][last] -= 0.02;
+            }
         }
     }
 }
@@ -159,9 +201,34 @@ fn nan_reaches_queries_and_caches() {
     }
 }
 
+/// One value that is not finite spoils its group of 32, and nothing else.
+#[test]
+fn nan_and_infinity_stay_visible_in_q8() {
+    let spec = specs()[8];
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        for at in [35, 239] {
+            let mut case = Case::new(spec, 1);
+            let (q, kv) = ((spec.heads * spec.head_dim) as usize, case.kv_width());
+            case.qkv[q + kv + at] = bad;
+            let outcome = case.run();
+            let first = (case.rows[0][1] + case.rows[0][2]) as usize * kv;
+            let [keys, values] = outcome.caches.each_ref().map(|c| &c[first..first + kv]);
+            assert!(keys.iter().all(|v| v.is_finite()));
+            for (i, v) in values.iter().enumerate() {
+                assert_eq!(v.is_nan(), i / 32 == at / 32, "{bad} at {at}: value {i} is {v}");
+            }
+        }
+    }
+}
+
 #[test]
 fn tokens_do_not_touch_each_other() {
-    let spec = specs()[3];
+    for spec in [specs()[3], specs()[9]] {
+        tokens_are_apart(spec);
+    }
+}
+
+fn tokens_are_apart(spec: Spec) {
     let case = Case::new(spec, 5);
     let together = case.run();
     let (stride, half) = (stride(Case::width(&spec) as u32) as usize, spec.rotary_dim as usize);
@@ -174,5 +241,9 @@ fn tokens_do_not_touch_each_other() {
         };
         let got = alone.run();
         assert_eq!(bits(&got.qkv), bits(&together.qkv[t * stride..(t + 1) * stride]));
+        let (words, row) = (case.row_words(), (case.rows[t][1] + case.rows[t][2]) as usize);
+        for (alone, together) in got.words.iter().zip(&together.words) {
+            assert_eq!(alone[row * words..][..words], together[row * words..][..words], "{spec:?}");
+        }
     }
 }

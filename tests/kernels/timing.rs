@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::common::*;
 use pipo_wgpu::gpu::{Buffer, Dispatch};
-use pipo_wgpu::kernels::{Activation, glu_q8, rms_norm_q8, rope_store};
+use pipo_wgpu::kernels::{Activation, CacheKind, glu_q8, rms_norm_q8, rope_store};
 use pipo_wgpu::kernels::{ExactArgs, Int8Args, Matrix, Shape, Shapes, attention, attention_merge};
 use pipo_wgpu::kernels::{matmul_exact, matmul_q4, matvec_exact, matvec_q4};
 use pipo_wgpu::quant::WeightKind;
@@ -168,19 +168,21 @@ fn products() {
 #[ignore = "measures, asserts nothing"]
 fn attend() {
     println!("{}", gpu().facts.describe());
-    for (positions, tokens) in [(128, 1), (1024, 1), (8192, 1), (512, 128)] {
+    let kinds = [CacheKind::F32, CacheKind::F16, CacheKind::Q8];
+    let lengths = [(128, 1), (1024, 1), (8192, 1), (512, 128)];
+    for ((positions, tokens), cache) in lengths.into_iter().flat_map(|l| kinds.map(|k| (l, k))) {
         let (heads, kv_heads, head_dim) = if gpu().facts.is_software() { (12, 4, 64) } else { (32, 8, 128) };
-        let spec = attention::Spec { heads, kv_heads, head_dim, cache_f16: true, window: None, scale: 0.1 };
+        let spec = attention::Spec { heads, kv_heads, head_dim, cache, window: None, scale: 0.1 };
         let rows = upload(&vec![row(0, positions - 1, 0); tokens]);
         let width = u64::from((heads + 2 * kv_heads) * head_dim) * 4 * tokens as u64;
-        let cache = u64::from(positions * kv_heads * head_dim) * 2;
-        let buffers = [step(tokens), rows, zeros(width), zeros(cache), zeros(cache), zeros(width)];
+        let bytes = u64::from(positions) * cache.row_bytes(kv_heads * head_dim);
+        let buffers = [step(tokens), rows, zeros(width), zeros(bytes), zeros(bytes), zeros(width)];
         let [step, rows, qkv, cache_k, cache_v, y] = buffers.each_ref().map(Buffer::all);
         let mut args = attention::Args { step: step.clone(), rows, qkv, cache_k, cache_v, y: y.clone() };
         let report = |name: &str, s: f64| {
-            let (ms, rate) = (s * 1e3, 2.0 * cache as f64 / s / 1e9);
+            let (ms, rate) = (s * 1e3, 2.0 * bytes as f64 / s / 1e9);
             println!(
-                "{name:16} {positions:6} positions {tokens:4} tokens {ms:9.3} ms, cache at {rate:.1} GB/s"
+                "{name:16} {cache:?} {positions:6} positions {tokens:4} tokens {ms:9.3} ms, cache at {rate:.1} GB/s"
             );
         };
         let whole = attention::dispatch(&mut pipelines(), &spec, &args).unwrap();
@@ -229,9 +231,12 @@ fn between_products() {
             scales: scales.clone(),
         };
         report("glu_q8", glu_q8::dispatch(&mut pipelines(), &spec, &args).unwrap());
-        let spec = rope_store::Spec { heads, kv_heads, head_dim, rotary_dim: head_dim, cache_f16: true };
         let args =
             rope_store::Args { step, rows: other, angles: weight, qkv: x, cache_k: codes, cache_v: scales };
-        report("rope_store", rope_store::dispatch(&mut pipelines(), &spec, &args).unwrap());
+        for cache in [CacheKind::F16, CacheKind::Q8] {
+            let spec = rope_store::Spec { heads, kv_heads, head_dim, rotary_dim: head_dim, cache };
+            let dispatch = rope_store::dispatch(&mut pipelines(), &spec, &args).unwrap();
+            report(&format!("rope_store {cache:?}"), dispatch);
+        }
     }
 }

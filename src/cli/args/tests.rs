@@ -24,11 +24,11 @@ fn the_definition_is_consistent() {
 fn run_takes_everything() {
     let args = run("run model -p hi --vram 6GiB --adapter 1 --weights w8 --exact --depth 3 --trace t.json \
                     -n 7 --temperature 0.5 --top-k 40 --top-p 0.9 --min-p 0.05 --repetition-penalty 1.1 --seed 9 \
-                    --stop a --stop b --print-ids --ignore-eos --context 512 --no-verify");
+                    --stop a --stop b --print-ids --ignore-eos --context 512 --no-verify --cache q8");
     assert_eq!(args.model.model, Some("model".into()));
     assert_eq!(args.model.source.weights, Some(WeightKind::W8));
     assert!(args.model.no_verify && args.device.exact && args.text.print_ids && args.text.ignore_eos);
-    assert_eq!(args.budget.vram, Some(6 << 30));
+    assert_eq!((args.budget.vram, args.budget.cache), (Some(6 << 30), Some(CacheKind::Q8)));
     assert_eq!((args.budget.depth, args.budget.context), (Some(3), Some(512)));
     assert_eq!((args.text.max_tokens, args.text.stop), (7, vec!["a".to_owned(), "b".to_owned()]));
     assert_eq!((args.device.adapter.as_deref(), args.trace), (Some("1"), Some("t.json".into())));
@@ -47,7 +47,10 @@ fn run_takes_everything() {
 #[test]
 fn run_needs_nothing() {
     let args = run("run");
-    assert_eq!((args.model.model, args.budget.vram, args.prompt.prompt), (None, None, None));
+    assert_eq!((args.model.model, args.budget.vram), (None, None));
+    assert_eq!((args.prompt.prompt.len(), args.text.batch), (0, 1));
+    let args = run("run -p a -p b --batch 3");
+    assert_eq!((args.prompt.prompt, args.text.batch), (vec!["a".to_owned(), "b".to_owned()], 3));
     assert_eq!(run("run --ids 3,17,42").prompt.ids, [3, 17, 42]);
     assert_eq!(run("run --dummy llama-2-7b").model.source.dummy.as_deref(), Some("llama-2-7b"));
 }
@@ -119,7 +122,7 @@ fn help_fits_a_screen() {
     command.build();
     let mut verbs: Vec<String> = command.get_subcommands().map(|verb| verb.get_name().to_owned()).collect();
     verbs.retain(|verb| verb != "help");
-    assert_eq!(verbs.len(), 6);
+    assert_eq!(verbs.len(), 7);
     for verb in verbs {
         let help = command.find_subcommand_mut(&verb).unwrap().render_help().to_string();
         let lines = help.lines().count();

@@ -122,6 +122,7 @@ impl<'a> Bench<'a> {
             staging_each: STAGING_EACH,
             names: names.collect(),
             pinned: Arc::clone(&self.pinned),
+            disk: None,
             trace: Trace::off(),
         };
         let slot = || self.route.slot(self.gpu, unit_bytes);
