@@ -44,9 +44,15 @@ pub struct Model {
 
 impl Model {
     pub fn new(folder: &Path, kind: WeightKind) -> Model {
+        Model::changed(folder, kind, |_| {})
+    }
+
+    /// The same with a change to its description before it is packed.
+    pub fn changed(folder: &Path, kind: WeightKind, change: impl FnOnce(&mut Decoder)) -> Model {
         let checkpoint = Checkpoint::open(folder).unwrap();
         let config = checkpoint.read_json("config.json").unwrap().unwrap_or(Value::Null);
-        let decoder = model::describe(&folder.join("config.json"), &config, kind).unwrap();
+        let mut decoder = model::describe(&folder.join("config.json"), &config, kind).unwrap();
+        change(&mut decoder);
         let temporary = tempfile::tempdir().unwrap();
         let path = temporary.path().join("model.safetensors");
         pack::write(&path, &decoder.packed_units(), &checkpoint, &[], Watch::NONE).unwrap();

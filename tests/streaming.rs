@@ -76,6 +76,8 @@ fn streamed_equals_resident_bit_for_bit() {
         ("llama_bias", WeightKind::W8, None),
         ("llama_mha", WeightKind::F32, None),
         ("grid_q4", WeightKind::F16, None),
+        ("opt", WeightKind::W8, None),
+        ("opt_post", WeightKind::W4, None),
     ] {
         let model = Model::new(&fixture(name), kind);
         let options = |route| Options { cache, ..options(route) };

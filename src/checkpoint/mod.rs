@@ -69,7 +69,15 @@ impl Checkpoint {
 
     /// A tensor's dtype, shape and place.
     pub fn info(&self, name: &str) -> Option<&TensorInfo> {
-        self.tensors.get(name)
+        self.tensors.get(self.stored_name(name))
+    }
+
+    /// What the checkpoint calls a tensor: the same, or the same without the leading `model.` that
+    /// checkpoints saved from a bare model, without its head, lack.
+    pub fn stored_name<'a>(&self, name: &'a str) -> &'a str {
+        let bare = name.strip_prefix("model.").unwrap_or(name);
+        let is_bare = !self.tensors.contains_key(name) && self.tensors.contains_key(bare);
+        if is_bare { bare } else { name }
     }
 
     /// A tensor's dtype, shape and place, or the complaint that it is missing.

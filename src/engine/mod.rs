@@ -8,6 +8,7 @@
 
 mod cache;
 mod carrier;
+mod flow;
 mod inputs;
 pub mod probe;
 mod program;
@@ -32,6 +33,7 @@ use crate::trace::Trace;
 
 use cache::Caches;
 use carrier::{Carrier, Homes};
+use flow::Flow;
 use program::{Program, UnitMemory};
 use timing::UnitTimer;
 use vectors::Vectors;
@@ -138,7 +140,7 @@ pub struct Engine {
     workspace: Workspace,
     caches: Caches,
     programs: Vec<UnitPrograms>,
-    embed: Dispatch,
+    embed: Vec<Dispatch>,
     argmax: Dispatch,
     ring: Option<Loader>,
     next_ticket: u64,
@@ -234,6 +236,7 @@ impl Engine {
             decoder: &decoder,
             workspace: &workspace,
             caches: &caches,
+            flow: &Flow::new(&decoder, options.exact),
             exact: options.exact,
             cache: sizes.cache,
             batch: sizes.batch,
@@ -244,7 +247,7 @@ impl Engine {
             let sections = weights.sections(unit);
             let mut build = |buffer, vectors: Option<&Vectors>| {
                 let memory = UnitMemory { buffer, sections, vectors };
-                builder.unit(&mut pipelines, &decoder.units[unit], &memory)
+                builder.unit(&mut pipelines, unit, &memory)
             };
             let is_direct = *home == Home::Host && plan.direct;
             let kept = homes.buffer(unit).filter(|_| is_direct || *home == Home::Vram);
@@ -334,7 +337,9 @@ impl Engine {
         let resting = self.timer.take_if(|_| !self.trace.is_recording());
         let gpu = Arc::clone(&self.gpu);
         let mut walk = Walk::new(&gpu, tokens, selected);
-        walk.encode_one("embed", &self.embed, tokens);
+        for embed in &self.embed {
+            walk.encode_one("embed", embed, tokens);
+        }
         for unit in 0..self.programs.len() {
             self.encode_unit(unit, pass.class, &mut walk)?;
         }

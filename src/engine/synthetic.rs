@@ -20,6 +20,8 @@ pub(super) struct Synthetic {
     patterns: [Pattern; 4],
     /// Codes and scales of every row of the embedding table.
     row: (Vec<u8>, Vec<u8>),
+    /// Every row of the table of positions, if those are learned.
+    position_row: Vec<u8>,
 }
 
 /// Indices of the patterns.
@@ -38,6 +40,9 @@ impl Synthetic {
         };
         let codes = row(pattern_of(table.kind), table.kind.code_bytes(1, table.cols));
         let scales = row(SCALES, table.kind.scale_bytes(1, table.cols));
+        let positions = decoder.position_tensor();
+        let position_row =
+            positions.map(|t| row(pattern_of(t.kind), t.kind.code_bytes(1, t.cols))).unwrap_or_default();
         let units: Vec<_> = decoder.units.iter().map(|unit| unit.spec.layout().0).collect();
         let filled = decoder.units.iter().zip(&units).map(|(unit, sections)| {
             let tensors = unit.spec.tensors.iter().zip(sections);
@@ -47,7 +52,7 @@ impl Synthetic {
             });
             both.collect()
         });
-        Synthetic { filled: filled.collect(), units, patterns, row: (codes, scales) }
+        Synthetic { filled: filled.collect(), units, patterns, row: (codes, scales), position_row }
     }
 
     /// Where a unit's tensors lie.
@@ -58,6 +63,11 @@ impl Synthetic {
     /// The codes and scales of a row of the embedding table.
     pub(super) fn table_row(&self) -> (&[u8], &[u8]) {
         (&self.row.0, &self.row.1)
+    }
+
+    /// A row of the table of positions.
+    pub(super) fn position_row(&self) -> &[u8] {
+        &self.position_row
     }
 
     /// Hands over `length` bytes of a unit from `offset` on, piece by piece, each with where it goes.

@@ -1,10 +1,11 @@
 //! A packed model as the engine reads it: pieces of units, and rows of the embedding table.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::synthetic::Synthetic;
 use crate::error::{Error, Result};
-use crate::model::Decoder;
+use crate::model::{Decoder, Tensor};
 use crate::os::DISK_PIECE_BYTES;
 use crate::pack::Packed;
 use crate::pack::layout::{Section, UnitSpec};
@@ -110,24 +111,46 @@ impl Weights {
 
     /// The codes and scales of a token's row of the embedding table.
     pub(super) fn table_row(&self, decoder: &Decoder, token: u32) -> (&[u8], &[u8]) {
-        let packed = match &self.origin {
-            Origin::Packed(packed) => packed,
-            Origin::Synthetic(synthetic) => return synthetic.table_row(),
-        };
-        let (part, row) = decoder.table_row(token);
-        let tensor = decoder.table_tensor(part);
-        let section = &packed.units()[part.unit].sections[part.tensor];
-        let bytes = packed.unit_bytes(part.unit);
-        let of_row = |range: &std::ops::Range<u64>, group_bytes: u64| {
-            let row_bytes = u64::from(groups(tensor.cols)) * group_bytes;
-            let start = range.start + u64::from(row) * row_bytes;
-            &bytes[start as usize..(start + row_bytes) as usize]
-        };
-        (
-            of_row(&section.codes, tensor.kind.group_code_bytes()),
-            of_row(&section.scales, tensor.kind.group_scale_bytes()),
-        )
+        let (part, index) = decoder.table_row(token);
+        match &self.origin {
+            Origin::Packed(packed) => row(packed, part.unit, part.tensor, index),
+            Origin::Synthetic(synthetic) => synthetic.table_row(),
+        }
     }
+
+    /// The row that a position adds to the stream, if positions are learned.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when the model has not learned that position.
+    pub(super) fn position_row(&self, decoder: &Decoder, position: u32) -> Result<Option<&[u8]>> {
+        let Some(positions) = &decoder.positions else { return Ok(None) };
+        if position >= decoder.context_max {
+            return Err(Error::Usage(format!(
+                "the text is longer than the {} positions that this model has learned; shorten it",
+                decoder.context_max
+            )));
+        }
+        match &self.origin {
+            Origin::Packed(packed) => {
+                Ok(Some(row(packed, 0, positions.tensor, positions.first_row + position).0))
+            }
+            Origin::Synthetic(synthetic) => Ok(Some(synthetic.position_row())),
+        }
+    }
+}
+
+/// The codes and scales of a row of a packed tensor.
+fn row(packed: &Packed, unit: usize, tensor: Tensor, row: u32) -> (&[u8], &[u8]) {
+    let unit_bytes = packed.unit_bytes(unit);
+    let unit = &packed.units()[unit];
+    let (info, section) = (&unit.tensors[tensor], &unit.sections[tensor]);
+    let of_row = |range: &Range<u64>, group_bytes: u64| {
+        let row_bytes = u64::from(groups(info.cols)) * group_bytes;
+        let start = range.start + u64::from(row) * row_bytes;
+        &unit_bytes[start as usize..(start + row_bytes) as usize]
+    };
+    let kind = info.kind;
+    (of_row(&section.codes, kind.group_code_bytes()), of_row(&section.scales, kind.group_scale_bytes()))
 }
 
 fn compare(packed: &Packed, index: usize, spec: &UnitSpec) -> Result<()> {
