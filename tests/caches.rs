@@ -128,7 +128,7 @@ fn a_cache_in_host_memory_takes_only_its_slots_from_the_gpu() {
     let model = Model::new(&fixture("smol"), WeightKind::W4);
     let options = options(Route::Staged);
     let width = u64::from(model.decoder.cache_width());
-    let cache_bytes = 2 * u64::from(CACHE_ROWS) * width * 2;
+    let cache_bytes = 2 * (u64::from(CACHE_ROWS) * width * 2).next_multiple_of(256);
     let blocks = u64::from(model.decoder.blocks);
     let taken = |caches: HomeOf, depth: usize| {
         // A device of its own: the books must hold nothing else.

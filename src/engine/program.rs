@@ -324,8 +324,8 @@ impl Builder<'_> {
             rows: self.workspace.inputs.rows(),
             angles: self.workspace.inputs.angles(),
             qkv: self.f32(Activation::Qkv),
-            cache_k: cache[0].all(),
-            cache_v: cache[1].all(),
+            cache_k: cache.keys(),
+            cache_v: cache.values(),
         };
         rope_store::dispatch(pipelines, &spec, &args)
     }
@@ -352,8 +352,8 @@ impl Builder<'_> {
             step: self.step(false),
             rows: self.workspace.inputs.rows(),
             qkv: self.f32(Activation::Qkv),
-            cache_k: cache[0].all(),
-            cache_v: cache[1].all(),
+            cache_k: cache.keys(),
+            cache_v: cache.values(),
             y: parts.clone().unwrap_or(y.clone()),
         };
         let mut dispatches = Vec::new();
