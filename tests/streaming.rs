@@ -157,7 +157,7 @@ fn weights_read_in_pinned_memory_give_the_same_bits() {
         eprintln!("SKIPPED: this adapter has no {}", Place::Pinned);
         return;
     }
-    for (name, kind) in [("smol", WeightKind::W4), ("llama_bias", WeightKind::F32)] {
+    for (name, kind) in [("smol", WeightKind::W4), ("llama_bias", WeightKind::F32), ("opt", WeightKind::W4)] {
         let model = Model::new(&fixture(name), kind);
         let staged = options(Route::Staged);
         let resident = run(&mut model.engine(plan_with(&model, &staged, 0, |_| Home::Vram), &staged), 16);
