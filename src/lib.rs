@@ -31,7 +31,7 @@
 //!
 //! ```text
 //! cli          verbs, options, progress, figures
-//! session      one timeline of tokens: read a prompt, choose tokens, score a text
+//! session      timelines of tokens that share passes: read prompts, choose tokens, score a text
 //! engine       the loaded model: all memory, prepared dispatches, the walk over units
 //! model        a family as data: config.json -> units and operations
 //! pipeline     tickets and slots; threads that carry pieces      kernels   shader + description
@@ -46,7 +46,7 @@
 //!    them make up which unit; [`pack`] quantises them ([`quant`]) into one file, once.
 //! 2. [`engine::demand`] adds up what a model needs, [`plan::plan`] decides what stays in GPU
 //!    memory, [`engine::Engine::load`] takes all memory and prepares every dispatch.
-//! 3. [`session::Session`] cuts a prompt into passes. [`engine::Engine::forward`] uploads the
+//! 3. [`session::Batch`] cuts the prompts of its sequences into passes. [`engine::Engine::forward`] uploads the
 //!    tokens with their angles and embedding rows, then walks the units: a resident unit's
 //!    dispatches, or those that read pinned memory, are encoded as they are; a travelling unit's
 //!    ticket is leased first and released after its dispatches are submitted. Loader threads

@@ -1,5 +1,6 @@
 //! The verbs and their options; options that verbs share are written once, as groups.
 
+mod bench;
 mod plan;
 
 use std::path::PathBuf;
@@ -7,10 +8,12 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
+pub use bench::{BenchArgs, BenchWorkArgs, TableFormat};
+
 use crate::engine::BATCH_MAX;
 use crate::engine::CacheKind;
 use crate::engine::probe::RouteChoice;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::pipeline::Route;
 use crate::plan::Home;
 use crate::quant::WeightKind;
@@ -35,11 +38,6 @@ Examples:
   pipo-wgpu run ./TinyLlama --vram 512MiB < prompt.txt
   pipo-wgpu run --dummy llama-2-7b --vram 1GiB --ids 1 -n 32 --trace trace.json";
 
-const BENCH_EXAMPLES: &str = "\
-Examples:
-  pipo-wgpu bench
-  pipo-wgpu bench --dummy llama-2-7b --vram 1GiB -p 128 -n 16 -b 1,4,16 -o json";
-
 /// Runs language models larger than the GPU's memory, on any vendor's GPU
 #[derive(Debug, Parser)]
 #[command(name = "pipo-wgpu", version, about, after_help = EXAMPLES, max_term_width = 110)]
@@ -60,7 +58,7 @@ pub enum Verb {
     /// Show what would live where, and the tokens per second to expect
     Plan(PlanArgs),
     /// Measure tokens per second, and how much of the link and the GPU they use
-    #[command(after_help = BENCH_EXAMPLES)]
+    #[command(after_help = bench::EXAMPLES)]
     Bench(BenchArgs),
     /// List the GPUs that can be used
     Devices(DevicesArgs),
@@ -104,14 +102,13 @@ pub struct BudgetArgs {
     /// GPU memory to use at most, e.g. 6GiB [default: most of what is free]
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     pub vram: Option<u64>,
-    /// Host memory to pin for weights at most, e.g. 16GiB [default: half of what is free]
+    /// Host memory to pin at most, e.g. 16GiB [default: half of what is free]
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     pub ram: Option<u64>,
-    /// Tokens of each text to remember [default: what it can need, as far as the model goes]
+    /// Tokens of each text to remember [default: what it can need and the model takes]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub context: Option<u32>,
-    /// How keys and values are kept: f16 or q8, which takes little more than half of it, or f32
-    /// [default: f16, or f32 with --exact or --weights f32]
+    /// Keys and values in f16, q8 (about half of it) or f32 [default: f16; f32 if exact]
     #[arg(long, value_name = "KIND", value_parser = cache_kind(), hide_possible_values = true)]
     pub cache: Option<CacheKind>,
     /// Slots of the ring of travelling weights; 1 is no overlap [default: by the plan]
@@ -132,8 +129,7 @@ pub struct DeviceArgs {
     /// Keep activations in f32 instead of int8: slower, for comparisons
     #[arg(long)]
     pub exact: bool,
-    /// How weights reach the kernels: direct, dma, mapped, staged or write-buffer
-    /// [default: the fastest]
+    /// How weights travel: direct, dma, mapped, staged or write-buffer [default: the fastest]
     #[arg(long, value_name = "ROUTE", value_parser = route(), hide_possible_values = true)]
     pub route: Option<RouteChoice>,
     /// Measure the adapter again instead of remembering its rates
@@ -260,77 +256,6 @@ pub struct PackArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub source: SourceArgs,
-}
-
-/// Options of `bench`, named as in llama.cpp's `llama-bench`.
-#[derive(Clone, Debug, clap::Args)]
-#[allow(missing_docs)]
-pub struct BenchArgs {
-    #[command(flatten)]
-    pub model: ModelArgs,
-    #[command(flatten)]
-    pub work: BenchWorkArgs,
-    #[command(flatten)]
-    pub budget: BudgetArgs,
-    #[command(flatten)]
-    pub device: DeviceArgs,
-}
-
-/// What is measured, and how it is shown.
-#[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "Measurement")]
-pub struct BenchWorkArgs {
-    /// Tokens of each prompt, the test `pp`; 0 leaves it out [default: 512 if the model takes it]
-    #[arg(short = 'p', long, value_name = "N")]
-    pub n_prompt: Option<u32>,
-    /// Decode passes after it, the test `tg`; 0 leaves it out [default: 128 if the model takes it]
-    #[arg(short = 'n', long, value_name = "N")]
-    pub n_gen: Option<u32>,
-    /// Sequences that share passes; one measurement for each number
-    #[arg(short, long, value_name = "N,N", value_delimiter = ',', default_value = "1", value_parser = batch())]
-    pub batch: Vec<u32>,
-    /// How often each measurement is repeated, after one that does not count
-    #[arg(short, long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
-    pub repetitions: u32,
-    /// How the result is shown: md, json or csv
-    #[arg(short, long, value_name = "FORMAT", default_value = "md", hide_possible_values = true)]
-    pub output: TableFormat,
-    /// The same as `-o json`
-    #[arg(long, conflicts_with = "output")]
-    pub json: bool,
-}
-
-impl BenchWorkArgs {
-    /// Tokens of each prompt and decode passes, on a model that remembers `context` tokens.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] where both are 0.
-    pub fn lengths(&self, context: u32) -> Result<(u32, u32)> {
-        let n_gen = self.n_gen.unwrap_or(128.min(context / 4));
-        let n_prompt = self.n_prompt.unwrap_or(512.min(context.saturating_sub(n_gen)));
-        match (n_prompt, n_gen) {
-            (0, 0) => {
-                Err(Error::Usage("-p 0 -n 0: there is nothing to measure; give one of them a number".into()))
-            }
-            lengths => Ok(lengths),
-        }
-    }
-
-    /// How the result is shown.
-    pub fn format(&self) -> TableFormat {
-        if self.json { TableFormat::Json } else { self.output }
-    }
-}
-
-/// How a table is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum TableFormat {
-    /// Markdown, the figures most people compare.
-    Md,
-    /// One JSON array with an object a row, everything in plain units.
-    Json,
-    /// The same with commas.
-    Csv,
 }
 
 /// Options of `devices`.

@@ -14,12 +14,13 @@ use crate::cli::prepare::{Need, Prepared, open_gpu, prepare};
 use crate::engine::Engine;
 use crate::engine::probe::{self, RouteChoice, Wanted};
 use crate::error::{Error, Result};
+use crate::os;
 use crate::plan::{Home, Work};
 use crate::sampler::{Sampler, SamplerOptions};
 use crate::session::{Batch, Figures, Limits, Phase, Request};
 use crate::trace::Trace;
 
-use report::{Facts, Row, Spread};
+use report::{Ceiling, Facts, Row, Seen, Spread};
 
 /// Decode passes that warm up, and that are traced, at most: enough for clocks to rise and for a
 /// mean, few enough for any timeline.
@@ -55,9 +56,18 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     for &batch in &args.work.batch {
         let (budget, device, repetitions) = (&args.budget, &args.device, args.work.repetitions);
         let case = Case { opened: &opened, budget, device, batch, n_prompt, n_gen, repetitions };
-        rows.extend(measure(&case)?);
+        match measure(&case) {
+            Ok(measured) => rows.extend(measured),
+            // What was measured before took its time, and is shown.
+            Err(error) if !rows.is_empty() => return show(&rows, args).and(Err(error)),
+            Err(error) => return Err(error),
+        }
     }
-    Output::stdout().piece(&report::table(&rows, args.work.format()))
+    show(&rows, args)
+}
+
+fn show(rows: &[Row], args: &BenchArgs) -> Result<()> {
+    Output::stdout().piece(&report::table(rows, args.work.format()))
 }
 
 /// Measures one batch: a row for prefill, one for decode, as far as they are wanted.
@@ -77,7 +87,7 @@ pub fn measure(case: &Case<'_>) -> Result<Vec<Row>> {
     let need = Need { context, all_logits: false, work, trace: trace.clone() };
     let prepared = prepare(gpu, case.opened, case.budget, case.device, &need)?;
     prepared.check_fits(context as usize)?;
-    let ceilings = Ceilings::measure(&prepared)?;
+    let ceilings = Ceilings::measure(&prepared, case.opened)?;
     let (vram_budget_bytes, context, route) = (prepared.vram_bytes, prepared.context, prepared.options.route);
     let mut engine = prepared.load(case.opened)?;
     let mut runs = Runs::new(case, &mut engine, context);
@@ -99,46 +109,57 @@ pub fn measure(case: &Case<'_>) -> Result<Vec<Row>> {
     let traced = Traced::run(&mut runs, &trace, case.n_gen.min(SHORT_GEN))?;
     drop(runs);
     let facts = Facts::of(case, &engine, vram_budget_bytes, route);
-    let mut rows = Vec::new();
-    if case.n_prompt > 0 {
-        let phases = all.iter().map(|figures| &figures.prefill);
-        let row = Row::new(&facts, "pp", case.n_prompt, Spread::of(phases), &ceilings.link, &traced.prefill);
-        rows.push(row);
-    }
-    if case.n_gen > 0 {
-        let phases = all.iter().map(|figures| &figures.decode);
-        let row = Row::new(&facts, "tg", case.n_gen, Spread::of(phases), ceilings.decode(), &traced.decode);
-        rows.push(Row { predicted_tokens_per_second: Some(engine.plan().predicted_rate), ..row });
-    }
-    Ok(rows)
+    let promised = &engine.plan().prediction;
+    let (prefills, decodes) = (all.iter().map(|f| &f.prefill), all.iter().map(|f| &f.decode));
+    let prefill = Seen {
+        spread: Spread::of(prefills),
+        predicted: promised.prefill_rate,
+        ceiling: ceilings.prefill,
+        gpu: traced.prefill,
+    };
+    let decode = Seen {
+        spread: Spread::of(decodes),
+        predicted: promised.decode_rate,
+        ceiling: ceilings.decode,
+        gpu: traced.decode,
+    };
+    let tests = [("pp", case.n_prompt, prefill), ("tg", case.n_gen, decode)];
+    let rows = tests.into_iter().filter(|(_, tokens, _)| *tokens > 0);
+    Ok(rows.map(|(test, tokens, seen)| Row::new(&facts, format!("{test}{tokens}"), seen)).collect())
 }
 
-/// What the bare link carries, in bytes a second, measured in this run.
+/// What link and disk carry with nothing else to do, measured in this run.
 struct Ceilings {
-    /// By the route of the ring; `None` where nothing travels.
-    link: Option<f64>,
-    /// Through kernels that read host memory, where decode does that.
-    direct: Option<f64>,
+    prefill: Ceiling,
+    decode: Ceiling,
 }
 
 impl Ceilings {
-    fn measure(prepared: &Prepared) -> Result<Self> {
+    fn measure(prepared: &Prepared, opened: &Opened) -> Result<Self> {
         let plan = &prepared.plan;
-        if plan.streamed_bytes == 0 {
-            return Ok(Ceilings { link: None, direct: None });
+        if plan.streamed_bytes + plan.pinned_cache_bytes == 0 {
+            return Ok(Ceilings { prefill: Ceiling::default(), decode: Ceiling::default() });
         }
         let rates = |choice| {
             let wanted = Wanted { choice, vram_bytes: prepared.vram_bytes, again: true, model: None };
             let say = &mut |what: &str| note(format_args!("probe  measuring {what}"));
             Ok(probe::measure(&prepared.gpu, &wanted, say)?.rates)
         };
-        let link = Some(rates(RouteChoice::Only(prepared.options.route))?.link);
-        let direct = if plan.direct { rates(RouteChoice::Direct)?.direct } else { None };
-        Ok(Ceilings { link, direct })
-    }
-
-    fn decode(&self) -> &Option<f64> {
-        if self.direct.is_some() { &self.direct } else { &self.link }
+        let mut prefill = Ceiling {
+            link: Some(rates(RouteChoice::Only(prepared.options.route))?.link),
+            ..Ceiling::default()
+        };
+        // Without memory to read ahead into, units come by way of the page cache, whose rate says
+        // nothing about the disk.
+        if plan.read_ahead_bytes > 0 && opened.packed.is_file() {
+            note(format_args!("probe  measuring the disk"));
+            let units = opened.decoder.units.iter().zip(&plan.homes);
+            let on_disk = units.filter(|(_, home)| **home == Home::Disk);
+            prefill.disk_bytes_per_pass = on_disk.map(|(unit, _)| unit.spec.bytes()).sum();
+            prefill.disk = Some(os::disk_rate(opened.packed.path())?.bytes_per_second);
+        }
+        let link = if plan.direct { rates(RouteChoice::Direct)?.direct } else { prefill.link };
+        Ok(Ceilings { prefill, decode: Ceiling { link, ..prefill } })
     }
 }
 

@@ -47,7 +47,7 @@ fn json_has_a_row_for_every_batch_and_test() {
             number(row, "passes"),
             if decode { 6.0 } else { (24.0 * batch / number(row, "chunk")).ceil() }
         );
-        assert_eq!(row["predicted_tokens_per_second"].is_number(), decode, "{row}");
+        assert!(number(row, "predicted_tokens_per_second") > 0.0, "{row}");
         let units = ["units_vram", "units_host", "units_disk"].map(|key| number(row, key));
         assert_eq!(units.iter().sum::<f64>(), 18.0, "{row}");
         assert!(number(row, "vram_peak_bytes") <= number(row, "vram_budget_bytes"), "{row}");

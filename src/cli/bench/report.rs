@@ -137,51 +137,79 @@ pub struct Row {
     #[serde(flatten)]
     pub spread: Spread,
     /// What the plan had promised.
-    pub predicted_tokens_per_second: Option<f64>,
+    pub predicted_tokens_per_second: f64,
     /// Bytes of weights and caches a second; `None` where nothing travelled.
     pub link_bytes_per_second: Option<f64>,
     /// What the bare link carried in the same run.
     pub raw_link_bytes_per_second: Option<f64>,
     /// The link's rate as a share of the bare link's.
     pub link_share: Option<f64>,
+    /// Bytes a second that were read from the packed file; `None` where the disk is not read, or
+    /// by way of the page cache.
+    pub disk_bytes_per_second: Option<f64>,
+    /// What the bare disk gave in the same run.
+    pub raw_disk_bytes_per_second: Option<f64>,
+    /// The disk's rate as a share of the bare disk's.
+    pub disk_share: Option<f64>,
     /// Seconds for which kernels ran in one pass, in the traced run.
     pub gpu_seconds_per_pass: Option<f64>,
     /// The same as a share of that run's time.
     pub gpu_busy: Option<f64>,
-    /// The larger of link time and GPU time over the time of a pass, each in its own run: 1 is a
-    /// pipeline that is never slower than its slower half.
+    /// The largest of link, disk and GPU time over the time of a pass, each in its own run: 1 is a
+    /// pipeline that is no slower than its slowest part.
     pub pipeline_efficiency: Option<f64>,
 }
 
+/// What link and disk carry with nothing else to do, in bytes a second; `None` where nothing
+/// comes that way.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ceiling {
+    /// Into GPU memory, or through kernels that read host memory.
+    pub link: Option<f64>,
+    /// The packed file.
+    pub disk: Option<f64>,
+    /// Bytes of it that one pass reads.
+    pub disk_bytes_per_pass: u64,
+}
+
+/// All that is known of one test.
+pub(super) struct Seen {
+    pub(super) spread: Spread,
+    /// Tokens a second that the plan promised.
+    pub(super) predicted: f64,
+    pub(super) ceiling: Ceiling,
+    pub(super) gpu: GpuTime,
+}
+
 impl Row {
-    pub(super) fn new(
-        facts: &Facts,
-        test: &str,
-        count: u32,
-        spread: Spread,
-        raw_link: &Option<f64>,
-        gpu: &GpuTime,
-    ) -> Self {
+    pub(super) fn new(facts: &Facts, test: String, seen: Seen) -> Self {
+        let Seen { spread, predicted, ceiling, gpu } = seen;
         let bytes = spread.streamed_bytes_per_pass + spread.cache_bytes_per_pass;
         let link = (bytes > 0.0).then(|| bytes / spread.pass_seconds);
-        let link_share = link.zip(*raw_link).map(|(link, raw)| link / raw);
+        let disk = ceiling.disk.map(|_| ceiling.disk_bytes_per_pass as f64 / spread.pass_seconds);
+        let share = |rate: Option<f64>, raw: Option<f64>| rate.zip(raw).map(|(rate, raw)| rate / raw);
+        let (link_share, disk_share) = (share(link, ceiling.link), share(disk, ceiling.disk));
+        // A way's time over the pass's time is its rate over its bare rate.
+        let transfers = link_share.unwrap_or(0.0).max(disk_share.unwrap_or(0.0));
         Row {
             facts: facts.clone(),
-            test: format!("{test}{count}"),
-            predicted_tokens_per_second: None,
+            test,
+            predicted_tokens_per_second: predicted,
             link_bytes_per_second: link,
-            raw_link_bytes_per_second: *raw_link,
+            raw_link_bytes_per_second: ceiling.link,
             link_share,
+            disk_bytes_per_second: disk,
+            raw_disk_bytes_per_second: ceiling.disk,
+            disk_share,
             gpu_seconds_per_pass: gpu.pass_seconds,
             gpu_busy: gpu.busy,
-            // Link time over time is the link's rate over the bare link's.
-            pipeline_efficiency: gpu.busy.map(|busy| busy.max(link_share.unwrap_or(0.0))),
+            pipeline_efficiency: gpu.busy.map(|busy| busy.max(transfers)),
             spread,
         }
     }
 
     /// The columns of the table for people.
-    fn cells(&self) -> [(&'static str, String); 18] {
+    fn cells(&self) -> [(&'static str, String); 19] {
         let (facts, spread) = (&self.facts, &self.spread);
         let gigabytes = |rate: Option<f64>| known(rate, |rate| format!("{:.2}", rate / 1e9));
         let percent = |share: Option<f64>| known(share, |share| format!("{:.1} %", 100.0 * share));
@@ -192,11 +220,12 @@ impl Row {
             ("batch", facts.batch.to_string()),
             ("test", self.test.clone()),
             ("tok/s", format!("{:.2} ± {:.2}", spread.tokens_per_second, spread.tokens_per_second_sd)),
-            ("predicted", known(self.predicted_tokens_per_second, |rate| format!("{rate:.2}"))),
+            ("predicted", format!("{:.2}", self.predicted_tokens_per_second)),
             ("a pass", size::format(spread.streamed_bytes_per_pass as u64)),
             ("link GB/s", gigabytes(self.link_bytes_per_second)),
             ("raw GB/s", gigabytes(self.raw_link_bytes_per_second)),
             ("of raw", percent(self.link_share)),
+            ("of disk", percent(self.disk_share)),
             ("GPU busy", percent(self.gpu_busy)),
             ("efficiency", percent(self.pipeline_efficiency)),
             ("GPU memory", size::format(facts.vram_peak_bytes)),
@@ -299,36 +328,39 @@ mod tests {
         }
     }
 
-    /// Two runs of 4 passes in 1 s and 2 s, 10,000 bytes each, on a link of 20,000 bytes a second.
-    fn row(raw: Option<f64>, gpu: &GpuTime) -> Row {
-        Row::new(&facts(), "tg", 4, Spread::of([phase(8, 1.0), phase(8, 2.0)].iter()), &raw, gpu)
+    /// Two runs of 4 passes in 1 s and 2 s, 10,000 bytes each, 1,000 of every pass from disk.
+    fn row(link: Option<f64>, disk: Option<f64>, gpu: GpuTime) -> Row {
+        let spread = Spread::of([phase(8, 1.0), phase(8, 2.0)].iter());
+        let ceiling = Ceiling { link, disk, disk_bytes_per_pass: 1_000 };
+        Row::new(&facts(), "tg4".into(), Seen { spread, predicted: 7.0, ceiling, gpu })
     }
 
     #[test]
     fn figures_follow_from_phases() {
         let gpu = GpuTime { pass_seconds: Some(0.1), busy: Some(0.25) };
-        let found = row(Some(20_000.0), &gpu);
+        let found = row(Some(20_000.0), None, gpu);
         assert_eq!((found.spread.tokens_per_second, &found.spread.repetitions[..]), (6.0, &[8.0, 4.0][..]));
         assert!((found.spread.tokens_per_second_sd - 8f64.sqrt()).abs() < 1e-12);
         assert_eq!((found.spread.passes, found.spread.pass_seconds), (4, 3.0 / 8.0));
         assert_eq!(found.spread.streamed_bytes_per_pass, 2_000.0);
         let share = 2_500.0 / (3.0 / 8.0) / 20_000.0;
-        assert_eq!(found.link_share, Some(share));
+        assert_eq!((found.link_share, found.disk_share), (Some(share), None));
         assert_eq!((found.gpu_busy, found.pipeline_efficiency), (Some(0.25), Some(share)));
         let busy = GpuTime { busy: Some(0.9), ..gpu };
-        assert_eq!(row(Some(20_000.0), &busy).pipeline_efficiency, Some(0.9));
+        assert_eq!(row(Some(20_000.0), None, busy).pipeline_efficiency, Some(0.9));
+        let disk = row(Some(20_000.0), Some(4_000.0), gpu);
+        assert_eq!((disk.disk_share, disk.pipeline_efficiency), (Some(2.0 / 3.0), Some(2.0 / 3.0)));
         // Nothing to compare with, and no timestamps.
-        assert_eq!(row(None, &gpu).link_share, None);
-        assert_eq!(row(Some(20_000.0), &GpuTime::default()).pipeline_efficiency, None);
+        assert_eq!(row(None, None, gpu).link_share, None);
+        assert_eq!(row(Some(20_000.0), None, GpuTime::default()).pipeline_efficiency, None);
     }
 
     #[test]
     fn tables_have_a_cell_for_every_column() {
-        let rows =
-            [row(Some(2e4), &GpuTime::default()), row(None, &GpuTime { pass_seconds: None, busy: None })];
+        let rows = [row(Some(2e4), None, GpuTime::default()), row(None, Some(1e3), GpuTime::default())];
         let markdown = table(&rows, TableFormat::Md);
         let widths: Vec<_> = markdown.lines().map(|line| line.matches(" | ").count()).collect();
-        assert_eq!(widths, [17; 4]);
+        assert_eq!(widths, [18; 4]);
         assert!(
             markdown.contains("| 6.00 ± 2.83 |") && markdown.contains("| 3/2/1 | direct |"),
             "{markdown}"
