@@ -115,7 +115,7 @@ fn patterns() -> [Pattern; 4] {
     let scales = halves(&|_| 0.004);
     let signed = halves(&|i| 0.02 * sign(i));
     // Vectors of norms are floats as well: ones of both signs would do, but not zeros.
-    let floats = (0..PATTERN_BYTES / 4).flat_map(|i| (0.02 * sign(i) as f32).to_le_bytes()).collect();
+    let floats = (0..PATTERN_BYTES / 4).flat_map(|i| (0.02 * sign(i)).to_le_bytes()).collect();
     [codes, scales, signed, floats]
 }
 

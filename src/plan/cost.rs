@@ -176,7 +176,7 @@ impl Cost<'_> {
 
     /// A pass's compute from what a trial found: `block` seconds are shared by the block's units
     /// as `share` says, `rest` is of the heads and the host.
-    fn from_trial(&self, time: PassTime, share: impl Fn(&UnitDemand) -> f64) -> Compute {
+    fn by_trial(&self, time: PassTime, share: impl Fn(&UnitDemand) -> f64) -> Compute {
         let units = &self.demand.units;
         let in_blocks: f64 = units.iter().filter(|unit| !Self::is_head(unit)).map(&share).sum();
         let heads: u64 = units.iter().filter(|unit| Self::is_head(unit)).map(|unit| unit.bytes).sum();
@@ -193,7 +193,7 @@ impl Cost<'_> {
         let (rates, units) = (self.rates, &self.demand.units);
         if let Some(times) = &rates.times {
             // Launches take most of the time of a unit, whatever its size.
-            return self.from_trial(times.decode, |_| 1.0);
+            return self.by_trial(times.decode, |_| 1.0);
         }
         let cache = self.decode_filled_bytes() * self.demand.caches as f64 / units.len().max(1) as f64;
         let seconds = |unit: &UnitDemand| {
@@ -209,7 +209,7 @@ impl Cost<'_> {
                 let (fixed, each) = (times.prefill, times.prefill_token);
                 let all = |fixed: f64, each: f64| fixed + tokens * each;
                 let time = PassTime { block: all(fixed.block, each.block), rest: all(fixed.rest, each.rest) };
-                self.from_trial(time, |unit| unit.bytes as f64)
+                self.by_trial(time, |unit| unit.bytes as f64)
             }
             None => {
                 let seconds = |unit: &UnitDemand| {

@@ -26,7 +26,7 @@ impl fmt::Display for Plan {
         }
         if count(Home::Disk) > 0 {
             let bytes = self.streamed_bytes - self.pinned_bytes;
-            line(f, "on disk", bytes, &format!("{} units", count(Home::Disk)))?;
+            line(f, "in the file", bytes, &format!("{} units", count(Home::Disk)))?;
         }
         let blocks = self.caches.iter().filter(|home| **home == Home::Host).count();
         let where_else = match (blocks, self.cache_depth) {
