@@ -9,6 +9,7 @@ use pipo_wgpu::cli::args::{BudgetArgs, DeviceArgs, ModelArgs, SourceArgs};
 use pipo_wgpu::cli::open::Opened;
 use pipo_wgpu::cli::output::{Output, note};
 use pipo_wgpu::cli::prepare::{Need, open_gpu, prepare};
+use pipo_wgpu::plan::Work;
 use pipo_wgpu::sampler::{Sampler, SamplerOptions};
 use pipo_wgpu::session::{Figures, Limits, Session};
 use pipo_wgpu::trace::Trace;
@@ -54,7 +55,8 @@ fn measure(shape: Option<&str>, vram_mib: Option<u64>) -> Result<Value, Box<dyn 
     let source = SourceArgs { dummy: shape.map(str::to_owned), weights: None };
     let opened = Opened::new(&ModelArgs { source, ..ModelArgs::default() }, &gpu.facts)?;
     let budget = BudgetArgs { vram: vram_mib.map(|mib| mib << 20), ..BudgetArgs::default() };
-    let need = Need { context: PROMPT_TOKENS + NEW_TOKENS, all_logits: false, trace: Trace::off() };
+    let work = Work { batch: 1, prompt_tokens: PROMPT_TOKENS, new_tokens: NEW_TOKENS };
+    let need = Need { context: PROMPT_TOKENS + NEW_TOKENS, all_logits: false, work, trace: Trace::off() };
     let prepared = prepare(gpu, &opened, &budget, &device, &need)?;
     let gpu = prepared.gpu.facts.describe();
     let cache_rows = prepared.options.cache_rows;

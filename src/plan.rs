@@ -1,5 +1,7 @@
 //! Decides what lives where and how it travels: pure arithmetic from sizes, budget and rates.
 
+pub mod timeline;
+
 use std::fmt;
 use std::ops::RangeInclusive;
 
@@ -11,7 +13,11 @@ use crate::size::{format as bytes_text, format_up as bytes_text_up};
 pub struct Demand {
     /// The computing units in order.
     pub units: Vec<UnitDemand>,
-    /// KV cache and whatever else does not depend on the chosen sizes.
+    /// Blocks, each with a KV cache.
+    pub caches: usize,
+    /// One block's keys and values, over the contexts of all sequences.
+    pub cache_bytes: u64,
+    /// Whatever else does not depend on the chosen sizes.
     pub fixed_bytes: u64,
     /// Activations and inputs for each token of a pass.
     pub token_bytes: u64,
@@ -21,6 +27,26 @@ pub struct Demand {
     pub tokens_max: u32,
     /// Whether logits are wanted for every token, not only the last.
     pub all_logits: bool,
+    /// What the model is to do.
+    pub work: Work,
+}
+
+/// The work whose time a plan should make short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Work {
+    /// Sequences that are read and continued together.
+    pub batch: u32,
+    /// Tokens of each sequence's prompt.
+    pub prompt_tokens: u32,
+    /// Tokens that are added to each.
+    pub new_tokens: u32,
+}
+
+impl Default for Work {
+    /// One sequence, a prompt of 512 tokens, 128 new ones: what benchmarks usually ask for.
+    fn default() -> Self {
+        Work { batch: 1, prompt_tokens: 512, new_tokens: 128 }
+    }
 }
 
 /// One unit's name and packed size.
@@ -33,12 +59,14 @@ pub struct UnitDemand {
 }
 
 /// What the plan may use.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Budget {
     /// GPU memory that everything together may take.
     pub vram_bytes: u64,
-    /// Pinned host memory that weights may live in; 0 where there is none.
+    /// Pinned host memory that weights and KV caches may live in; 0 where there is none.
     pub pinned_bytes: u64,
+    /// Where KV caches live, [`Home::Vram`] or [`Home::Host`], when the user insists.
+    pub cache_home: Option<Home>,
     /// Whether decode kernels read pinned weights in place, when the user insists.
     pub direct: Option<bool>,
     /// Slots of the ring, when the user insists.
@@ -79,6 +107,11 @@ pub enum Home {
 pub struct Plan {
     /// Home of each unit, in order.
     pub homes: Vec<Home>,
+    /// Home of each block's KV cache, in order: [`Home::Vram`] or [`Home::Host`].
+    pub caches: Vec<Home>,
+    /// Slots of GPU memory through which caches at home in host memory travel; 0 when none does,
+    /// or when kernels read them where they are.
+    pub cache_depth: usize,
     /// Slots of the ring; 0 when nothing travels.
     pub depth: usize,
     /// Bytes of one slot.
@@ -91,7 +124,9 @@ pub struct Plan {
     pub chunk: u32,
     /// The most tokens of one pass whose logits are wanted.
     pub selected: u32,
-    /// Bytes of GPU memory for the KV cache and other fixed things.
+    /// Bytes of GPU memory for KV caches, slots included.
+    pub cache_bytes: u64,
+    /// Bytes of GPU memory that do not depend on any choice.
     pub fixed_bytes: u64,
     /// Bytes of GPU memory for activations, inputs and logits.
     pub workspace_bytes: u64,
@@ -99,6 +134,8 @@ pub struct Plan {
     pub resident_bytes: u64,
     /// Bytes of units at home in pinned host memory.
     pub pinned_bytes: u64,
+    /// Bytes of KV caches at home in pinned host memory.
+    pub pinned_cache_bytes: u64,
     /// Bytes that travel in every pass, from host memory or from disk.
     pub streamed_bytes: u64,
     /// Whether decode kernels read pinned units where they are, instead of through the ring.
@@ -127,6 +164,8 @@ const PIECE_BYTES: RangeInclusive<u64> = 64 << 10..=4 << 20;
 pub const STAGING_EACH: u64 = 2;
 /// The most logits rows of a pass: larger readbacks gain nothing.
 const SELECTED_BYTES_MAX: u64 = 64 << 20;
+/// Slots of caches that travel: one is computed with while the next arrives.
+const CACHE_DEPTH: usize = 2;
 
 /// Sizes under consideration.
 #[derive(Clone, Copy)]
@@ -149,7 +188,8 @@ pub fn plan(demand: &Demand, budget: &Budget, rates: &Rates) -> Result<Plan> {
     let sizes = planner.streaming()?;
     let room = budget.vram_bytes - planner.taken(sizes);
     let mut homes = choose_homes(&demand.units, room);
-    pin(&demand.units, &mut homes, budget.pinned_bytes);
+    let host_caches = planner.host_caches().0 as u64 * demand.cache_bytes;
+    pin(&demand.units, &mut homes, budget.pinned_bytes.saturating_sub(host_caches));
     Ok(planner.finish(sizes, &homes))
 }
 
@@ -169,7 +209,7 @@ impl Planner<'_> {
 
     fn selected(&self, chunk: u32) -> u32 {
         if !self.demand.all_logits {
-            return 1;
+            return self.demand.work.batch.max(1);
         }
         let most = SELECTED_BYTES_MAX / self.demand.selected_bytes.max(1);
         chunk.min(u32::try_from(most).unwrap_or(u32::MAX)).max(1)
@@ -196,9 +236,23 @@ impl Planner<'_> {
         self.budget.threads as u64 * STAGING_EACH * sizes.piece_bytes
     }
 
+    /// How many blocks' caches are at home in host memory, and the slots they travel through.
+    fn host_caches(&self) -> (usize, usize) {
+        match self.budget.cache_home {
+            Some(Home::Host) => (self.demand.caches, CACHE_DEPTH.min(self.demand.caches)),
+            _ => (0, 0),
+        }
+    }
+
+    /// Bytes of GPU memory for KV caches.
+    fn caches(&self) -> u64 {
+        let (host, slots) = self.host_caches();
+        (self.demand.caches - host + slots) as u64 * self.demand.cache_bytes
+    }
+
     /// Bytes that are taken before any unit is resident.
     fn taken(&self, sizes: Sizes) -> u64 {
-        let fixed = self.demand.fixed_bytes + self.workspace(sizes);
+        let fixed = self.demand.fixed_bytes + self.caches() + self.workspace(sizes);
         fixed + self.staging(sizes) + sizes.depth as u64 * self.largest()
     }
 
@@ -235,7 +289,7 @@ impl Planner<'_> {
                  (of which {} for the KV cache; a smaller --context lowers that)",
                 bytes_text(vram),
                 bytes_text_up(least),
-                bytes_text(self.demand.fixed_bytes)
+                bytes_text(self.caches())
             ))
         })
     }
@@ -260,21 +314,29 @@ impl Planner<'_> {
         let faster = direct_rate.is_some_and(|rate| rate > ring_rate);
         let direct = direct_rate.is_some() && self.budget.direct.unwrap_or(faster);
         let predicted_rate = direct_rate.filter(|_| direct).unwrap_or(ring_rate);
+        let (host_caches, cache_depth) = self.host_caches();
+        let mut caches = vec![Home::Host; host_caches];
+        caches.resize(self.demand.caches, Home::Vram);
         Plan {
             homes: homes.to_vec(),
+            caches,
+            cache_depth,
             depth,
             slot_bytes,
             piece_bytes: sizes.piece_bytes,
             threads: self.budget.threads,
             chunk: sizes.chunk,
             selected: sizes.selected,
+            cache_bytes: self.caches(),
             fixed_bytes: self.demand.fixed_bytes,
             workspace_bytes,
             resident_bytes,
             pinned_bytes,
+            pinned_cache_bytes: host_caches as u64 * self.demand.cache_bytes,
             streamed_bytes,
             direct,
             total_bytes: self.demand.fixed_bytes
+                + self.caches()
                 + workspace_bytes
                 + resident_bytes
                 + self.staging(sizes)
@@ -379,7 +441,7 @@ impl fmt::Display for Plan {
                 if self.direct { ", which decode kernels read in place" } else { "" }
             )?;
         }
-        writeln!(f, "  KV cache etc.  {:>10}", bytes_text(self.fixed_bytes))?;
+        writeln!(f, "  KV cache etc.  {:>10}", bytes_text(self.fixed_bytes + self.cache_bytes))?;
         let workspace = bytes_text(self.workspace_bytes);
         writeln!(f, "  activations    {workspace:>10}  passes of at most {} tokens", self.chunk)?;
         write!(

@@ -34,12 +34,7 @@ fn story(vram_bytes: u64, exact: bool) -> (bool, String) {
     let options = Options { cache_rows: CACHE_ROWS, exact, ..Options::default() };
     let rates = Rates { link: 1e9, direct: None, kernel: 1e9, unit_seconds: 0.0, overlap: true };
     let demand = engine::demand(&decoder, &gpu().facts, &options, false);
-    let plan = plan::plan(
-        &demand,
-        &Budget { vram_bytes, pinned_bytes: 0, direct: None, depth: None, threads: 1 },
-        &rates,
-    )
-    .unwrap();
+    let plan = plan::plan(&demand, &Budget { vram_bytes, threads: 1, ..Budget::default() }, &rates).unwrap();
     let streamed = plan.streamed_bytes > 0;
     let weights = Weights::new(Arc::clone(&packed), &decoder).unwrap();
     let mut engine = Engine::load(gpu(), decoder, &weights, plan, &options, |_| {}).unwrap();

@@ -68,7 +68,7 @@ impl Model {
 
     /// An engine with everything resident.
     pub fn resident(&self, options: &Options) -> Engine {
-        let budget = Budget { vram_bytes: 256 << 20, pinned_bytes: 0, direct: None, depth: None, threads: 1 };
+        let budget = Budget { vram_bytes: 256 << 20, threads: 1, ..Budget::default() };
         self.engine(self.plan(options, &budget).unwrap(), options)
     }
 }

@@ -4,6 +4,7 @@
 
 mod bad_files;
 mod builtin;
+mod caches;
 mod cli;
 mod common;
 mod kernels;

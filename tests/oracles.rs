@@ -103,13 +103,8 @@ fn a_prompt_longer_than_a_pass_is_read_in_chunks() {
     let expected = Expected::new("llama3_gqa");
     let model = Model::new(&fixture("llama3_gqa"), WeightKind::F32);
     let options = options(false);
-    let budget = pipo_wgpu::plan::Budget {
-        vram_bytes: 256 << 20,
-        pinned_bytes: 0,
-        direct: None,
-        depth: None,
-        threads: 1,
-    };
+    let budget =
+        pipo_wgpu::plan::Budget { vram_bytes: 256 << 20, threads: 1, ..pipo_wgpu::plan::Budget::default() };
     for chunk in [7, 64] {
         let mut plan = model.plan(&options, &budget).unwrap();
         plan.chunk = chunk;

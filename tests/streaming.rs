@@ -12,8 +12,8 @@ use pipo_wgpu::trace::Trace;
 
 use crate::common::{Model, fixture, gpu};
 
-const CACHE_ROWS: u32 = 96;
-const PROMPT: [u32; 40] = {
+pub const CACHE_ROWS: u32 = 96;
+pub const PROMPT: [u32; 40] = {
     let mut ids = [0; 40];
     let mut i = 0;
     while i < 40 {
@@ -23,13 +23,13 @@ const PROMPT: [u32; 40] = {
     ids
 };
 
-fn options(route: Route) -> Options {
+pub fn options(route: Route) -> Options {
     Options { cache_rows: CACHE_ROWS, route, ..Options::default() }
 }
 
 /// A plan with a home for each unit, chosen by hand.
-fn plan_with(model: &Model, options: &Options, depth: usize, home: impl Fn(usize) -> Home) -> Plan {
-    let budget = Budget { vram_bytes: 256 << 20, pinned_bytes: 0, direct: None, depth: None, threads: 2 };
+pub fn plan_with(model: &Model, options: &Options, depth: usize, home: impl Fn(usize) -> Home) -> Plan {
+    let budget = Budget { vram_bytes: 256 << 20, threads: 2, ..Budget::default() };
     let mut plan = model.plan(options, &budget).unwrap();
     let bytes: Vec<u64> = model.decoder.units.iter().map(|u| u.spec.bytes()).collect();
     plan.homes = (0..bytes.len()).map(home).collect();
@@ -45,7 +45,7 @@ fn plan_with(model: &Model, options: &Options, depth: usize, home: impl Fn(usize
 
 /// The bits of the logits after the prompt, read in passes of `chunk`, and after each of a few
 /// tokens chosen by a fixed rule.
-fn run(engine: &mut Engine, chunk: usize) -> Vec<u32> {
+pub fn run(engine: &mut Engine, chunk: usize) -> Vec<u32> {
     let mut bits = Vec::new();
     let mut position = 0;
     let mut pass = |engine: &mut Engine, ids: &[u32], class| {
@@ -156,11 +156,11 @@ fn the_cache_is_kept_as_asked() {
     let model = Model::new(&fixture("smol"), WeightKind::W4);
     let run = |exact, cache| {
         let options = Options { exact, cache, ..options(Route::Staged) };
-        let bytes = engine::demand(&model.decoder, &gpu().facts, &options, true).fixed_bytes;
+        let bytes = engine::demand(&model.decoder, &gpu().facts, &options, true).cache_bytes;
         (bytes, run(&mut model.engine(plan_with(&model, &options, 0, |_| Home::Vram), &options), 16))
     };
     let [f32, f16, q8] = [F32, F16, Q8].map(|kind| run(false, Some(kind)));
-    let rows = u64::from(model.decoder.blocks * 2 * CACHE_ROWS);
+    let rows = u64::from(2 * CACHE_ROWS);
     let bytes = |kind: CacheKind| rows * kind.row_bytes(model.decoder.cache_width());
     assert_eq!((f32.0 - f16.0, f16.0 - q8.0), (bytes(F32) - bytes(F16), bytes(F16) - bytes(Q8)));
     assert!(f32.1 != f16.1 && f16.1 != q8.1 && f32.1 != q8.1);
@@ -223,7 +223,7 @@ fn nothing_is_allocated_while_tokens_flow() {
 fn memory_taken_is_at_most_the_plan_and_the_budget() {
     let model = Model::new(&fixture("llama3_old"), WeightKind::F32);
     let options = options(Route::Staged);
-    let budget = |vram_bytes| Budget { vram_bytes, pinned_bytes: 0, direct: None, depth: None, threads: 2 };
+    let budget = |vram_bytes| Budget { vram_bytes, threads: 2, ..Budget::default() };
     let whole = model.plan(&options, &budget(1 << 30)).unwrap();
     let least = least_budget(&model, &options);
     let mut streamed = Vec::new();
@@ -247,7 +247,7 @@ fn memory_taken_is_at_most_the_plan_and_the_budget() {
 
 /// The budget that a refusal says would do, in bytes.
 fn least_budget(model: &Model, options: &Options) -> u64 {
-    let budget = Budget { vram_bytes: 1000, pinned_bytes: 0, direct: None, depth: None, threads: 2 };
+    let budget = Budget { vram_bytes: 1000, threads: 2, ..Budget::default() };
     let Err(Error::Budget(text)) = model.plan(options, &budget) else { panic!("not refused") };
     let (_, rest) = text.split_once("at least ").unwrap();
     let (size, _) = rest.split_once(" (").unwrap();
@@ -258,7 +258,7 @@ fn least_budget(model: &Model, options: &Options) -> u64 {
 fn too_small_a_budget_is_refused_with_one_that_does() {
     let model = Model::new(&fixture("llama3_old"), WeightKind::F32);
     let options = options(Route::Staged);
-    let budget = |vram_bytes| Budget { vram_bytes, pinned_bytes: 0, direct: None, depth: None, threads: 2 };
+    let budget = |vram_bytes| Budget { vram_bytes, threads: 2, ..Budget::default() };
     let least = least_budget(&model, &options);
     let plan = model.plan(&options, &budget(least)).unwrap();
     assert_eq!((plan.depth, plan.resident_bytes), (1, 0), "{plan}");

@@ -10,6 +10,7 @@ use crate::cli::prepare::{Need, open_gpu, prepare};
 use crate::cli::prompt::Prompt;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::plan::Work;
 use crate::sampler::Sampler;
 use crate::session::{End, Figures, Limits, Session};
 use crate::text::{GenerationConfig, StopMatcher, StreamDecoder, Tokenizer};
@@ -30,7 +31,8 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let options = args.sampling.resolve(&opened.generation)?;
     let trace = if args.trace.is_some() { Trace::on() } else { Trace::off() };
     let context = (ids.len() as u64 + u64::from(args.text.max_tokens)).min(u64::from(u32::MAX));
-    let need = Need { context: context as u32, all_logits: false, trace: trace.clone() };
+    let work = Work { batch: 1, prompt_tokens: ids.len() as u32, new_tokens: args.text.max_tokens };
+    let need = Need { context: context as u32, all_logits: false, work, trace: trace.clone() };
     let prepared = prepare(gpu, &opened, &args.budget, &args.device, &need)?;
     prepared.check_fits(ids.len())?;
     let cache_rows = prepared.options.cache_rows;

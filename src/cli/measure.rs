@@ -10,6 +10,7 @@ use crate::cli::output::{self, Output, note};
 use crate::cli::prepare::{Need, open_gpu, prepare};
 use crate::error::{Error, Result};
 use crate::os;
+use crate::plan::Work;
 use crate::session::{Session, log_probability};
 use crate::text::Tokenizer;
 use crate::trace::Trace;
@@ -50,7 +51,9 @@ pub fn logits(args: &LogitsArgs) -> Result<()> {
     let gpu = open_gpu(&args.device)?;
     let opened = Opened::new(&args.model, &gpu.facts)?;
     crate::text::check_ids(&args.ids, opened.decoder.vocab_size)?;
-    let need = Need { context: args.ids.len() as u32, all_logits: true, trace: Trace::off() };
+    let context = args.ids.len() as u32;
+    let work = Work { batch: 1, prompt_tokens: context, new_tokens: 0 };
+    let need = Need { context, all_logits: true, work, trace: Trace::off() };
     let prepared = prepare(gpu, &opened, &args.budget, &args.device, &need)?;
     prepared.check_fits(args.ids.len())?;
     let cache_rows = prepared.options.cache_rows;
@@ -85,7 +88,8 @@ pub fn perplexity(args: &PerplexityArgs) -> Result<()> {
     if documents.is_empty() {
         return Err(Error::file(&args.file, "expected a text of at least two tokens, found less"));
     }
-    let need = Need { context: WINDOW, all_logits: true, trace: Trace::off() };
+    let work = Work { batch: 1, prompt_tokens: WINDOW, new_tokens: 0 };
+    let need = Need { context: WINDOW, all_logits: true, work, trace: Trace::off() };
     let prepared = prepare(gpu, &opened, &args.budget, &args.device, &need)?;
     let context = prepared.options.cache_rows;
     if context < 2 {

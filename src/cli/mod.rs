@@ -79,7 +79,8 @@ fn pack(args: &PackArgs) -> Result<()> {
 fn plan(args: &PlanArgs) -> Result<()> {
     let gpu = prepare::open_gpu(&args.device)?;
     let opened = open::Opened::new(&args.model, &gpu.facts)?;
-    let need = prepare::Need { context: PLAN_CONTEXT, all_logits: false, trace: Trace::off() };
+    let work = crate::plan::Work::default();
+    let need = prepare::Need { context: PLAN_CONTEXT, all_logits: false, work, trace: Trace::off() };
     let prepared = prepare::prepare(gpu, &opened, &args.budget, &args.device, &need)?;
     output::Output::stdout().line(&prepared.describe())
 }

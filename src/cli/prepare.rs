@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::gpu::{AdapterChoice, Gpu};
 use crate::os;
 use crate::pipeline::Route;
-use crate::plan::{self, Budget, Plan};
+use crate::plan::{self, Budget, Plan, Work};
 use crate::size;
 use crate::trace::Trace;
 
@@ -27,6 +27,8 @@ pub struct Need {
     pub context: u32,
     /// Whether logits are wanted for every token.
     pub all_logits: bool,
+    /// What the model is to do.
+    pub work: Work,
     /// Where the timeline is recorded.
     pub trace: Trace,
 }
@@ -76,6 +78,7 @@ pub fn prepare(
         cache: budget.cache,
         cache_rows: context,
         route,
+        work: need.work,
         trace: need.trace.clone(),
     };
     let demand = engine::demand(&opened.decoder, &gpu.facts, &options, need.all_logits);
@@ -88,6 +91,7 @@ pub fn prepare(
             RouteChoice::Direct => Some(true),
             RouteChoice::Only(_) => Some(false),
         },
+        cache_home: None,
         depth: budget.depth.map(|d| d as usize),
         threads,
     };

@@ -6,6 +6,7 @@
 //! reads that slot, submits, and releases the ticket. Nothing else differs between resident and
 //! streamed units, so their results are the same bit for bit.
 
+mod cache;
 mod carrier;
 mod inputs;
 pub mod probe;
@@ -24,9 +25,10 @@ pub use crate::kernels::CacheKind;
 use crate::kernels::Shapes;
 use crate::model::{Activation, Decoder};
 use crate::pipeline::{Loader, Route};
-use crate::plan::{Demand, Home, Plan, UnitDemand};
+use crate::plan::{Demand, Home, Plan, UnitDemand, Work};
 use crate::trace::Trace;
 
+use cache::Caches;
 use carrier::{Carrier, Homes};
 use program::{Program, UnitMemory};
 use timing::UnitTimer;
@@ -51,7 +53,7 @@ pub struct PassToken {
 pub enum Class {
     /// Many tokens of a prompt: matrix times matrix.
     Prefill,
-    /// At most [`DECODE_TOKENS_MAX`] tokens: matrix times vector, contexts split.
+    /// At most one token of each sequence: matrix times vector, contexts split.
     Decode,
 }
 
@@ -77,12 +79,14 @@ pub struct Options {
     pub cache_rows: u32,
     /// How travelling units reach GPU memory.
     pub route: Route,
+    /// What the model is to do; a decode pass has at most `work.batch` tokens.
+    pub work: Work,
     /// Where the timeline is recorded.
     pub trace: Trace,
 }
 
-/// The most tokens of a decode pass.
-pub const DECODE_TOKENS_MAX: u32 = 16;
+/// The most sequences that one engine decodes together.
+pub const BATCH_MAX: u32 = 256;
 
 /// Resident units that are submitted together: the GPU begins while the CPU still encodes.
 const UNITS_PER_SUBMISSION: usize = 8;
@@ -91,10 +95,11 @@ const UNITS_PER_SUBMISSION: usize = 8;
 struct Sizes {
     chunk: u32,
     selected: u32,
-    cache_rows: u32,
     cache: CacheKind,
     /// Workgroups that share a context while decoding.
     splits: u32,
+    /// The most tokens of a decode pass.
+    batch: u32,
 }
 
 /// What passes have cost so far.
@@ -104,6 +109,8 @@ pub struct Costs {
     pub passes: u64,
     /// Weight bytes that travelled for them.
     pub streamed_bytes: u64,
+    /// Bytes of keys and values that travelled to the GPU for them.
+    pub cache_bytes: u64,
     /// Time spent waiting for weights to arrive.
     pub waiting: Duration,
 }
@@ -114,6 +121,7 @@ impl Costs {
         Costs {
             passes: self.passes - earlier.passes,
             streamed_bytes: self.streamed_bytes - earlier.streamed_bytes,
+            cache_bytes: self.cache_bytes - earlier.cache_bytes,
             waiting: self.waiting - earlier.waiting,
         }
     }
@@ -125,6 +133,7 @@ pub struct Engine {
     decoder: Decoder,
     plan: Plan,
     workspace: Workspace,
+    caches: Caches,
     programs: Vec<UnitPrograms>,
     embed: Dispatch,
     argmax: Dispatch,
@@ -135,6 +144,7 @@ pub struct Engine {
     timer: Option<UnitTimer>,
     trace: Trace,
     selected: u32,
+    batch: u32,
     costs: Costs,
     /// Keeps weights at home alive: bind groups refer to them.
     _homes: Homes,
@@ -142,6 +152,8 @@ pub struct Engine {
 
 /// A unit's programs.
 struct UnitPrograms {
+    /// The unit's number, and the block whose KV cache it uses.
+    cache: Option<(usize, u32)>,
     /// One for each ring slot in which the unit can come to lie; none where it is resident.
     in_slot: Vec<Program>,
     /// For weights that kernels read where they live: in GPU memory, or pinned.
@@ -170,16 +182,18 @@ pub fn demand(decoder: &Decoder, facts: &Facts, options: &Options, all_logits: b
         |unit: &crate::model::Unit| UnitDemand { name: unit.spec.name.clone(), bytes: unit.spec.bytes() };
     Demand {
         units: decoder.units.iter().map(unit).collect(),
+        caches: decoder.blocks as usize,
+        cache_bytes: 2 * workspace::cache_bytes(decoder, options.cache_rows, cache_kind(decoder, options)),
         fixed_bytes: workspace::fixed_bytes(
             decoder,
-            options.cache_rows,
-            cache_kind(decoder, options),
             Shapes::for_adapter(facts).attention.splits,
+            options.work.batch,
         ),
         token_bytes: workspace::token_bytes(decoder),
         selected_bytes: workspace::selected_bytes(decoder),
         tokens_max: options.cache_rows,
         all_logits,
+        work: options.work,
     }
 }
 
@@ -200,11 +214,13 @@ impl Engine {
         let sizes = Sizes {
             chunk: plan.chunk,
             selected: plan.selected,
-            cache_rows: options.cache_rows,
             cache: cache_kind(&decoder, options),
             splits: Shapes::for_adapter(&gpu.facts).attention.splits,
+            batch: options.work.batch,
         };
         let workspace = Workspace::new(gpu, &decoder, &sizes)?;
+        let row_bytes = workspace::cache_bytes(&decoder, 1, sizes.cache);
+        let caches = Caches::new(gpu, &decoder, &plan, options, row_bytes)?;
         let names: Arc<[String]> = decoder.units.iter().map(|u| u.spec.name.clone()).collect();
         let carrier = Carrier { gpu, decoder: &decoder, weights, plan: &plan, options };
         let homes = carrier.load_homes(&mut progress)?;
@@ -213,6 +229,7 @@ impl Engine {
         let builder = program::Builder {
             decoder: &decoder,
             workspace: &workspace,
+            caches: &caches,
             exact: options.exact,
             cache: sizes.cache,
         };
@@ -226,7 +243,8 @@ impl Engine {
             let at_home = homes.buffer(unit).filter(|_| read_at_home).map(&mut build).transpose()?;
             let slots = ring.iter().filter(|_| *home != Home::Vram).flat_map(Loader::slots);
             let in_slot = slots.map(build).collect::<Result<_>>()?;
-            programs.push(UnitPrograms { in_slot, at_home });
+            let cache = cache::block_of(&decoder.units[unit]).map(|block| (unit, block));
+            programs.push(UnitPrograms { cache, in_slot, at_home });
         }
         let embed = builder.embed(&mut pipelines)?;
         let argmax = builder.argmax(&mut pipelines)?;
@@ -240,6 +258,7 @@ impl Engine {
             decoder,
             plan,
             workspace,
+            caches,
             programs,
             embed,
             argmax,
@@ -250,6 +269,7 @@ impl Engine {
             timer,
             trace: options.trace.clone(),
             selected: 0,
+            batch: options.work.batch,
             costs: Costs::default(),
             _homes: homes,
         })
@@ -286,39 +306,62 @@ impl Engine {
     pub fn forward(&mut self, pass: &Pass<'_>) -> Result<()> {
         let (tokens, selected) = (pass.tokens.len() as u32, pass.selected.len() as u32);
         assert!((1..=self.plan.chunk).contains(&tokens) && selected <= self.plan.selected);
-        assert!(pass.class == Class::Prefill || tokens <= DECODE_TOKENS_MAX);
+        assert!(pass.class == Class::Prefill || tokens <= self.batch);
         self.selected = selected;
         self.workspace.inputs.send(&self.gpu, &self.decoder, &self.weights, pass)?;
-        let mut walk = Walk::new(&self.gpu, tokens, selected);
+        self.caches.begin_pass(pass.tokens);
+        let gpu = Arc::clone(&self.gpu);
+        let mut walk = Walk::new(&gpu, tokens, selected);
         walk.encode_one("embed", &self.embed, tokens);
         for unit in 0..self.programs.len() {
-            let programs = &self.programs[unit];
-            if let Some(program) = programs.without_ring(pass.class) {
-                walk.encode(unit, program.of(pass.class), &mut self.timer);
-                if unit % UNITS_PER_SUBMISSION == 0 {
-                    walk.submit();
-                }
-                continue;
-            }
-            let ring = self.ring.as_ref().expect("a plan with travelling units has a ring");
-            // What is encoded so far must run while this unit is still on its way.
-            walk.submit();
-            let start = Instant::now();
-            let slot = ring.lease(self.next_ticket)?;
-            self.costs.waiting += start.elapsed();
-            walk.encode(unit, programs.in_slot[slot].of(pass.class), &mut self.timer);
-            walk.submit();
-            ring.release(self.next_ticket);
-            self.next_ticket += 1;
+            self.encode_unit(unit, pass.class, &mut walk)?;
         }
         walk.submit();
         self.costs.passes += 1;
         self.costs.streamed_bytes += self.plan.streamed_bytes;
+        self.costs.cache_bytes += self.caches.loaded_bytes();
         self.gpu.check()?;
         if let Some(timer) = &mut self.timer {
             timer.record(&self.gpu, &self.trace, &self.names)?;
         }
         Ok(())
+    }
+
+    /// Encodes a unit, as soon as its weights and its KV cache are where its kernels find them.
+    fn encode_unit(&mut self, unit: usize, class: Class, walk: &mut Walk<'_>) -> Result<()> {
+        let programs = &self.programs[unit];
+        let start = Instant::now();
+        let cache_place = match programs.cache {
+            Some(cache) => self.caches.bring(cache, walk, &mut self.timer)?,
+            None => 0,
+        };
+        if let Some(program) = programs.without_ring(class) {
+            self.costs.waiting += start.elapsed();
+            walk.encode(unit, program.of(class), cache_place, &mut self.timer);
+            if unit % UNITS_PER_SUBMISSION == 0 {
+                walk.submit();
+            }
+        } else {
+            let ring = self.ring.as_ref().expect("a plan with travelling units has a ring");
+            // What is encoded so far must run while this unit is still on its way.
+            walk.submit();
+            let slot = ring.lease(self.next_ticket)?;
+            self.costs.waiting += start.elapsed();
+            walk.encode(unit, programs.in_slot[slot].of(class), cache_place, &mut self.timer);
+            walk.submit();
+            ring.release(self.next_ticket);
+            self.next_ticket += 1;
+        }
+        if let Some(cache) = programs.cache {
+            self.caches.take_back(cache, walk, &mut self.timer);
+        }
+        Ok(())
+    }
+
+    /// Forgets the sequence whose position 0 has the given cache row: where KV caches live in host
+    /// memory, its rows need not travel any more.
+    pub fn forget(&mut self, cache_start: u32) {
+        self.caches.forget(cache_start);
     }
 
     /// The last pass's logits, f32 `[selected, vocab_size]`.

@@ -1,6 +1,7 @@
 //! Turns a unit's operations into prepared dispatches.
 
 use super::Class;
+use super::cache::Caches;
 use super::workspace::{Workspace, stride};
 use crate::error::Result;
 use crate::gpu::{Binding, Buffer, Dispatch, Pipelines};
@@ -11,13 +12,25 @@ use crate::kernels::{
 };
 use crate::model::{Activation, Decoder, Op, Tensor, Unit};
 use crate::pack::layout::{Section, TensorSpec};
+use crate::pipeline::cache_ring::KeysValues;
 use crate::quant::WeightKind;
 
 /// One dispatch of a unit.
 pub(super) struct Step {
-    pub(super) dispatch: Dispatch,
+    /// One for each place of the block's KV cache, or just one where that does not matter.
+    dispatches: Vec<Dispatch>,
     /// Whether it runs over the selected tokens, not all.
     pub(super) selected: bool,
+}
+
+impl Step {
+    /// The dispatch that finds the KV cache in the given place.
+    pub(super) fn dispatch(&self, cache_place: usize) -> &Dispatch {
+        match &self.dispatches[..] {
+            [only] => only,
+            by_place => &by_place[cache_place],
+        }
+    }
 }
 
 /// A unit's dispatches for one place of its weights.
@@ -66,6 +79,7 @@ struct Linear {
 pub(super) struct Builder<'a> {
     pub(super) decoder: &'a Decoder,
     pub(super) workspace: &'a Workspace,
+    pub(super) caches: &'a Caches,
     pub(super) exact: bool,
     pub(super) cache: CacheKind,
 }
@@ -82,8 +96,16 @@ impl Builder<'_> {
             let mut steps = Vec::new();
             for op in &unit.ops {
                 let selected = is_selected(op);
-                for dispatch in self.op(pipelines, unit, memory, op, class)? {
-                    steps.push(Step { dispatch, selected });
+                let by_place: Vec<_> = match self.cache_places(op) {
+                    [] => vec![self.op(pipelines, unit, memory, op, None, class)?],
+                    places => {
+                        let at = |place| self.op(pipelines, unit, memory, op, Some(place), class);
+                        places.iter().map(at).collect::<Result<_>>()?
+                    }
+                };
+                for step in 0..by_place[0].len() {
+                    let dispatches = by_place.iter().map(|dispatches| dispatches[step].clone()).collect();
+                    steps.push(Step { dispatches, selected });
                 }
             }
             Ok(steps)
@@ -124,8 +146,10 @@ impl Builder<'_> {
         unit: &Unit,
         memory: &UnitMemory<'_>,
         op: &Op,
+        cache: Option<&KeysValues>,
         class: Class,
     ) -> Result<Vec<Dispatch>> {
+        let cache = || cache.expect("operations on a KV cache are given its places");
         match *op {
             Op::Select => self.select(pipelines).map(|d| vec![d]),
             Op::RmsNorm { from, weight, eps } => self.rms_norm(pipelines, from, memory.codes(weight), eps),
@@ -134,9 +158,17 @@ impl Builder<'_> {
                 let tensor = &unit.spec.tensors[weight];
                 self.linear(pipelines, &linear, tensor, memory, class).map(|d| vec![d])
             }
-            Op::RopeStore { block } => self.rope_store(pipelines, block).map(|d| vec![d]),
-            Op::Attention { block, scale } => self.attention(pipelines, block, scale, class),
+            Op::RopeStore { .. } => self.rope_store(pipelines, cache()).map(|d| vec![d]),
+            Op::Attention { scale, .. } => self.attention(pipelines, cache(), scale, class),
             Op::SwiGlu => self.swiglu(pipelines),
+        }
+    }
+
+    /// Where the KV cache of an operation can come to lie; nowhere for operations on none.
+    fn cache_places(&self, op: &Op) -> &[KeysValues] {
+        match *op {
+            Op::RopeStore { block } | Op::Attention { block, .. } => self.caches.places(block),
+            _ => &[],
         }
     }
 
@@ -286,7 +318,7 @@ impl Builder<'_> {
         }
     }
 
-    fn rope_store(&self, pipelines: &mut Pipelines, block: u32) -> Result<Dispatch> {
+    fn rope_store(&self, pipelines: &mut Pipelines, cache: &KeysValues) -> Result<Dispatch> {
         let d = self.decoder;
         let spec = rope_store::Spec {
             heads: d.heads,
@@ -300,8 +332,8 @@ impl Builder<'_> {
             rows: self.workspace.inputs.rows(),
             angles: self.workspace.inputs.angles(),
             qkv: self.f32(Activation::Qkv),
-            cache_k: self.workspace.key_cache(block),
-            cache_v: self.workspace.value_cache(block),
+            cache_k: cache[0].all(),
+            cache_v: cache[1].all(),
         };
         rope_store::dispatch(pipelines, &spec, &args)
     }
@@ -309,7 +341,7 @@ impl Builder<'_> {
     fn attention(
         &self,
         pipelines: &mut Pipelines,
-        block: u32,
+        cache: &KeysValues,
         scale: f32,
         class: Class,
     ) -> Result<Vec<Dispatch>> {
@@ -328,8 +360,8 @@ impl Builder<'_> {
             step: self.step(false),
             rows: self.workspace.inputs.rows(),
             qkv: self.f32(Activation::Qkv),
-            cache_k: self.workspace.key_cache(block),
-            cache_v: self.workspace.value_cache(block),
+            cache_k: cache[0].all(),
+            cache_v: cache[1].all(),
             y: parts.clone().unwrap_or(y.clone()),
         };
         let mut dispatches = Vec::new();

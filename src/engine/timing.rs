@@ -17,8 +17,8 @@ pub(super) struct UnitTimer {
     nanoseconds_per_tick: f64,
     /// A GPU clock reading, in ticks, and the CPU's time at that moment.
     origin: (u64, Instant),
-    /// Units timed in the pass at hand.
-    timed: Vec<usize>,
+    /// What was timed in the pass at hand, and for which unit.
+    timed: Vec<(Task, usize)>,
 }
 
 impl UnitTimer {
@@ -28,7 +28,8 @@ impl UnitTimer {
     /// When there is no memory for the readings.
     pub(super) fn new(gpu: &Gpu, units: usize) -> Result<Option<Self>> {
         let needed = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS;
-        let count = 2 * units as u32;
+        // Each computes, and may have its KV cache copied in and out between.
+        let count = 2 * 3 * units as u32;
         if !gpu.facts.features.contains(needed) || count > wgpu::QUERY_SET_MAX_QUERIES {
             return Ok(None);
         }
@@ -81,8 +82,7 @@ impl UnitTimer {
 
     /// The timestamps that the compute pass of `unit` should write.
     pub(super) fn writes(&mut self, unit: usize) -> wgpu::ComputePassTimestampWrites<'_> {
-        let first = 2 * self.timed.len() as u32;
-        self.timed.push(unit);
+        let first = self.next(Task::Compute, unit);
         wgpu::ComputePassTimestampWrites {
             query_set: &self.queries,
             beginning_of_pass_write_index: Some(first),
@@ -90,13 +90,25 @@ impl UnitTimer {
         }
     }
 
+    /// The two timestamps that should be written around other work for `unit`: their set, and the
+    /// index of the first.
+    pub(super) fn stamps(&mut self, task: Task, unit: usize) -> (wgpu::QuerySet, u32) {
+        let first = self.next(task, unit);
+        (self.queries.clone(), first)
+    }
+
+    fn next(&mut self, task: Task, unit: usize) -> u32 {
+        self.timed.push((task, unit));
+        2 * (self.timed.len() as u32 - 1)
+    }
+
     /// Records the spans of a finished pass on the timeline.
     pub(super) fn record(&mut self, gpu: &Gpu, trace: &Trace, names: &[String]) -> Result<()> {
         let timed = std::mem::take(&mut self.timed);
         let ticks = self.read(gpu, 2 * timed.len() as u32)?;
-        for (unit, times) in timed.iter().zip(ticks.chunks_exact(2)) {
+        for ((task, unit), times) in timed.iter().zip(ticks.chunks_exact(2)) {
             let (start, end) = (self.instant(times[0]), self.instant(times[1]));
-            trace.record(Task::Compute, &names[*unit], start, end, 0);
+            trace.record(*task, &names[*unit], start, end, 0);
         }
         Ok(())
     }

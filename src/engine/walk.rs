@@ -2,7 +2,9 @@
 
 use super::program::Step;
 use super::timing::UnitTimer;
-use crate::gpu::{Dispatch, Gpu};
+use crate::gpu::{CopyRegion, Dispatch, Gpu};
+use crate::pipeline::cache_ring::KeysValues;
+use crate::trace::Task;
 
 /// Commands of a pass on their way to the queue.
 pub(super) struct Walk<'a> {
@@ -21,7 +23,14 @@ impl<'a> Walk<'a> {
         self.encoder.get_or_insert_with(|| self.gpu.encoder("pass"))
     }
 
-    pub(super) fn encode(&mut self, unit: usize, steps: &[Step], timer: &mut Option<UnitTimer>) {
+    /// Encodes a unit's dispatches, which find its KV cache in the given place.
+    pub(super) fn encode(
+        &mut self,
+        unit: usize,
+        steps: &[Step],
+        cache_place: usize,
+        timer: &mut Option<UnitTimer>,
+    ) {
         let (tokens, selected) = (self.tokens, self.selected);
         let timestamp_writes = timer.as_mut().map(|timer| timer.writes(unit));
         let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
@@ -29,8 +38,33 @@ impl<'a> Walk<'a> {
         for step in steps {
             let count = if step.selected { selected } else { tokens };
             if count > 0 {
-                step.dispatch.encode(&mut pass, count);
+                step.dispatch(cache_place).encode(&mut pass, count);
             }
+        }
+    }
+
+    /// Encodes copies of the same regions from the first buffer to its counterpart, and from the
+    /// second.
+    pub(super) fn copy(
+        &mut self,
+        task: Task,
+        unit: usize,
+        [from, to]: [&KeysValues; 2],
+        regions: &[CopyRegion],
+        timer: &mut Option<UnitTimer>,
+    ) {
+        let stamps = timer.as_mut().map(|timer| timer.stamps(task, unit));
+        let encoder = self.encoder();
+        if let Some((queries, first)) = &stamps {
+            encoder.write_timestamp(queries, *first);
+        }
+        for (from, to) in from.iter().zip(to) {
+            for region in regions.iter().filter(|region| region.bytes > 0) {
+                encoder.copy_buffer_to_buffer(from, region.from, to, region.to, region.bytes);
+            }
+        }
+        if let Some((queries, first)) = &stamps {
+            encoder.write_timestamp(queries, first + 1);
         }
     }
 

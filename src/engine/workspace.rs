@@ -1,7 +1,7 @@
-//! The GPU memory a pass works in: activations, quantised activations, KV cache and logits.
+//! The GPU memory a pass works in: activations, quantised activations and logits.
 
+use super::Sizes;
 use super::inputs::{self, InputLayout, Inputs};
-use super::{DECODE_TOKENS_MAX, Sizes};
 use crate::error::{Error, Result};
 use crate::gpu::{Binding, Buffer, Gpu, Readback};
 use crate::kernels::{self, CacheKind, attention};
@@ -52,23 +52,20 @@ pub(super) fn selected_bytes(decoder: &Decoder) -> u64 {
 }
 
 /// GPU bytes that do not depend on a pass's number of tokens.
-pub(super) fn fixed_bytes(decoder: &Decoder, cache_rows: u32, cache: CacheKind, splits: u32) -> u64 {
-    u64::from(decoder.blocks) * 2 * cache_bytes(decoder, cache_rows, cache)
-        + inputs::FIXED_BYTES
-        + split_bytes(decoder, splits)
-        + 64
+pub(super) fn fixed_bytes(decoder: &Decoder, splits: u32, batch: u32) -> u64 {
+    inputs::FIXED_BYTES + split_bytes(decoder, splits, batch) + 64
 }
 
 /// Bytes of what the splits of a decode pass's attention leave to be joined.
-fn split_bytes(decoder: &Decoder, splits: u32) -> u64 {
+fn split_bytes(decoder: &Decoder, splits: u32, batch: u32) -> u64 {
     match splits {
         0 | 1 => 0,
-        _ => attention::split_bytes(decoder.heads, decoder.head_dim, splits, DECODE_TOKENS_MAX),
+        _ => attention::split_bytes(decoder.heads, decoder.head_dim, splits, batch),
     }
 }
 
 /// Bytes of one block's keys, or values.
-fn cache_bytes(decoder: &Decoder, rows: u32, kind: CacheKind) -> u64 {
+pub(super) fn cache_bytes(decoder: &Decoder, rows: u32, kind: CacheKind) -> u64 {
     u64::from(rows) * kind.row_bytes(decoder.cache_width())
 }
 
@@ -78,7 +75,6 @@ pub(super) struct Workspace {
     activations: Vec<(Activation, Buffer)>,
     q8_codes: Buffer,
     q8_scales: Buffer,
-    caches: Vec<[Buffer; 2]>,
     /// Where adapters split a context: f32 `[decode tokens, heads, splits, head_dim + 2]`.
     attention_parts: Option<Buffer>,
     selected: u32,
@@ -107,10 +103,6 @@ impl Workspace {
                 activations.push((*activation, buffer(&format!("{activation:?}"), bytes)?));
             }
         }
-        let cache = cache_bytes(decoder, sizes.cache_rows, sizes.cache);
-        let caches = (0..decoder.blocks)
-            .map(|_| Ok([buffer("key cache", cache)?, buffer("value cache", cache)?]))
-            .collect::<Result<_>>()?;
         let (chunk, selected) = (u64::from(sizes.chunk), u64::from(sizes.selected));
         let logits = selected * u64::from(stride(decoder, Activation::Logits)) * 4;
         let layout = InputLayout::new(decoder, sizes.chunk, sizes.selected);
@@ -119,8 +111,7 @@ impl Workspace {
             activations,
             q8_codes: buffer("int8 activations", chunk * q8_groups(decoder) * Q8_CODE_BYTES)?,
             q8_scales: buffer("activation scales", chunk * q8_groups(decoder) * Q8_SCALE_BYTES)?,
-            caches,
-            attention_parts: match split_bytes(decoder, sizes.splits) {
+            attention_parts: match split_bytes(decoder, sizes.splits, sizes.batch) {
                 0 => None,
                 bytes => Some(buffer("attention of split contexts", bytes)?),
             },
@@ -151,13 +142,5 @@ impl Workspace {
 
     pub(super) fn attention_parts(&self) -> Option<Binding<'_>> {
         self.attention_parts.as_ref().map(Buffer::all)
-    }
-
-    pub(super) fn key_cache(&self, block: u32) -> Binding<'_> {
-        self.caches[block as usize][0].all()
-    }
-
-    pub(super) fn value_cache(&self, block: u32) -> Binding<'_> {
-        self.caches[block as usize][1].all()
     }
 }

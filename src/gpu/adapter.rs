@@ -183,7 +183,7 @@ pub(super) fn open_device(
     adapter: &wgpu::Adapter,
     facts: &Facts,
     offers: &Offers,
-) -> Result<(wgpu::Device, wgpu::Queue, Option<TransferQueue>)> {
+) -> Result<(wgpu::Device, wgpu::Queue, Vec<TransferQueue>)> {
     let descriptor = wgpu::DeviceDescriptor {
         label: Some("pipo-wgpu"),
         required_features: facts.features,
@@ -194,11 +194,11 @@ pub(super) fn open_device(
     };
     if let Some(opened) = vulkan::open_device(adapter, facts, offers, &descriptor) {
         match opened {
-            Ok((device, queue, transfer)) => return Ok((device, queue, Some(transfer))),
+            Ok((device, queue, transfer)) => return Ok((device, queue, transfer)),
             Err(error) => log::warn!("no transfer queue: {error}"),
         }
     }
     let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
         .map_err(|error| Error::Gpu(format!("{} gave no device: {error}", facts.describe())))?;
-    Ok((device, queue, None))
+    Ok((device, queue, Vec::new()))
 }

@@ -65,10 +65,10 @@ impl Buffer {
     /// Copies bytes from another buffer on a lane of the transfer queue, and waits for them.
     ///
     /// # Errors
-    /// [`Error::Gpu`] if one of the buffers is not in a [`super::Place`], or the copy fails.
+    /// As [`copy_buffers`].
     ///
     /// # Panics
-    /// If a range lies beyond its buffer.
+    /// As [`copy_buffers`].
     pub fn copy_from(
         &self,
         at: u64,
@@ -76,12 +76,8 @@ impl Buffer {
         range: Range<u64>,
         lane: &mut TransferLane,
     ) -> Result<()> {
-        let bytes = range.end - range.start;
-        assert!(range.end <= from.bytes && at + bytes <= self.bytes, "{range:?} to {at}");
-        let (Some(source), Some(target)) = (&from.beyond, &self.beyond) else {
-            return Err(Error::Gpu("the transfer queue cannot reach these buffers".into()));
-        };
-        lane.copy((source, range.start), (target, at), bytes)
+        let region = CopyRegion { from: range.start, to: at, bytes: range.end - range.start };
+        copy_buffers(&[(from, self)], &[region], lane)
     }
 
     /// The whole buffer as a shader sees it.
@@ -95,6 +91,46 @@ impl Buffer {
         let range = if range.is_empty() { 0..self.bytes.min(16) } else { range };
         Binding { buffer: &self.raw, range }
     }
+}
+
+/// Bytes to copy from one buffer to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CopyRegion {
+    /// First byte in the source.
+    pub from: u64,
+    /// First byte in the target.
+    pub to: u64,
+    /// How many; 0 copies nothing.
+    pub bytes: u64,
+}
+
+/// Copies the same regions within each pair of buffers `(from, to)` on a lane of a transfer queue,
+/// and waits for them.
+///
+/// # Errors
+/// [`Error::Gpu`] if one of the buffers is not in a [`super::Place`], or the copy fails.
+///
+/// # Panics
+/// If a region lies beyond its buffer.
+pub fn copy_buffers(
+    pairs: &[(&Buffer, &Buffer)],
+    regions: &[CopyRegion],
+    lane: &mut TransferLane,
+) -> Result<()> {
+    let regions: Vec<_> = regions.iter().copied().filter(|region| region.bytes > 0).collect();
+    if regions.is_empty() {
+        return Ok(());
+    }
+    let mut raw = Vec::with_capacity(pairs.len());
+    for (from, to) in pairs {
+        let inside = |r: &CopyRegion| r.from + r.bytes <= from.bytes && r.to + r.bytes <= to.bytes;
+        assert!(regions.iter().all(inside), "{regions:?} of {} and {} bytes", from.bytes, to.bytes);
+        let (Some(source), Some(target)) = (&from.beyond, &to.beyond) else {
+            return Err(Error::Gpu("the transfer queue cannot reach these buffers".into()));
+        };
+        raw.push((source, target));
+    }
+    lane.copy(&raw, &regions)
 }
 
 impl Drop for Buffer {

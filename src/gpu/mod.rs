@@ -5,6 +5,8 @@ mod buffer;
 #[cfg_attr(target_vendor = "apple", allow(dead_code))]
 mod claim;
 mod compute;
+#[cfg(not(target_vendor = "apple"))]
+mod families;
 mod staging;
 #[cfg_attr(target_vendor = "apple", path = "no_vulkan.rs")]
 mod vulkan;
@@ -15,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use adapter::{AdapterChoice, Facts, Routes, list_adapters};
-pub use buffer::{Account, Binding, Buffer};
+pub use buffer::{Account, Binding, Buffer, CopyRegion, copy_buffers};
 pub use compute::{Dispatch, Grid, Pipelines, Shader};
 pub use staging::{Readback, Staging};
 pub use vulkan::{TransferLane, TransferQueue};
@@ -58,8 +60,9 @@ pub struct Gpu {
     pub queue: wgpu::Queue,
     /// What the adapter is and can do.
     pub facts: Facts,
+    adapter: wgpu::Adapter,
     offers: vulkan::Offers,
-    transfer: Option<Arc<TransferQueue>>,
+    transfers: Vec<Arc<TransferQueue>>,
     account: Arc<Account>,
     pinned_account: Arc<Account>,
     failure: Arc<Mutex<Option<Error>>>,
@@ -74,12 +77,13 @@ impl Gpu {
         let adapter = adapter::choose(choice)?;
         let facts = Facts::of(&adapter);
         let offers = vulkan::Offers::of(&adapter);
-        let (device, queue, transfer) = adapter::open_device(&adapter, &facts, &offers)?;
+        let (device, queue, transfers) = adapter::open_device(&adapter, &facts, &offers)?;
         let failure = Arc::new(Mutex::new(None));
         report_failures(&device, &failure);
         let (account, pinned_account) = (Arc::default(), Arc::default());
-        let transfer = transfer.map(Arc::new);
-        Ok(Arc::new(Gpu { device, queue, facts, offers, transfer, account, pinned_account, failure }))
+        let transfers = transfers.into_iter().map(Arc::new).collect();
+        let gpu = Gpu { device, queue, facts, adapter, offers, transfers, account, pinned_account, failure };
+        Ok(Arc::new(gpu))
     }
 
     /// Makes a zeroed buffer and books its bytes.
@@ -131,16 +135,20 @@ impl Gpu {
         self.offers.has(place)
     }
 
-    /// The queue that copies beside the kernels, if the adapter has one.
+    /// The queue that copies weights beside the kernels, if the adapter has one.
     pub fn transfer(&self) -> Option<&Arc<TransferQueue>> {
-        self.transfer.as_ref()
+        self.transfers.first()
     }
 
-    /// Makes the next submission see every copy that the transfer queue has finished by now.
+    /// The queue that copies KV caches beside the kernels: another one than that of the weights,
+    /// so that neither waits for the other, where the adapter has two.
+    pub fn cache_transfer(&self) -> Option<&Arc<TransferQueue>> {
+        self.transfers.last()
+    }
+
+    /// Makes the next submission see every copy that the transfer queues have finished by now.
     pub fn see_transfers(&self) {
-        if let Some(transfer) = &self.transfer {
-            transfer.show_to(&self.queue);
-        }
+        self.transfers.iter().for_each(|transfer| transfer.show_to(&self.queue));
     }
 
     /// The books of pinned host memory.
@@ -151,6 +159,12 @@ impl Gpu {
     /// GPU memory that was free when the device was opened; `None` where the driver does not say.
     pub fn free_vram_bytes(&self) -> Option<u64> {
         self.offers.free_vram_bytes
+    }
+
+    /// GPU memory that the driver counts as this process's at the moment, its own share included;
+    /// `None` where it does not say.
+    pub fn driver_vram_bytes(&self) -> Option<u64> {
+        vulkan::vram_in_use_bytes(&self.adapter)
     }
 
     /// The books of all buffers made through [`Gpu::buffer`].

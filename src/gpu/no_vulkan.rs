@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::buffer::CopyRegion;
 use super::{Facts, Place, Routes};
 use crate::error::{Error, Result};
 
@@ -63,9 +64,13 @@ impl TransferLane {
         match **queue {}
     }
 
-    pub(super) fn copy(&mut self, _from: (&Raw, u64), _to: (&Raw, u64), _bytes: u64) -> Result<()> {
+    pub(super) fn copy(&mut self, _pairs: &[(&Raw, &Raw)], _regions: &[CopyRegion]) -> Result<()> {
         match *self {}
     }
+}
+
+pub(super) fn vram_in_use_bytes(_adapter: &wgpu::Adapter) -> Option<u64> {
+    None
 }
 
 pub(super) fn open_device(
@@ -73,7 +78,7 @@ pub(super) fn open_device(
     _facts: &Facts,
     _offers: &Offers,
     _descriptor: &wgpu::DeviceDescriptor<'_>,
-) -> Option<Result<(wgpu::Device, wgpu::Queue, TransferQueue)>> {
+) -> Option<Result<(wgpu::Device, wgpu::Queue, Vec<TransferQueue>)>> {
     None
 }
 

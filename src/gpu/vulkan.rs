@@ -12,14 +12,14 @@ use std::time::Instant;
 use ash::vk;
 use wgpu::hal::api::Vulkan;
 
+use super::buffer::CopyRegion;
 use super::claim::Claim;
+use super::families::{find_type, mapped_type, pinned_type, transfer_family};
 use super::{Facts, POLL_PAUSE, Place, Routes, WAIT_MAX, locked};
 use crate::error::{Error, Result};
 
-/// The least VRAM behind a CPU-writable heap: without resizable BAR it is 256 MiB.
-const BAR_BYTES_MIN: u64 = 1 << 30;
-/// Priority of the transfer queue, which is alone in its family.
-static PRIORITIES: [f32; 1] = [1.0];
+/// Priorities of the transfer queues: one for weights, one for KV caches.
+static PRIORITIES: [f32; 2] = [1.0; 2];
 
 /// What the adapter's memory and queues allow.
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,8 +32,10 @@ pub(super) struct Offers {
     mapped_type: Option<u32>,
     /// Memory type of plain VRAM.
     vram_type: Option<u32>,
-    /// Family of a queue that only copies.
+    /// Family of queues that only copy.
     transfer_family: Option<u32>,
+    /// Queues of that family that are used.
+    transfer_queues: u32,
 }
 
 impl Offers {
@@ -46,35 +48,24 @@ impl Offers {
             return Offers::default();
         }
         let capabilities = adapter.physical_device_capabilities();
-        let has_budget = capabilities.supports_extension(ash::ext::memory_budget::NAME);
-        let mut budget = vk::PhysicalDeviceMemoryBudgetPropertiesEXT::default();
-        let mut properties = vk::PhysicalDeviceMemoryProperties2::default();
-        if has_budget {
-            properties = properties.push_next(&mut budget);
-        }
         let (raw, device) = (instance.raw_instance(), adapter.raw_physical_device());
-        // SAFETY: the physical device belongs to the instance, and both are alive behind the
-        // guard; the instance is of version 1.2, which has both functions; the chained structure
-        // is one that the device's extension defines.
-        let families = unsafe {
-            raw.get_physical_device_memory_properties2(device, &mut properties);
-            raw.get_physical_device_queue_family_properties(device)
+        // SAFETY: the physical device belongs to the instance, and both are alive behind the guard.
+        let families = unsafe { raw.get_physical_device_queue_family_properties(device) };
+        let heaps = Heaps::of(&adapter);
+        let memory = heaps.memory;
+        let free = |heap: usize| match heaps.free_and_used(heap) {
+            Some((free, _)) => free,
+            None => memory.memory_heaps[heap].size,
         };
-        let memory = properties.memory_properties;
-        let free = |heap: usize| match has_budget {
-            true => budget.heap_budget[heap].saturating_sub(budget.heap_usage[heap]),
-            false => memory.memory_heaps[heap].size,
-        };
-        let local =
-            |heap: &usize| memory.memory_heaps[*heap].flags.contains(vk::MemoryHeapFlags::DEVICE_LOCAL);
-        let heaps = 0..memory.memory_heap_count as usize;
         let is_new = capabilities.properties().api_version >= vk::API_VERSION_1_2;
+        let transfer = transfer_family(&families).filter(|_| is_new);
         Offers {
-            free_vram_bytes: heaps.filter(local).map(free).max(),
+            free_vram_bytes: heaps.local().map(free).max(),
             pinned_type: pinned_type(&memory),
             mapped_type: mapped_type(&memory),
             vram_type: find_type(&memory, vk::MemoryPropertyFlags::DEVICE_LOCAL, 0),
-            transfer_family: transfer_family(&families).filter(|_| is_new),
+            transfer_family: transfer.map(|(family, _)| family),
+            transfer_queues: transfer.map_or(0, |(_, queues)| queues.min(PRIORITIES.len() as u32)),
         }
     }
 
@@ -100,73 +91,73 @@ impl Offers {
     }
 }
 
-/// The first memory type with all of `wanted` on a heap of at least `heap_bytes_min`.
-fn find_type(
-    memory: &vk::PhysicalDeviceMemoryProperties,
-    wanted: vk::MemoryPropertyFlags,
-    heap_bytes_min: u64,
-) -> Option<u32> {
-    let types = memory.memory_types_as_slice();
-    let fits = |kind: &vk::MemoryType| {
-        let heap = memory.memory_heaps[kind.heap_index as usize];
-        kind.property_flags.contains(wanted) && heap.size >= heap_bytes_min
-    };
-    types.iter().position(fits).and_then(|index| u32::try_from(index).ok())
+/// A device's memory at one moment.
+struct Heaps {
+    memory: vk::PhysicalDeviceMemoryProperties,
+    /// What each heap has left and what this process takes, where the driver says.
+    budget: Option<vk::PhysicalDeviceMemoryBudgetPropertiesEXT<'static>>,
 }
 
-/// Host memory: cached if possible, since copies by a transfer queue are faster from there.
-fn pinned_type(memory: &vk::PhysicalDeviceMemoryProperties) -> Option<u32> {
-    let coherent = vk::MemoryPropertyFlags::HOST_VISIBLE | vk::MemoryPropertyFlags::HOST_COHERENT;
-    let cached = coherent | vk::MemoryPropertyFlags::HOST_CACHED;
-    let is_host = |index: &u32| {
-        let flags = memory.memory_types[*index as usize].property_flags;
-        !flags.contains(vk::MemoryPropertyFlags::DEVICE_LOCAL)
-    };
-    let host_only = (0..memory.memory_type_count).filter(is_host);
-    let of = |wanted: vk::MemoryPropertyFlags| {
-        let has = |i: &u32| memory.memory_types[*i as usize].property_flags.contains(wanted);
-        host_only.clone().find(has)
-    };
-    of(cached).or_else(|| of(coherent)).or_else(|| find_type(memory, cached, 0))
+impl Heaps {
+    /// Asks the driver, whose instance must be of version 1.1 or later.
+    fn of(adapter: &wgpu::hal::vulkan::Adapter) -> Self {
+        let has_budget =
+            adapter.physical_device_capabilities().supports_extension(ash::ext::memory_budget::NAME);
+        let mut budget = vk::PhysicalDeviceMemoryBudgetPropertiesEXT::default();
+        let mut properties = vk::PhysicalDeviceMemoryProperties2::default();
+        if has_budget {
+            properties = properties.push_next(&mut budget);
+        }
+        let (instance, device) = (adapter.shared_instance().raw_instance(), adapter.raw_physical_device());
+        // SAFETY: the physical device belongs to the instance, and both are alive behind the
+        // adapter; the chained structure is one that the device's extension defines.
+        unsafe { instance.get_physical_device_memory_properties2(device, &mut properties) };
+        let memory = properties.memory_properties;
+        budget.p_next = std::ptr::null_mut();
+        Heaps { memory, budget: has_budget.then_some(budget) }
+    }
+
+    fn free_and_used(&self, heap: usize) -> Option<(u64, u64)> {
+        let budget = self.budget?;
+        Some((budget.heap_budget[heap].saturating_sub(budget.heap_usage[heap]), budget.heap_usage[heap]))
+    }
+
+    /// The heaps of GPU memory.
+    fn local(&self) -> impl Iterator<Item = usize> {
+        let flags = self.memory.memory_heaps.map(|heap| heap.flags);
+        (0..self.memory.memory_heap_count as usize)
+            .filter(move |heap| flags[*heap].contains(vk::MemoryHeapFlags::DEVICE_LOCAL))
+    }
 }
 
-fn mapped_type(memory: &vk::PhysicalDeviceMemoryProperties) -> Option<u32> {
-    let wanted = vk::MemoryPropertyFlags::DEVICE_LOCAL
-        | vk::MemoryPropertyFlags::HOST_VISIBLE
-        | vk::MemoryPropertyFlags::HOST_COHERENT;
-    find_type(memory, wanted, BAR_BYTES_MIN)
+/// GPU memory that this process takes by the driver's own count.
+pub(super) fn vram_in_use_bytes(adapter: &wgpu::Adapter) -> Option<u64> {
+    // SAFETY: the guard is only read from, and dropped at the end of this function.
+    let adapter = unsafe { adapter.as_hal::<Vulkan>() }?;
+    if adapter.shared_instance().instance_api_version() < vk::API_VERSION_1_2 {
+        return None;
+    }
+    let heaps = Heaps::of(&adapter);
+    let used = |heap| heaps.free_and_used(heap).map(|(_, used)| used);
+    heaps.local().map(used).sum()
 }
 
-fn transfer_family(families: &[vk::QueueFamilyProperties]) -> Option<u32> {
-    let busy = vk::QueueFlags::GRAPHICS
-        | vk::QueueFlags::COMPUTE
-        | vk::QueueFlags::VIDEO_DECODE_KHR
-        | vk::QueueFlags::VIDEO_ENCODE_KHR
-        | vk::QueueFlags::OPTICAL_FLOW_NV;
-    let only_copies = |family: &vk::QueueFamilyProperties| {
-        family.queue_flags.contains(vk::QueueFlags::TRANSFER)
-            && !family.queue_flags.intersects(busy)
-            && family.queue_count > 0
-    };
-    families.iter().position(only_copies).and_then(|index| u32::try_from(index).ok())
-}
-
-/// Opens a device with wgpu's queue and, where the adapter has one, a transfer queue.
+/// Opens a device with wgpu's queue and, where the adapter has them, transfer queues.
 pub(super) fn open_device(
     adapter: &wgpu::Adapter,
     facts: &Facts,
     offers: &Offers,
     descriptor: &wgpu::DeviceDescriptor<'_>,
-) -> Option<Result<(wgpu::Device, wgpu::Queue, TransferQueue)>> {
-    let family = offers.transfer_family?;
+) -> Option<Result<(wgpu::Device, wgpu::Queue, Vec<TransferQueue>)>> {
+    let (family, count) = (offers.transfer_family?, offers.transfer_queues);
     let opened = {
         // SAFETY: the guard is only read from, and dropped at the end of this block.
         let hal = unsafe { adapter.as_hal::<Vulkan>() }?;
         let callback = Box::new(move |args: wgpu::hal::vulkan::CreateDeviceCallbackArgs<'_, '_, '_>| {
             let queue = vk::DeviceQueueCreateInfo::default().queue_family_index(family);
-            args.queue_create_infos.push(queue.queue_priorities(&PRIORITIES));
+            args.queue_create_infos.push(queue.queue_priorities(&PRIORITIES[..count as usize]));
         });
-        // SAFETY: the callback only adds a queue of a family that the device has.
+        // SAFETY: the callback only adds queues of a family that has as many.
         let opened = unsafe {
             let hints = &descriptor.memory_hints;
             hal.open_with_callback(facts.features, &descriptor.required_limits, hints, Some(callback))
@@ -182,7 +173,8 @@ pub(super) fn open_device(
         Ok(made) => made,
         Err(error) => return Some(Err(refused(&error))),
     };
-    Some(TransferQueue::new(&device, family).map(|transfer| (device, queue, transfer)))
+    let transfers: Result<_> = (0..count).map(|index| TransferQueue::new(&device, family, index)).collect();
+    Some(transfers.map(|transfers| (device, queue, transfers)))
 }
 
 fn refused(error: &dyn std::fmt::Display) -> Error {
@@ -314,7 +306,7 @@ pub struct TransferQueue {
 }
 
 impl TransferQueue {
-    fn new(device: &wgpu::Device, family: u32) -> Result<Self> {
+    fn new(device: &wgpu::Device, family: u32, index: u32) -> Result<Self> {
         // SAFETY: the guard is only read from, and dropped at the end of this block.
         let Some(hal) = (unsafe { device.as_hal::<Vulkan>() }) else {
             return Err(Error::Gpu("this is no Vulkan device".into()));
@@ -323,9 +315,10 @@ impl TransferQueue {
         drop(hal);
         let mut kind = vk::SemaphoreTypeCreateInfo::default().semaphore_type(vk::SemaphoreType::TIMELINE);
         let info = vk::SemaphoreCreateInfo::default().push_next(&mut kind);
-        // SAFETY: the device was made with a queue of this family; wgpu enables timeline
+        // SAFETY: the device was made with this queue of this family; wgpu enables timeline
         // semaphores on every device of version 1.2.
-        let (queue, done) = unsafe { (raw.get_device_queue(family, 0), raw.create_semaphore(&info, None)) };
+        let (queue, done) =
+            unsafe { (raw.get_device_queue(family, index), raw.create_semaphore(&info, None)) };
         let done = done.map_err(|error| failed(&error))?;
         Ok(TransferQueue { raw, queue, family, done, submitted: Mutex::new(0), _device: device.clone() })
     }
@@ -385,19 +378,22 @@ impl TransferLane {
         Ok(TransferLane { queue: Arc::clone(queue), pool, commands: commands[0] })
     }
 
-    /// Copies between two buffers, each with its first byte, and waits until the copy is done.
+    /// Copies regions between pairs of buffers, each `(from, to)`, and waits until all is done.
     ///
     /// # Errors
     /// When the driver fails, or the copy takes longer than [`WAIT_MAX`].
-    pub(super) fn copy(&mut self, from: (&Raw, u64), to: (&Raw, u64), bytes: u64) -> Result<()> {
+    pub(super) fn copy(&mut self, pairs: &[(&Raw, &Raw)], regions: &[CopyRegion]) -> Result<()> {
         let raw = &self.queue.raw;
-        let region = vk::BufferCopy { src_offset: from.1, dst_offset: to.1, size: bytes };
+        let region = |r: &CopyRegion| vk::BufferCopy { src_offset: r.from, dst_offset: r.to, size: r.bytes };
+        let regions: Vec<_> = regions.iter().map(region).collect();
         let begin = vk::CommandBufferBeginInfo::default().flags(vk::CommandBufferUsageFlags::ONE_TIME_SUBMIT);
-        // SAFETY: the lane's last copy is done, so that its commands may be recorded anew; both
-        // buffers are alive, hold the region, and are shared with this family.
+        // SAFETY: the lane's last copy is done, so that its commands may be recorded anew; the
+        // buffers are alive, hold the regions (none of them empty), and are shared with this family.
         unsafe {
             raw.begin_command_buffer(self.commands, &begin).map_err(|e| failed(&e))?;
-            raw.cmd_copy_buffer(self.commands, from.0.handle, to.0.handle, &[region]);
+            for (from, to) in pairs {
+                raw.cmd_copy_buffer(self.commands, from.handle, to.handle, &regions);
+            }
             raw.end_command_buffer(self.commands).map_err(|e| failed(&e))?;
         }
         let value = self.submit()?;

@@ -5,22 +5,21 @@ use super::*;
 fn demand(units: &[u64]) -> Demand {
     Demand {
         units: units.iter().map(|b| UnitDemand { name: "u".into(), bytes: *b }).collect(),
-        fixed_bytes: 1 << 20,
+        caches: 1,
+        cache_bytes: 1 << 19,
+        fixed_bytes: 1 << 19,
         token_bytes: 1 << 10,
         selected_bytes: 1 << 10,
         tokens_max: 2048,
         all_logits: false,
+        work: Work::default(),
     }
 }
 
 const RATES: Rates = Rates { link: 1e9, direct: None, kernel: 1e10, unit_seconds: 0.0, overlap: true };
 
 fn with(units: &[u64], vram_bytes: u64) -> Result<Plan> {
-    plan(
-        &demand(units),
-        &Budget { vram_bytes, pinned_bytes: 0, direct: None, depth: None, threads: 1 },
-        &RATES,
-    )
+    plan(&demand(units), &Budget { vram_bytes, threads: 1, ..Budget::default() }, &RATES)
 }
 
 #[test]
@@ -92,7 +91,7 @@ fn prediction_is_the_slower_of_link_and_kernels() {
 fn pinned_memory_takes_what_fits_and_decides_how_decode_reads() {
     let budget = |pinned_bytes| {
         let vram_bytes = 8 << 20;
-        Budget { vram_bytes, pinned_bytes, direct: None, depth: None, threads: 1 }
+        Budget { vram_bytes, pinned_bytes, threads: 1, ..Budget::default() }
     };
     let rates = |direct| Rates { direct, ..RATES };
     let units = [1 << 20; 16];

@@ -1,0 +1,199 @@
+//! The KV cache of every block: where it lives, and how its rows come to the kernels and back.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::timing::UnitTimer;
+use super::walk::Walk;
+use super::{Options, PassToken};
+use crate::error::{Error, Result};
+use crate::gpu::{Gpu, Place};
+use crate::model::{Decoder, Op, Unit};
+use crate::pipeline::cache_ring::{CacheRing, CacheRingOptions, KeysValues, Rows, regions};
+use crate::plan::{Home, Plan};
+use crate::trace::Task;
+
+/// Every block's cache.
+pub(super) struct Caches {
+    /// By block: caches that kernels use where they are, in GPU memory or pinned.
+    in_place: Vec<Option<KeysValues>>,
+    /// By block: index in `travelling`.
+    index: Vec<Option<usize>>,
+    /// Pinned caches of the blocks that use the slots in turn, in order.
+    travelling: Arc<[KeysValues]>,
+    slots: Arc<[KeysValues]>,
+    /// Moves rows beside the kernels; without it, the queue copies them between the kernels.
+    ring: Option<CacheRing>,
+    row_bytes: u64,
+    /// Rows that hold something, by the cache row of their sequence's position 0.
+    live: BTreeMap<u32, u32>,
+    /// Rows that were written before the pass at hand.
+    before: Vec<Rows>,
+    /// Rows that the pass at hand writes.
+    written: Arc<[Rows]>,
+}
+
+/// The block whose cache a unit uses.
+pub(super) fn block_of(unit: &Unit) -> Option<u32> {
+    unit.ops.iter().find_map(|op| match *op {
+        Op::Attention { block, .. } => Some(block),
+        _ => None,
+    })
+}
+
+impl Caches {
+    /// Takes all memory and starts the threads that move rows.
+    ///
+    /// # Errors
+    /// When there is no memory, or the adapter has no pinned memory for caches at home there.
+    pub(super) fn new(
+        gpu: &Arc<Gpu>,
+        decoder: &Decoder,
+        plan: &Plan,
+        options: &Options,
+        row_bytes: u64,
+    ) -> Result<Self> {
+        let bytes = u64::from(options.cache_rows) * row_bytes;
+        let limit = gpu.facts.limits.max_storage_buffer_binding_size;
+        if bytes > limit {
+            return Err(Error::Budget(format!(
+                "the keys of {} tokens take {bytes} bytes, where this adapter binds {limit} at once; \
+                 use a smaller --context or --batch",
+                options.cache_rows
+            )));
+        }
+        let make = |place: Option<Place>| -> Result<KeysValues> {
+            let part = |label| match place {
+                Some(place) => gpu.buffer_in(place, label, bytes),
+                None => gpu.buffer(label, bytes, USAGE),
+            };
+            Ok([part("key cache")?, part("value cache")?])
+        };
+        let travels = |block: usize| plan.caches[block] == Home::Host && plan.cache_depth > 0;
+        let blocks: Vec<_> = (0..plan.caches.len()).filter(|block| travels(*block)).collect();
+        let in_place = (0..plan.caches.len()).map(|block| match plan.caches[block] {
+            _ if travels(block) => Ok(None),
+            Home::Vram => make(None).map(Some),
+            _ => make(Some(Place::Pinned)).map(Some),
+        });
+        let in_place = in_place.collect::<Result<_>>()?;
+        let travelling: Vec<_> = blocks.iter().map(|_| make(Some(Place::Pinned))).collect::<Result<_>>()?;
+        let is_ring = !blocks.is_empty() && CacheRing::is_open(gpu);
+        let depth = plan.cache_depth.min(blocks.len());
+        let slots: Vec<_> =
+            (0..depth).map(|_| make(is_ring.then_some(Place::Vram))).collect::<Result<_>>()?;
+        let (travelling, slots): (Arc<[_]>, Arc<[_]>) = (travelling.into(), slots.into());
+        let name = |block: &usize| {
+            let unit = decoder.units.iter().find(|unit| block_of(unit) == Some(*block as u32));
+            unit.map_or_else(|| format!("block.{block}"), |unit| unit.spec.name.clone())
+        };
+        let ring_options = CacheRingOptions {
+            homes: Arc::clone(&travelling),
+            slots: Arc::clone(&slots),
+            row_bytes,
+            names: blocks.iter().map(name).collect(),
+            trace: options.trace.clone(),
+        };
+        let ring = is_ring.then(|| CacheRing::start(gpu, ring_options)).transpose()?;
+        let index = (0..plan.caches.len()).map(|block| blocks.iter().position(|b| *b == block)).collect();
+        Ok(Caches {
+            in_place,
+            index,
+            travelling,
+            slots,
+            ring,
+            row_bytes,
+            live: BTreeMap::new(),
+            before: Vec::new(),
+            written: Arc::new([]),
+        })
+    }
+
+    /// The memory that a block's kernels can come to use, of which [`Caches::bring`] says one.
+    pub(super) fn places(&self, block: u32) -> &[KeysValues] {
+        match &self.in_place[block as usize] {
+            Some(place) => std::slice::from_ref(place),
+            None => &self.slots,
+        }
+    }
+
+    /// Notes which rows a pass finds and writes. A sequence that goes on from an earlier position
+    /// than it had reached forgets what came after.
+    pub(super) fn begin_pass(&mut self, tokens: &[PassToken]) {
+        let mut written: BTreeMap<u32, Rows> = BTreeMap::new();
+        for token in tokens {
+            let row = token.cache_start + token.position;
+            let rows = written.entry(token.cache_start).or_insert(row..row + 1);
+            *rows = rows.start.min(row)..rows.end.max(row + 1);
+        }
+        for (start, rows) in &written {
+            let live = self.live.entry(*start).or_insert(rows.start);
+            *live = (*live).min(rows.start);
+        }
+        self.before = self.rows();
+        for (start, rows) in &written {
+            self.live.insert(*start, rows.end);
+        }
+        self.written = written.into_values().collect();
+        if let Some(ring) = &mut self.ring {
+            let after = self.live.iter().map(|(start, end)| *start..*end).collect::<Vec<_>>();
+            ring.begin_pass(&self.before, &after);
+        }
+    }
+
+    /// Forgets a sequence: its rows need not travel any more.
+    pub(super) fn forget(&mut self, cache_start: u32) {
+        self.live.remove(&cache_start);
+    }
+
+    fn rows(&self) -> Vec<Rows> {
+        let rows = self.live.iter().map(|(start, end)| *start..*end);
+        rows.filter(|rows| !rows.is_empty()).collect()
+    }
+
+    /// Brings a block's rows to where kernels find them; which of [`Caches::places`] that is.
+    ///
+    /// # Errors
+    /// When a thread that moves rows has failed.
+    pub(super) fn bring(
+        &mut self,
+        (unit, block): (usize, u32),
+        walk: &mut Walk<'_>,
+        timer: &mut Option<UnitTimer>,
+    ) -> Result<usize> {
+        let Some(index) = self.index[block as usize] else { return Ok(0) };
+        if let Some(ring) = &mut self.ring {
+            walk.submit();
+            return ring.lease();
+        }
+        let slot = index % self.slots.len();
+        let way = [&self.travelling[index], &self.slots[slot]];
+        walk.copy(Task::LoadCache, unit, way, &regions(&self.before, self.row_bytes), timer);
+        Ok(slot)
+    }
+
+    /// Takes the rows that the unit's kernels, encoded by now, write back to their home.
+    pub(super) fn take_back(
+        &mut self,
+        (unit, block): (usize, u32),
+        walk: &mut Walk<'_>,
+        timer: &mut Option<UnitTimer>,
+    ) {
+        let Some(index) = self.index[block as usize] else { return };
+        if let Some(ring) = &mut self.ring {
+            walk.submit();
+            return ring.release(&self.written);
+        }
+        let way = [&self.slots[index % self.slots.len()], &self.travelling[index]];
+        walk.copy(Task::SaveCache, unit, way, &regions(&self.written, self.row_bytes), timer);
+    }
+
+    /// Bytes that travel to the GPU for the pass at hand.
+    pub(super) fn loaded_bytes(&self) -> u64 {
+        let rows: u64 = self.before.iter().map(|rows| u64::from(rows.end - rows.start)).sum();
+        2 * rows * self.row_bytes * self.travelling.len() as u64
+    }
+}
+
+const USAGE: wgpu::BufferUsages =
+    wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_SRC).union(wgpu::BufferUsages::COPY_DST);

@@ -1,0 +1,238 @@
+//! Moves rows of KV caches between host memory and GPU slots, ahead of and behind the kernels.
+//!
+//! Two threads work beside the one that encodes passes. One loads: the block whose turn it is next
+//! gets the next ticket, and its rows are copied into slot `ticket % depth`. One saves: the rows
+//! that a pass has written go back to host memory, after which the slot may be loaded again. So a
+//! block's rows are never loaded for one pass before those of the pass before were saved, and
+//! nothing else is waited for.
+
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use super::ring::{Ring, RingShape};
+use crate::error::{Error, Result};
+use crate::gpu::{Buffer, CopyRegion, Gpu, Place, TransferLane, WAIT_MAX, copy_buffers, locked};
+use crate::trace::{Task, Trace};
+
+/// Cache rows, e.g. of one sequence.
+pub type Rows = Range<u32>;
+
+/// One block's keys and values, each `[cache rows, row bytes]`.
+pub type KeysValues = [Buffer; 2];
+
+/// What a cache ring moves.
+pub struct CacheRingOptions {
+    /// Each block's cache in pinned memory, in order of use.
+    pub homes: Arc<[KeysValues]>,
+    /// GPU memory that one block's cache fits into, one for each slot; at most as many as blocks.
+    pub slots: Arc<[KeysValues]>,
+    /// Bytes of one row of keys, or of values.
+    pub row_bytes: u64,
+    /// Names of the blocks, for the timeline.
+    pub names: Arc<[String]>,
+    /// Where the timeline is recorded.
+    pub trace: Trace,
+}
+
+/// Rows that a pass finds written before it, by the parity of its number: the loader may be one
+/// pass ahead of the kernels.
+type Written = Mutex<[Vec<Rows>; 2]>;
+
+/// The threads and what they share.
+pub struct CacheRing {
+    gpu: Arc<Gpu>,
+    ring: Arc<Ring>,
+    written: Arc<Written>,
+    saves: Option<Sender<Save>>,
+    threads: Vec<JoinHandle<()>>,
+    passes: u64,
+    next_ticket: u64,
+}
+
+/// Rows to take back to host memory.
+struct Save {
+    ticket: u64,
+    rows: Arc<[Rows]>,
+    /// Rises when the kernels that write them are done.
+    computed: Arc<AtomicBool>,
+}
+
+impl CacheRing {
+    /// Whether an adapter has what the ring needs.
+    pub fn is_open(gpu: &Gpu) -> bool {
+        gpu.cache_transfer().is_some() && gpu.has(Place::Pinned) && gpu.has(Place::Vram)
+    }
+
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// When there is no transfer queue, or a thread cannot start.
+    pub fn start(gpu: &Arc<Gpu>, options: CacheRingOptions) -> Result<Self> {
+        let item_bytes: Vec<u64> =
+            options.homes.iter().map(|home| home.iter().map(|part| part.size()).sum()).collect();
+        assert!((1..=item_bytes.len()).contains(&options.slots.len()), "at most a slot for each block");
+        let shape = RingShape {
+            piece_bytes: item_bytes.iter().copied().max().unwrap_or(1),
+            item_bytes,
+            depth: options.slots.len(),
+            cyclic: true,
+        };
+        let ring = Arc::new(Ring::new(shape));
+        let written: Arc<Written> = Arc::default();
+        let (saves, jobs) = channel();
+        let mut cache_ring = CacheRing {
+            gpu: Arc::clone(gpu),
+            ring: Arc::clone(&ring),
+            written: Arc::clone(&written),
+            saves: Some(saves),
+            threads: Vec::new(),
+            passes: 0,
+            next_ticket: 0,
+        };
+        let mover = || -> Result<Mover> {
+            let queue = gpu.cache_transfer();
+            let queue = queue.ok_or_else(|| Error::Gpu("there is no transfer queue".into()))?;
+            Ok(Mover {
+                gpu: Arc::clone(gpu),
+                ring: Arc::clone(&ring),
+                lane: TransferLane::new(queue)?,
+                homes: Arc::clone(&options.homes),
+                slots: Arc::clone(&options.slots),
+                row_bytes: options.row_bytes,
+                names: Arc::clone(&options.names),
+                trace: options.trace.clone(),
+            })
+        };
+        let (mut loader, mut saver) = (mover()?, mover()?);
+        cache_ring.spawn("load cache", move || loader.load_all(&written))?;
+        cache_ring.spawn("save cache", move || saver.save_all(&jobs))?;
+        Ok(cache_ring)
+    }
+
+    fn spawn(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
+        let ring = Arc::clone(&self.ring);
+        let guarded = move || {
+            if catch_unwind(AssertUnwindSafe(work)).is_err() {
+                ring.fail(Error::Gpu("a thread that moves the KV cache panicked".into()));
+            }
+        };
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(guarded);
+        self.threads.push(thread.map_err(|e| Error::Usage(format!("cannot start a thread: {e}")))?);
+        Ok(())
+    }
+
+    /// Begins a pass over all blocks that finds the rows `before` written and leaves `after`.
+    /// What the pass before left must hold all of `before`.
+    pub fn begin_pass(&mut self, before: &[Rows], after: &[Rows]) {
+        let mut written = locked(&self.written);
+        written[(self.passes % 2) as usize] = before.to_vec();
+        written[((self.passes + 1) % 2) as usize] = after.to_vec();
+        self.passes += 1;
+    }
+
+    /// Blocks until the next block's rows are in a slot; commands submitted from now on see them.
+    /// Returns the slot.
+    ///
+    /// # Errors
+    /// The failure of a thread, or [`Error::Stuck`].
+    pub fn lease(&mut self) -> Result<usize> {
+        let slot = self.ring.lease(self.next_ticket, WAIT_MAX)?;
+        self.gpu.see_transfers();
+        Ok(slot)
+    }
+
+    /// Says that all commands that use the leased slot have been submitted, and which rows they
+    /// write.
+    pub fn release(&mut self, rows: &Arc<[Rows]>) {
+        let computed = self.gpu.flag_when_done();
+        let save = Save { ticket: self.next_ticket, rows: Arc::clone(rows), computed };
+        self.next_ticket += 1;
+        // A thread that is gone has left its reason with the ring, for the next lease.
+        let _ = self.saves.as_ref().map(|saves| saves.send(save));
+    }
+}
+
+impl Drop for CacheRing {
+    fn drop(&mut self) {
+        self.ring.stop();
+        self.saves = None;
+        for thread in self.threads.drain(..) {
+            // Its panic was caught inside it.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What one thread moves rows with.
+struct Mover {
+    gpu: Arc<Gpu>,
+    ring: Arc<Ring>,
+    lane: TransferLane,
+    homes: Arc<[KeysValues]>,
+    slots: Arc<[KeysValues]>,
+    row_bytes: u64,
+    names: Arc<[String]>,
+    trace: Trace,
+}
+
+impl Mover {
+    fn load_all(&mut self, written: &Written) {
+        while let Some(piece) = self.ring.claim() {
+            let pass = piece.ticket / self.homes.len() as u64;
+            let rows = locked(written)[(pass % 2) as usize].clone();
+            match self.copy(Task::LoadCache, piece.item, piece.slot, &rows) {
+                Ok(()) => self.ring.arrived(&piece),
+                Err(error) => return self.ring.fail(error),
+            }
+        }
+    }
+
+    fn save_all(&mut self, jobs: &Receiver<Save>) {
+        for job in jobs {
+            if let Err(error) = self.save(&job) {
+                return self.ring.fail(error);
+            }
+            self.ring.release(job.ticket);
+        }
+    }
+
+    fn save(&mut self, job: &Save) -> Result<()> {
+        let done = || job.computed.load(Ordering::Acquire);
+        self.gpu.poll_until("the kernels that fill the KV cache", done)?;
+        let blocks = self.homes.len() as u64;
+        let slot = (job.ticket % self.slots.len() as u64) as usize;
+        self.copy(Task::SaveCache, (job.ticket % blocks) as usize, slot, &job.rows)
+    }
+
+    /// Copies rows of keys and values into the slot, or out of it.
+    fn copy(&mut self, task: Task, block: usize, slot: usize, rows: &[Rows]) -> Result<()> {
+        let start = Instant::now();
+        let regions = regions(rows, self.row_bytes);
+        let bytes = 2 * regions.iter().map(|region| region.bytes).sum::<u64>();
+        if bytes == 0 {
+            return Ok(());
+        }
+        let parts = self.homes[block].iter().zip(&self.slots[slot]);
+        let pairs: Vec<_> = match task {
+            Task::SaveCache => parts.map(|(home, slot)| (slot, home)).collect(),
+            _ => parts.collect(),
+        };
+        copy_buffers(&pairs, &regions, &mut self.lane)?;
+        self.trace.record(task, &self.names[block], start, Instant::now(), bytes);
+        Ok(())
+    }
+}
+
+/// Where rows lie, the same in host memory and in a slot.
+pub fn regions(rows: &[Rows], row_bytes: u64) -> Vec<CopyRegion> {
+    let region = |rows: &Rows| {
+        let start = u64::from(rows.start) * row_bytes;
+        CopyRegion { from: start, to: start, bytes: u64::from(rows.end) * row_bytes - start }
+    };
+    rows.iter().map(region).collect()
+}
