@@ -5,6 +5,7 @@ override ROWS: u32;
 override COLS: u32;
 override INDEXED: u32;
 override SCALE: f32;
+override ACCUMULATE: u32;
 override GROUPS: u32;
 
 @group(0) @binding(0) var<uniform> step: Step;
@@ -50,5 +51,9 @@ fn main(
         // There is no such row: NaN, so that nobody takes the result for one.
         value = bitcast<vec4<f32>>(vec4<u32>(row | 0x7fc00000u));
     }
-    y[token * quads + index] = keep_columns(value, index * 4u, COLS);
+    value = keep_columns(value, index * 4u, COLS);
+    if ACCUMULATE == 1u {
+        value += y[token * quads + index];
+    }
+    y[token * quads + index] = value;
 }

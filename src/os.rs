@@ -1,6 +1,8 @@
 //! What differs between operating systems, in one place, each with a portable fallback.
 
+mod direct;
 mod file;
+mod memory;
 
 use std::ffi::OsString;
 use std::io;
@@ -8,7 +10,12 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-pub use file::{advise_dont_need, advise_will_need, folder_of, map_file, read_exact_at, temporary_in};
+pub use direct::{
+    DIRECT_ALIGNMENT, DISK_PIECE_BYTES, DISK_THREADS, DirectFile, DiskRate, Target, disk_rate,
+    with_thread_memory,
+};
+pub use file::{folder_of, forget_cached, map_file, read_exact_at, temporary_in};
+pub use memory::{AnonymousMemory, SharedMemory};
 
 use crate::error::{Error, Result};
 

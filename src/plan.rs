@@ -1,12 +1,14 @@
 //! Decides what lives where and how it travels: pure arithmetic from sizes, budget and rates.
 
+mod choose;
+mod cost;
+mod read_ahead;
+mod text;
 pub mod timeline;
 
-use std::fmt;
-use std::ops::RangeInclusive;
+use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
-use crate::size::{format as bytes_text, format_up as bytes_text_up};
+pub use choose::plan;
 
 /// What a model needs, in bytes.
 #[derive(Clone, Debug)]
@@ -73,26 +75,83 @@ pub struct Budget {
     pub depth: Option<usize>,
     /// Worker threads that carry weights.
     pub threads: usize,
+    /// Bytes that a worker should carry at a time, where that was measured.
+    pub piece_bytes: Option<u64>,
+    /// Whether the ring is filled without staging buffers that count as GPU memory.
+    pub unstaged: bool,
 }
 
 /// What the hardware does, measured or assumed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rates {
-    /// Weights into GPU memory, bytes a second.
+    /// Host memory into GPU memory, bytes a second.
     pub link: f64,
     /// Weights through a decode kernel that reads pinned host memory, bytes a second; `None`
     /// where kernels should not.
     pub direct: Option<f64>,
     /// Weights through a decode kernel, bytes a second.
     pub kernel: f64,
+    /// Weights through kernels of many tokens, bytes times tokens a second.
+    pub prefill: f64,
     /// Fixed cost of one unit's dispatches, seconds.
     pub unit_seconds: f64,
+    /// GPU memory into host memory, bytes a second.
+    pub save: f64,
+    /// The packed file into host memory, bytes a second.
+    pub disk: f64,
     /// Whether copies and kernels run at the same time.
     pub overlap: bool,
+    /// What a trial of this very model took on the GPU; without one, times follow from the rates.
+    pub times: Option<GpuTimes>,
+}
+
+impl Default for Rates {
+    /// A middling card of its own memory on a middling link.
+    fn default() -> Self {
+        Rates {
+            link: 12e9,
+            direct: None,
+            kernel: 200e9,
+            prefill: 1600e9,
+            unit_seconds: 60e-6,
+            save: 12e9,
+            disk: 2e9,
+            overlap: true,
+            times: None,
+        }
+    }
+}
+
+/// GPU seconds of a model's passes when nothing has to travel.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GpuTimes {
+    /// A decode pass of the work's batch, at the work's mean context.
+    pub decode: PassTime,
+    /// A prefill pass of one tile of tokens or less.
+    pub prefill: PassTime,
+    /// What each further token of a prefill pass adds.
+    pub prefill_token: PassTime,
+}
+
+/// Seconds of a pass: those of each block, and of all else.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PassTime {
+    /// Seconds of one block.
+    pub block: f64,
+    /// Seconds of embedding, head, submission and readback.
+    pub rest: f64,
+}
+
+impl PassTime {
+    /// Seconds with so many blocks.
+    pub fn seconds(&self, blocks: usize) -> f64 {
+        self.block * blocks as f64 + self.rest
+    }
 }
 
 /// Where a unit's weights live between uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Home {
     /// In GPU memory.
     Vram,
@@ -103,7 +162,7 @@ pub enum Home {
 }
 
 /// What lives where, all sizes, and the predicted speed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Plan {
     /// Home of each unit, in order.
     pub homes: Vec<Home>,
@@ -134,6 +193,8 @@ pub struct Plan {
     pub resident_bytes: u64,
     /// Bytes of units at home in pinned host memory.
     pub pinned_bytes: u64,
+    /// Bytes of host memory that units from disk are read ahead into; 0 where there are none.
+    pub read_ahead_bytes: u64,
     /// Bytes of KV caches at home in pinned host memory.
     pub pinned_cache_bytes: u64,
     /// Bytes that travel in every pass, from host memory or from disk.
@@ -142,316 +203,29 @@ pub struct Plan {
     pub direct: bool,
     /// Bytes of GPU memory in all.
     pub total_bytes: u64,
-    /// Decode tokens a second that the rates promise.
+    /// Decode tokens a second that the rates promise, all sequences together.
     pub predicted_rate: f64,
+    /// All that the rates promise.
+    pub prediction: Prediction,
 }
 
-/// Tokens of a pass that are tried, best first.
-const CHUNKS: [u32; 9] = [512, 256, 128, 64, 32, 16, 8, 4, 1];
-/// Slots that are tried, best first.
-const DEPTHS: [usize; 3] = [3, 2, 1];
-/// Share of the budget that activations may take before the pass is made shorter.
-const WORKSPACE_SHARE: u64 = 6;
-/// Share of the budget that the ring may take before it is made shallower, but not below
-/// [`OVERLAP_DEPTH`].
-const RING_SHARE: u64 = 2;
-/// Slots with which a unit travels while another computes; with fewer nothing overlaps, which no
-/// resident unit makes good.
-const OVERLAP_DEPTH: usize = 2;
-/// Sizes of pieces. Requests below 1 MiB do not reach a link's speed; above 4 MiB they only cost.
-const PIECE_BYTES: RangeInclusive<u64> = 64 << 10..=4 << 20;
+/// What the rates promise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Prediction {
+    /// Decode tokens a second, all sequences together.
+    pub decode_rate: f64,
+    /// Prompt tokens a second, all sequences together.
+    pub prefill_rate: f64,
+    /// Seconds for which a decode pass keeps the link busy.
+    pub link_seconds: f64,
+    /// Seconds for which a decode pass keeps the GPU busy.
+    pub gpu_seconds: f64,
+    /// Seconds for which a decode pass keeps the disk busy.
+    pub disk_seconds: f64,
+}
+
 /// Staging buffers a worker thread fills in turn: one travels while the next is filled.
 pub const STAGING_EACH: u64 = 2;
-/// The most logits rows of a pass: larger readbacks gain nothing.
-const SELECTED_BYTES_MAX: u64 = 64 << 20;
-/// Slots of caches that travel: one is computed with while the next arrives.
-const CACHE_DEPTH: usize = 2;
-
-/// Sizes under consideration.
-#[derive(Clone, Copy)]
-struct Sizes {
-    chunk: u32,
-    selected: u32,
-    depth: usize,
-    piece_bytes: u64,
-}
-
-/// Chooses homes and sizes.
-///
-/// # Errors
-/// [`Error::Budget`] when even the smallest sizes do not fit, with the number that would do.
-pub fn plan(demand: &Demand, budget: &Budget, rates: &Rates) -> Result<Plan> {
-    let planner = Planner { demand, budget, rates };
-    if let Some(sizes) = planner.all_resident() {
-        return Ok(planner.finish(sizes, &vec![Home::Vram; demand.units.len()]));
-    }
-    let sizes = planner.streaming()?;
-    let room = budget.vram_bytes - planner.taken(sizes);
-    let mut homes = choose_homes(&demand.units, room);
-    let host_caches = planner.host_caches().0 as u64 * demand.cache_bytes;
-    pin(&demand.units, &mut homes, budget.pinned_bytes.saturating_sub(host_caches));
-    Ok(planner.finish(sizes, &homes))
-}
-
-struct Planner<'a> {
-    demand: &'a Demand,
-    budget: &'a Budget,
-    rates: &'a Rates,
-}
-
-impl Planner<'_> {
-    fn chunks(&self) -> impl Iterator<Item = u32> {
-        let most = self.demand.tokens_max.max(1);
-        // A context shorter than the longest chunk makes a chunk of its own length.
-        let first = Some(most).filter(|most| *most < CHUNKS[0]);
-        first.into_iter().chain(CHUNKS.into_iter().filter(move |chunk| *chunk <= most))
-    }
-
-    fn selected(&self, chunk: u32) -> u32 {
-        if !self.demand.all_logits {
-            return self.demand.work.batch.max(1);
-        }
-        let most = SELECTED_BYTES_MAX / self.demand.selected_bytes.max(1);
-        chunk.min(u32::try_from(most).unwrap_or(u32::MAX)).max(1)
-    }
-
-    /// Bytes of the largest unit.
-    fn largest(&self) -> u64 {
-        self.demand.units.iter().map(|unit| unit.bytes).max().unwrap_or(0)
-    }
-
-    fn sizes(&self, chunk: u32, depth: usize) -> Sizes {
-        let largest = self.largest();
-        let wanted = (largest / 4).clamp(*PIECE_BYTES.start(), *PIECE_BYTES.end());
-        let piece_bytes = (1 << wanted.ilog2()).min(largest.max(1));
-        Sizes { chunk, selected: self.selected(chunk), depth, piece_bytes }
-    }
-
-    fn workspace(&self, sizes: Sizes) -> u64 {
-        u64::from(sizes.chunk) * self.demand.token_bytes
-            + u64::from(sizes.selected) * self.demand.selected_bytes
-    }
-
-    fn staging(&self, sizes: Sizes) -> u64 {
-        self.budget.threads as u64 * STAGING_EACH * sizes.piece_bytes
-    }
-
-    /// How many blocks' caches are at home in host memory, and the slots they travel through.
-    fn host_caches(&self) -> (usize, usize) {
-        match self.budget.cache_home {
-            Some(Home::Host) => (self.demand.caches, CACHE_DEPTH.min(self.demand.caches)),
-            _ => (0, 0),
-        }
-    }
-
-    /// Bytes of GPU memory for KV caches.
-    fn caches(&self) -> u64 {
-        let (host, slots) = self.host_caches();
-        (self.demand.caches - host + slots) as u64 * self.demand.cache_bytes
-    }
-
-    /// Bytes that are taken before any unit is resident.
-    fn taken(&self, sizes: Sizes) -> u64 {
-        let fixed = self.demand.fixed_bytes + self.caches() + self.workspace(sizes);
-        fixed + self.staging(sizes) + sizes.depth as u64 * self.largest()
-    }
-
-    fn all_resident(&self) -> Option<Sizes> {
-        if self.budget.depth.is_some() {
-            return None;
-        }
-        let weights: u64 = self.demand.units.iter().map(|unit| unit.bytes).sum();
-        let fits = |sizes: &Sizes| self.taken(*sizes) + weights <= self.budget.vram_bytes;
-        self.chunks().map(|chunk| self.sizes(chunk, 0)).find(fits)
-    }
-
-    fn streaming(&self) -> Result<Sizes> {
-        // Where decode kernels will read pinned memory, only prefill needs the ring, and two slots
-        // serve that: its kernels take longer than its copies.
-        let in_place = self.budget.pinned_bytes > 0 && self.rates.direct.is_some();
-        let default = if in_place { &DEPTHS[1..] } else { &DEPTHS[..] };
-        let depths = self.budget.depth.map_or(default.to_vec(), |depth| vec![depth]);
-        let slot = self.largest();
-        let vram = self.budget.vram_bytes;
-        let fits = |sizes: &Sizes| self.taken(*sizes) <= vram;
-        let modest = |sizes: &Sizes| {
-            fits(sizes)
-                && self.workspace(*sizes) <= vram / WORKSPACE_SHARE
-                && (sizes.depth <= OVERLAP_DEPTH || sizes.depth as u64 * slot <= vram / RING_SHARE)
-        };
-        let all: Vec<_> =
-            depths.iter().flat_map(|depth| self.chunks().map(|chunk| self.sizes(chunk, *depth))).collect();
-        let chosen = all.iter().find(|sizes| modest(sizes)).or_else(|| all.iter().find(|s| fits(s)));
-        chosen.copied().ok_or_else(|| {
-            let least = all.last().map_or(0, |sizes| self.taken(*sizes));
-            Error::Budget(format!(
-                "--vram {} is too small for this model: streaming it needs at least {} \
-                 (of which {} for the KV cache; a smaller --context lowers that)",
-                bytes_text(vram),
-                bytes_text_up(least),
-                bytes_text(self.caches())
-            ))
-        })
-    }
-
-    fn finish(&self, sizes: Sizes, homes: &[Home]) -> Plan {
-        let rates = self.rates;
-        let units = self.demand.units.iter().zip(homes);
-        let sum =
-            |home: Home| units.clone().filter(|(_, h)| **h == home).map(|(unit, _)| unit.bytes).sum::<u64>();
-        let (resident_bytes, pinned_bytes) = (sum(Home::Vram), sum(Home::Host));
-        let streamed_bytes = pinned_bytes + sum(Home::Disk);
-        let streamed = units.clone().filter(|(_, home)| **home != Home::Vram);
-        let slot_bytes = streamed.map(|(unit, _)| unit.bytes).max().unwrap_or(0);
-        let depth = if streamed_bytes == 0 { 0 } else { sizes.depth };
-        let workspace_bytes = self.workspace(sizes);
-        let overlap = rates.overlap && (depth == 0 || depth >= OVERLAP_DEPTH);
-        let rates = Rates { overlap, ..*rates };
-        let passes = Passes { resident_bytes, streamed_bytes, units: homes.len() };
-        let ring_rate = 1.0 / passes.through_ring(&rates);
-        let all_pinned = streamed_bytes > 0 && streamed_bytes == pinned_bytes;
-        let direct_rate = rates.direct.filter(|_| all_pinned).map(|d| 1.0 / passes.in_place(&rates, d));
-        let faster = direct_rate.is_some_and(|rate| rate > ring_rate);
-        let direct = direct_rate.is_some() && self.budget.direct.unwrap_or(faster);
-        let predicted_rate = direct_rate.filter(|_| direct).unwrap_or(ring_rate);
-        let (host_caches, cache_depth) = self.host_caches();
-        let mut caches = vec![Home::Host; host_caches];
-        caches.resize(self.demand.caches, Home::Vram);
-        Plan {
-            homes: homes.to_vec(),
-            caches,
-            cache_depth,
-            depth,
-            slot_bytes,
-            piece_bytes: sizes.piece_bytes,
-            threads: self.budget.threads,
-            chunk: sizes.chunk,
-            selected: sizes.selected,
-            cache_bytes: self.caches(),
-            fixed_bytes: self.demand.fixed_bytes,
-            workspace_bytes,
-            resident_bytes,
-            pinned_bytes,
-            pinned_cache_bytes: host_caches as u64 * self.demand.cache_bytes,
-            streamed_bytes,
-            direct,
-            total_bytes: self.demand.fixed_bytes
-                + self.caches()
-                + workspace_bytes
-                + resident_bytes
-                + self.staging(sizes)
-                + depth as u64 * slot_bytes,
-            predicted_rate,
-        }
-    }
-}
-
-/// Keeps as many bytes resident as fit in `room`, the resident units spread evenly over the
-/// model so that the link has work all the time.
-fn choose_homes(units: &[UnitDemand], room: u64) -> Vec<Home> {
-    let total: u64 = units.iter().map(|unit| unit.bytes).sum();
-    let mut homes = vec![Home::Disk; units.len()];
-    let mut left = room;
-    // Bytes that should be resident by now if they were spread perfectly.
-    let mut due: u128 = 0;
-    let mut kept: u128 = 0;
-    for (unit, home) in units.iter().zip(&mut homes) {
-        due += u128::from(unit.bytes) * u128::from(room.min(total));
-        let enough = (kept + u128::from(unit.bytes)) * u128::from(total) <= due;
-        if enough && unit.bytes <= left {
-            *home = Home::Vram;
-            kept += u128::from(unit.bytes);
-            left -= unit.bytes;
-        }
-    }
-    // What the even spread left over still keeps a few more, largest first.
-    let mut order: Vec<_> = (0..units.len()).filter(|i| homes[*i] == Home::Disk).collect();
-    order.sort_by_key(|i| std::cmp::Reverse(units[*i].bytes));
-    for i in order {
-        if units[i].bytes <= left {
-            homes[i] = Home::Vram;
-            left -= units[i].bytes;
-        }
-    }
-    homes
-}
-
-/// Gives as many travelling units as fit a home in pinned memory, in order.
-fn pin(units: &[UnitDemand], homes: &mut [Home], room: u64) {
-    let mut left = room;
-    for (unit, home) in units.iter().zip(homes) {
-        if *home == Home::Disk && unit.bytes <= left {
-            *home = Home::Host;
-            left -= unit.bytes;
-        }
-    }
-}
-
-/// What one decode pass has to move.
-struct Passes {
-    resident_bytes: u64,
-    streamed_bytes: u64,
-    units: usize,
-}
-
-impl Passes {
-    /// Seconds when units travel: the link and the kernels work at the same time, or in turn.
-    fn through_ring(&self, rates: &Rates) -> f64 {
-        let link = self.streamed_bytes as f64 / rates.link;
-        let weights = (self.resident_bytes + self.streamed_bytes) as f64;
-        let kernels = weights / rates.kernel + self.units as f64 * rates.unit_seconds;
-        if rates.overlap { link.max(kernels) } else { link + kernels }
-    }
-
-    /// Seconds when kernels read pinned memory at `direct` bytes a second: units take turns.
-    fn in_place(&self, rates: &Rates, direct: f64) -> f64 {
-        self.resident_bytes as f64 / rates.kernel
-            + self.streamed_bytes as f64 / direct
-            + self.units as f64 * rates.unit_seconds
-    }
-}
-
-impl fmt::Display for Plan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let count = |home| self.homes.iter().filter(|h| **h == home).count();
-        writeln!(
-            f,
-            "  in GPU memory  {:>10}  {} of {} units",
-            bytes_text(self.resident_bytes),
-            count(Home::Vram),
-            self.homes.len()
-        )?;
-        if self.depth > 0 {
-            writeln!(
-                f,
-                "  streamed       {:>10}  {} units a pass, through {} slots of {} in pieces of {}",
-                bytes_text(self.streamed_bytes),
-                count(Home::Host) + count(Home::Disk),
-                self.depth,
-                bytes_text(self.slot_bytes),
-                bytes_text(self.piece_bytes)
-            )?;
-        }
-        if self.pinned_bytes > 0 {
-            writeln!(
-                f,
-                "  in host memory {:>10}  {} units{}",
-                bytes_text(self.pinned_bytes),
-                count(Home::Host),
-                if self.direct { ", which decode kernels read in place" } else { "" }
-            )?;
-        }
-        writeln!(f, "  KV cache etc.  {:>10}", bytes_text(self.fixed_bytes + self.cache_bytes))?;
-        let workspace = bytes_text(self.workspace_bytes);
-        writeln!(f, "  activations    {workspace:>10}  passes of at most {} tokens", self.chunk)?;
-        write!(
-            f,
-            "  in all         {:>10}  predicted decode {:.1} tokens/s",
-            bytes_text(self.total_bytes),
-            self.predicted_rate
-        )
-    }
-}
 
 #[cfg(test)]
 mod tests;

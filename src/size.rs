@@ -48,6 +48,27 @@ pub fn parse(text: &str) -> Result<u64> {
     }
 }
 
+/// Reads a rate such as `12GB/s`, `3.5GiB/s` or `500 MB/s`, as bytes a second.
+///
+/// # Errors
+/// [`Error::Usage`] with what was found and an example.
+pub fn parse_rate(text: &str) -> Result<f64> {
+    let complaint = |problem: &str| {
+        Err(Error::Usage(format!("expected a rate such as 12GB/s or 3.5GiB/s, found `{text}`: {problem}")))
+    };
+    let Some(size) = text.trim().strip_suffix("/s") else {
+        return complaint("it does not end with /s");
+    };
+    match parse(size) {
+        Ok(0) => complaint("it has to be more than nothing"),
+        Ok(bytes) => Ok(bytes as f64),
+        Err(error) => {
+            let error = error.to_string();
+            complaint(error.rsplit_once("`: ").map_or("", |(_, problem)| problem))
+        }
+    }
+}
+
 /// Shows bytes in the largest binary unit that keeps the number at or above one, with three
 /// significant digits: `512 B`, `1.50 GiB`, `23.4 MiB`.
 pub fn format(bytes: u64) -> String {
@@ -133,6 +154,28 @@ mod tests {
         ] {
             let complaint = parse(text).unwrap_err().to_string();
             assert!(complaint.contains(problem) && complaint.contains(&format!("`{text}`")), "{complaint}");
+        }
+    }
+
+    #[test]
+    fn rates_are_read_or_refused() {
+        for (text, rate) in
+            [("12GB/s", 12e9), ("3.5GiB/s", 3.5 * f64::from(1 << 30)), (" 500 mb/s ", 5e8), ("64b/s", 64.0)]
+        {
+            assert_eq!(parse_rate(text).unwrap(), rate, "{text}");
+        }
+        for (text, problem) in [
+            ("12GB", "does not end with /s"),
+            ("", "does not end with /s"),
+            ("/s", "does not start with a number"),
+            ("fast/s", "use no unit or one of"),
+            ("0GB/s", "more than nothing"),
+            ("-1GB/s", "use no unit or one of"),
+            ("12Gbit/s", "use no unit or one of"),
+        ] {
+            let complaint = parse_rate(text).unwrap_err().to_string();
+            assert!(complaint.contains(problem) && complaint.contains(&format!("`{text}`")), "{complaint}");
+            assert_eq!(complaint.matches("expected").count(), 1, "{complaint}");
         }
     }
 

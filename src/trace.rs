@@ -5,7 +5,7 @@ mod overlap;
 
 use std::fmt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -95,6 +95,7 @@ pub struct Trace(Option<Arc<Recorder>>);
 #[derive(Debug)]
 struct Recorder {
     origin: Instant,
+    paused: AtomicBool,
     spans_max: usize,
     spans: Mutex<Vec<Span>>,
     dropped: AtomicU64,
@@ -113,13 +114,33 @@ impl Trace {
 
     /// Records up to `spans_max` spans from now on.
     pub fn with_limit(spans_max: usize) -> Self {
-        let (spans, dropped) = (Mutex::default(), AtomicU64::new(0));
-        Self(Some(Arc::new(Recorder { origin: Instant::now(), spans_max, spans, dropped })))
+        Self(Some(Arc::new(Recorder {
+            origin: Instant::now(),
+            paused: AtomicBool::new(false),
+            spans_max,
+            spans: Mutex::default(),
+            dropped: AtomicU64::new(0),
+        })))
     }
 
-    /// Whether spans are recorded.
+    /// Whether spans are recorded, at some time.
     pub fn is_on(&self) -> bool {
         self.0.is_some()
+    }
+
+    /// Whether spans are recorded now.
+    pub fn is_recording(&self) -> bool {
+        self.0.as_ref().is_some_and(|recorder| !recorder.paused.load(Ordering::Relaxed))
+    }
+
+    /// Records nothing until [`Trace::resume`]: what is to be timed should not pay for a timeline.
+    pub fn pause(&self) {
+        self.0.iter().for_each(|recorder| recorder.paused.store(true, Ordering::Relaxed));
+    }
+
+    /// Records again.
+    pub fn resume(&self) {
+        self.0.iter().for_each(|recorder| recorder.paused.store(false, Ordering::Relaxed));
     }
 
     /// Time since the start of the trace; zero when switched off.
@@ -130,7 +151,7 @@ impl Trace {
     /// Opens a span that ends when the result is dropped.
     #[must_use = "the span ends when this is dropped"]
     pub fn span(&self, lane: impl Into<Lane>, name: &str) -> OpenSpan {
-        let open = self.0.as_ref().map(|recorder| Open {
+        let open = self.0.as_ref().filter(|_| self.is_recording()).map(|recorder| Open {
             recorder: Arc::clone(recorder),
             lane: lane.into(),
             name: name.into(),
@@ -143,7 +164,7 @@ impl Trace {
     /// Records a span whose times were taken elsewhere, e.g. from a GPU's timestamps.
     /// Times before the trace began count as its start.
     pub fn record(&self, lane: impl Into<Lane>, name: &str, start: Instant, end: Instant, bytes: u64) {
-        if let Some(recorder) = &self.0 {
+        if let Some(recorder) = self.0.as_ref().filter(|_| self.is_recording()) {
             recorder.push(lane.into(), name.into(), start, end, bytes);
         }
     }
@@ -259,6 +280,21 @@ mod tests {
         let trace = Trace::with_limit(3);
         (0..5).for_each(|_| drop(trace.span(Task::LoadCache, "page")));
         assert_eq!((trace.spans().len(), trace.dropped_spans(), trace.overlap().dropped_spans), (3, 2, 2));
+    }
+
+    #[test]
+    fn a_pause_leaves_a_gap() {
+        let trace = Trace::on();
+        let record = |name| drop(trace.span(Task::Compute, name));
+        record("a");
+        trace.pause();
+        assert!(trace.is_on() && !trace.is_recording());
+        record("b");
+        trace.record(Task::Compute, "c", Instant::now(), Instant::now(), 0);
+        trace.resume();
+        record("d");
+        let names: Vec<_> = trace.spans().iter().map(|span| span.name.to_string()).collect();
+        assert_eq!(names, ["a", "d"]);
     }
 
     #[test]

@@ -32,7 +32,7 @@ fn story(vram_bytes: u64, exact: bool) -> (bool, String) {
     let generation = GenerationConfig::from_json(Some(&json("generation_config.json")), Some(&config));
     let tokenizer = Tokenizer::from_bytes(packed.file("tokenizer.json").unwrap()).unwrap();
     let options = Options { cache_rows: CACHE_ROWS, exact, ..Options::default() };
-    let rates = Rates { link: 1e9, direct: None, kernel: 1e9, unit_seconds: 0.0, overlap: true };
+    let rates = Rates { link: 1e9, direct: None, kernel: 1e9, unit_seconds: 0.0, ..Rates::default() };
     let demand = engine::demand(&decoder, &gpu().facts, &options, false);
     let plan = plan::plan(&demand, &Budget { vram_bytes, threads: 1, ..Budget::default() }, &rates).unwrap();
     let streamed = plan.streamed_bytes > 0;
@@ -50,7 +50,7 @@ fn story(vram_bytes: u64, exact: bool) -> (bool, String) {
         })
         .unwrap();
     text.extend(stream.flush().unwrap());
-    assert_eq!(figures.end, End::EndToken);
+    assert_eq!(figures.ends, [End::EndToken]);
     (streamed, text)
 }
 

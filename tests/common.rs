@@ -44,9 +44,15 @@ pub struct Model {
 
 impl Model {
     pub fn new(folder: &Path, kind: WeightKind) -> Model {
+        Model::changed(folder, kind, |_| {})
+    }
+
+    /// The same with a change to its description before it is packed.
+    pub fn changed(folder: &Path, kind: WeightKind, change: impl FnOnce(&mut Decoder)) -> Model {
         let checkpoint = Checkpoint::open(folder).unwrap();
         let config = checkpoint.read_json("config.json").unwrap().unwrap_or(Value::Null);
-        let decoder = model::describe(&folder.join("config.json"), &config, kind).unwrap();
+        let mut decoder = model::describe(&folder.join("config.json"), &config, kind).unwrap();
+        change(&mut decoder);
         let temporary = tempfile::tempdir().unwrap();
         let path = temporary.path().join("model.safetensors");
         pack::write(&path, &decoder.packed_units(), &checkpoint, &[], Watch::NONE).unwrap();
@@ -56,7 +62,7 @@ impl Model {
 
     /// A plan for `options` within a budget.
     pub fn plan(&self, options: &Options, budget: &Budget) -> Result<Plan> {
-        let rates = Rates { link: 1e9, direct: None, kernel: 1e10, unit_seconds: 1e-5, overlap: true };
+        let rates = Rates { link: 1e9, direct: None, kernel: 1e10, unit_seconds: 1e-5, ..Rates::default() };
         plan::plan(&engine::demand(&self.decoder, &gpu().facts, options, true), budget, &rates)
     }
 

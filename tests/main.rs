@@ -3,13 +3,16 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
 
 mod bad_files;
+mod batches;
 mod builtin;
 mod caches;
 mod cli;
 mod common;
 mod kernels;
+mod loader;
 mod oracles;
 mod pack;
+mod plan;
 mod published;
 mod quantiser;
 mod streaming;

@@ -1,6 +1,7 @@
 //! Tiny models against Hugging Face Transformers' logits; see `fixtures/make_fixtures.py`.
 
 use pipo_wgpu::engine::{Engine, Options};
+use pipo_wgpu::model::{Op, Unit};
 use pipo_wgpu::quant::WeightKind;
 use pipo_wgpu::sampler::{Sampler, SamplerOptions};
 use pipo_wgpu::session::{Limits, Session};
@@ -9,7 +10,17 @@ use safetensors::SafeTensors;
 use crate::common::{Model, fixture, shared};
 
 /// Every fixture with float weights.
-const MODELS: [&str; 6] = ["llama_mha", "llama3_gqa", "llama3_old", "llama_bias", "smol", "llama_wide_head"];
+const MODELS: [&str; 9] = [
+    "llama_mha",
+    "llama3_gqa",
+    "llama3_old",
+    "llama_bias",
+    "smol",
+    "llama_wide_head",
+    "opt",
+    "opt_post",
+    "opt_bare",
+];
 /// Rows of the cache: enough for the longest prompt and its continuation.
 const CACHE_ROWS: u32 = 192;
 
@@ -98,6 +109,90 @@ fn another_prompt_gives_other_logits() {
     assert!(relative_error(&found, &expected.floats("logits")) > 1e-2);
 }
 
+/// One token a pass uses other kernels and the cache alone.
+#[test]
+fn reading_step_by_step_gives_the_same_logits() {
+    for name in ["llama_bias", "opt", "opt_post", "opt_bare"] {
+        let expected = Expected::new(name);
+        let model = Model::new(&fixture(name), WeightKind::F32);
+        let mut engine = model.resident(&options(true));
+        let mut session = Session::new(&mut engine, CACHE_ROWS);
+        let mut found = Vec::new();
+        for id in expected.ids("ids") {
+            let mut one = |_, logits: &[f32]| {
+                found.extend_from_slice(logits);
+                Ok(())
+            };
+            session.read_scored(&[id], &mut one).unwrap();
+        }
+        let error = relative_error(&found, &expected.floats("logits"));
+        assert!(error < 1e-3, "{name}: {error}");
+    }
+}
+
+/// Int8 activations lose a little wherever matrices read the norm, the stream or a projection.
+#[test]
+fn int8_activations_stay_close() {
+    for name in ["opt", "opt_post", "opt_bare"] {
+        let model = Model::new(&fixture(name), WeightKind::W8);
+        let ids = Expected::new(name).ids("ids");
+        let exact = all_logits(&mut model.resident(&options(true)), &ids);
+        let error = relative_error(&all_logits(&mut model.resident(&options(false)), &ids), &exact);
+        assert!((1e-5..5e-2).contains(&error), "{name}: {error}");
+    }
+}
+
+/// A matrix with a bias that comes in pieces, as very wide ones do, gives the same bits.
+#[test]
+fn a_biased_matrix_in_pieces_gives_the_same_bits() {
+    let ids = Expected::new("opt").ids("ids");
+    let logits = |model: &Model| {
+        let all = all_logits(&mut model.resident(&options(false)), &ids);
+        all.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+    };
+    for kind in [WeightKind::F32, WeightKind::W4] {
+        let whole = Model::new(&fixture("opt"), kind);
+        let cut = Model::changed(&fixture("opt"), kind, |decoder| {
+            decoder.units.iter_mut().filter(|unit| unit.spec.name.ends_with("mlp")).for_each(cut_fc1);
+        });
+        assert_ne!(whole.decoder.units[1].ops, cut.decoder.units[1].ops);
+        assert!(logits(&whole) == logits(&cut), "{kind:?}");
+    }
+}
+
+/// Cuts `fc1` after 64 of its rows.
+fn cut_fc1(unit: &mut Unit) {
+    let at = unit.spec.tensors.iter().position(|tensor| tensor.name == "fc1").unwrap();
+    let first = &mut unit.spec.tensors[at];
+    let mut rest = first.clone();
+    (first.rows, rest.rows) = (64, rest.rows - 64);
+    (first.sources[0].rows.end, rest.sources[0].rows.start) = (64, 64);
+    rest.name.push_str(".1");
+    // At the end, where it moves no other tensor.
+    unit.spec.tensors.push(rest);
+    let last = unit.spec.tensors.len() - 1;
+    let is_fc1 = |op: &Op| matches!(op, Op::Linear { weight, .. } if *weight == at);
+    let number = unit.ops.iter().position(is_fc1).unwrap();
+    let mut op = unit.ops[number].clone();
+    if let Op::Linear { weight, to_column, .. } = &mut op {
+        (*weight, *to_column) = (last, 64);
+    }
+    unit.ops.insert(number + 1, op);
+}
+
+/// Positions are learned one by one: beyond the last there is nothing to add.
+#[test]
+fn a_text_beyond_the_learned_positions_is_refused() {
+    let model = Model::new(&fixture("opt"), WeightKind::F32);
+    assert_eq!(model.decoder.context_max, 256);
+    let options = Options { cache_rows: 300, ..Options::default() };
+    let mut engine = model.resident(&options);
+    let mut session = Session::new(&mut engine, 300);
+    session.read(&[5; 256]).unwrap();
+    let problem = session.read(&[5]).unwrap_err().to_string();
+    assert!(problem.contains("longer than the 256 positions"), "{problem}");
+}
+
 #[test]
 fn a_prompt_longer_than_a_pass_is_read_in_chunks() {
     let expected = Expected::new("llama3_gqa");
@@ -109,8 +204,7 @@ fn a_prompt_longer_than_a_pass_is_read_in_chunks() {
         let mut plan = model.plan(&options, &budget).unwrap();
         plan.chunk = chunk;
         let mut engine = model.engine(plan, &options);
-        let mut session = Session::new(&mut engine, CACHE_ROWS);
-        session.read(&expected.ids("long_ids"), |_| {}).unwrap();
+        Session::new(&mut engine, CACHE_ROWS).read(&expected.ids("long_ids")).unwrap();
         let error = relative_error(&engine.logits().unwrap(), &expected.floats("long_last_logits"));
         assert!(error < 1e-3, "chunks of {chunk}: {error}");
     }

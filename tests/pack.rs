@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use half::{bf16, f16};
 use pipo_wgpu::checkpoint::{Checkpoint, Dtype};
 use pipo_wgpu::error::Error;
+use pipo_wgpu::os::Target;
 use pipo_wgpu::pack::layout::{Section, Source, TensorSpec, UNIT_ALIGNMENT, UnitSpec};
 use pipo_wgpu::pack::{Packed, Watch, write, write_dummy};
 use pipo_wgpu::quant::{WeightKind, decode_row, encode_row};
@@ -339,7 +340,7 @@ fn progress_counts_up_to_all_bytes() {
 }
 
 #[test]
-fn a_packed_model_may_live_in_the_program_and_hints_are_harmless() {
+fn a_packed_model_may_live_in_the_program_or_be_read_in_parts() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let dst = folder.path().join("model.safetensors");
     write_dummy(&dst, &tiny_units(WeightKind::W4), &tiny_files(), 1, Watch::NONE).expect("writes");
@@ -349,9 +350,11 @@ fn a_packed_model_may_live_in_the_program_and_hints_are_harmless() {
     for packed in [inside, mapped] {
         for i in 0..packed.len() {
             let bytes = packed.unit_bytes(i).to_vec();
-            packed.advise_will_need(i, 0..bytes.len() as u64);
-            packed.advise_dont_need(i, 4096..bytes.len() as u64);
-            assert!(packed.unit_bytes(i) == bytes);
+            let mut read = vec![0; bytes.len() - 100];
+            packed.read_unit(i, 100, &mut read, Target::Own).expect("reads");
+            assert!(read == bytes[100..]);
+            let end = bytes.len() as u64;
+            packed.with_unit(i, 4096..end, |part| assert!(*part == bytes[4096..])).expect("reads");
             packed.verify(i).expect("checksum holds");
         }
     }

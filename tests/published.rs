@@ -265,6 +265,97 @@ fn what_would_compute_something_else_is_refused() {
     }
 }
 
+fn opt_125m() -> Value {
+    json!({
+        "_name_or_path": "facebook/opt-125m", "activation_dropout": 0.0, "activation_function": "relu",
+        "architectures": ["OPTForCausalLM"], "attention_dropout": 0.0, "bos_token_id": 2,
+        "do_layer_norm_before": true, "dropout": 0.1, "eos_token_id": 2, "ffn_dim": 3072,
+        "hidden_size": 768, "init_std": 0.02, "layerdrop": 0.0, "max_position_embeddings": 2048,
+        "model_type": "opt", "num_attention_heads": 12, "num_hidden_layers": 12, "pad_token_id": 1,
+        "prefix": "</s>", "torch_dtype": "float16", "transformers_version": "4.21.0.dev0",
+        "use_cache": true, "vocab_size": 50272, "word_embed_proj_dim": 768
+    })
+}
+
+#[test]
+fn opts_run() {
+    let opt_350m = json!({
+        "_remove_final_layer_norm": false, "do_layer_norm_before": false, "ffn_dim": 4096,
+        "hidden_size": 1024, "num_attention_heads": 16, "num_hidden_layers": 24, "word_embed_proj_dim": 512
+    });
+    let bare = json!({
+        "activation_function": "gelu", "enable_bias": false, "layer_norm_elementwise_affine": false,
+        "vocab_size": 50000
+    });
+    let dummy = |name| dummy::config(name).unwrap();
+    for (name, changes, parameters_expected, head_dim) in [
+        ("OPT-125m", json!({}), 125_239_296, 64),
+        ("OPT-350m", opt_350m, 331_196_416, 64),
+        ("OPT-125m's shape", dummy("opt-125m"), 125_239_296, 64),
+        ("OPT-1.3b's shape", dummy("opt-1.3b"), 1_315_758_080, 64),
+        ("OPT-6.7b's shape", dummy("opt-6.7b"), 6_658_473_984, 128),
+        ("OPT-13b's shape", dummy("opt-13b"), 12_853_473_280, 128),
+        ("OPT-30b's shape", dummy("opt-30b"), 29_974_540_288, 128),
+        ("OPT-66b's shape", dummy("opt-66b"), 65_719_701_504, 128),
+        ("OPT-125m without biases", bare, 12 * 12 * 768 * 768 + (50_000 + 2050) * 768, 64),
+    ] {
+        let mut config = opt_125m();
+        let changes = changes.as_object().cloned().unwrap();
+        config.as_object_mut().unwrap().extend(changes);
+        let d = read(&config).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(parameters(&d), parameters_expected, "{name}");
+        assert_eq!((d.kv_heads, d.head_dim, d.context_max), (d.heads, head_dim, 2048), "{name}");
+        let positions = d.position_tensor().unwrap();
+        assert_eq!((positions.rows, positions.cols), (2050, d.hidden_size), "{name}");
+        assert_eq!(positions.kind, WeightKind::F16, "{name}");
+        assert_eq!(d.table_tensor(&d.table[0]).cols, d.embed_size, "{name}");
+        d.check_limits(&Limits { buffer_bytes: u64::MAX, ..SMALLEST }).unwrap();
+        // A bias is bound from the first row of its piece on.
+        let starts = d.units.iter().flat_map(|unit| &unit.ops).filter_map(|op| match op {
+            Op::Linear { bias: Some(_), to_column, .. } => Some(*to_column),
+            _ => None,
+        });
+        let starts: Vec<_> = starts.collect();
+        assert!(starts.iter().all(|start| start * 4 % 256 == 0), "{name}");
+        assert_eq!(starts.iter().any(|start| *start > 0), name.starts_with("OPT-66b"), "{name}");
+    }
+}
+
+#[test]
+fn opts_that_would_compute_something_else_are_refused() {
+    for (key, value, problem) in [
+        ("activation_function", json!("gelu_fast"), "not supported: `activation_function` = \"gelu_fast\""),
+        ("activation_function", json!(3), "`activation_function` should be a string"),
+        ("quantization_config", json!({"quant_method": "gptq"}), "not supported: `quantization_config`"),
+        ("num_key_value_heads", json!(4), "not supported: `num_key_value_heads` = 4"),
+        ("head_dim", json!(128), "not supported: `head_dim` = 128"),
+        ("is_encoder_decoder", json!(true), "not supported: `is_encoder_decoder`"),
+        ("scale_embedding", json!(true), "not supported: `scale_embedding`"),
+        ("learned_embeddings", json!(false), "not supported: `learned_embeddings`"),
+        ("num_attention_heads", json!(7), "multiple of `num_attention_heads`"),
+        ("num_attention_heads", json!(768), "even and at most 256 times"),
+        ("num_attention_heads", json!(2), "even and at most 256 times"),
+        ("num_attention_heads", json!(0), "`num_attention_heads` should be a whole number from 1"),
+        ("ffn_dim", Value::Null, "`ffn_dim` is missing"),
+        ("hidden_size", json!(1 << 20), "`hidden_size` should be a whole number from 1 to 131072"),
+        ("vocab_size", json!("50272"), "`vocab_size` should be"),
+        ("num_hidden_layers", json!(-1), "`num_hidden_layers` should be"),
+        ("max_position_embeddings", json!(0), "`max_position_embeddings` should be"),
+        ("word_embed_proj_dim", json!(0), "`word_embed_proj_dim` should be"),
+        ("do_layer_norm_before", json!("yes"), "`do_layer_norm_before` should be true or false"),
+        ("enable_bias", json!(1), "`enable_bias` should be true or false"),
+        ("_remove_final_layer_norm", json!([]), "`_remove_final_layer_norm` should be true or false"),
+        ("layer_norm_elementwise_affine", json!(0), "`layer_norm_elementwise_affine` should be"),
+        ("tie_word_embeddings", json!("no"), "`tie_word_embeddings` should be true or false"),
+    ] {
+        let mut config = opt_125m();
+        read(&config).expect("valid before the change");
+        config[key] = value;
+        let found = read(&config).expect_err(key).to_string();
+        assert!(found.contains(problem) && !found.contains('\n'), "{key}: {found}");
+    }
+}
+
 /// What WebGPU promises of every adapter.
 const SMALLEST: Limits = Limits { buffer_bytes: 256 << 20, binding_bytes: 128 << 20 };
 
@@ -311,7 +402,7 @@ fn what_an_adapter_cannot_hold_is_refused_by_name() {
     let smallest = Limits { buffer_bytes: u64::MAX, ..SMALLEST };
     large.check_limits(&smallest).unwrap();
 
-    // A matrix with a bias stays whole.
+    // Pieces are as large as the smallest adapter binds, and no smaller.
     let mut biased = llama_3_2_1b();
     biased["mlp_bias"] = json!(true);
     let biased = describe("biased".as_ref(), &biased, WeightKind::F32).unwrap();

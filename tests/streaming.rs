@@ -37,6 +37,7 @@ pub fn plan_with(model: &Model, options: &Options, depth: usize, home: impl Fn(u
     plan.slot_bytes = streamed().map(|(_, bytes)| *bytes).max().unwrap_or(0);
     plan.streamed_bytes = streamed().map(|(_, bytes)| *bytes).sum();
     plan.depth = depth;
+    plan.read_ahead_bytes = 2 * plan.slot_bytes;
     plan.piece_bytes = 4096;
     plan.chunk = 16;
     plan.selected = 16;
@@ -75,6 +76,8 @@ fn streamed_equals_resident_bit_for_bit() {
         ("llama_bias", WeightKind::W8, None),
         ("llama_mha", WeightKind::F32, None),
         ("grid_q4", WeightKind::F16, None),
+        ("opt", WeightKind::W8, None),
+        ("opt_post", WeightKind::W4, None),
     ] {
         let model = Model::new(&fixture(name), kind);
         let options = |route| Options { cache, ..options(route) };
@@ -100,6 +103,28 @@ fn streamed_equals_resident_bit_for_bit() {
                 let streamed = run(&mut model.engine(plan, &options), 16);
                 assert!(streamed == resident, "{name}, {cache:?}, {how}, depth {depth}, {route:?}");
             }
+        }
+    }
+}
+
+/// From no read-ahead, where the loader's own threads read, to more slots than units in a pass.
+#[test]
+fn units_from_disk_give_the_same_bits_however_far_ahead_they_are_read() {
+    let model = Model::new(&fixture("smol"), WeightKind::W4);
+    let staged = options(Route::Staged);
+    let resident = run(&mut model.engine(plan_with(&model, &staged, 0, |_| Home::Vram), &staged), 16);
+    type HomeOf = fn(usize) -> Home;
+    let homes: [HomeOf; 2] =
+        [|_| Home::Disk, |unit| [Home::Disk, Home::Host, Home::Disk, Home::Vram][unit % 4]];
+    for route in Route::ALL.into_iter().filter(|route| route.is_open(gpu())) {
+        let options = options(route);
+        let homes = homes.into_iter().enumerate();
+        for ((number, home), depth) in homes.flat_map(|home| (1..=4).map(move |depth| (home, depth))) {
+            let mut plan = plan_with(&model, &options, depth, home);
+            let slots = [0, 1, 3, 50][(depth + 2 * number) % 4];
+            plan.read_ahead_bytes = slots * plan.slot_bytes;
+            let streamed = run(&mut model.engine(plan, &options), 16);
+            assert!(streamed == resident, "depth {depth}, {slots} slots ahead, {route:?}");
         }
     }
 }
@@ -261,7 +286,7 @@ fn too_small_a_budget_is_refused_with_one_that_does() {
     let budget = |vram_bytes| Budget { vram_bytes, threads: 2, ..Budget::default() };
     let least = least_budget(&model, &options);
     let plan = model.plan(&options, &budget(least)).unwrap();
-    assert_eq!((plan.depth, plan.resident_bytes), (1, 0), "{plan}");
+    assert_eq!((plan.depth, plan.resident_bytes), (2, 0), "{plan}");
     run(&mut model.engine(plan, &options), 1);
     assert!(model.plan(&options, &budget(least * 98 / 100)).is_err());
 }

@@ -54,7 +54,7 @@ const MODULES: [(&str, &[&str]); 20] = [
 ];
 
 /// The only files with code that the compiler cannot check.
-const UNSAFE_FILES: [&str; 2] = ["src/gpu/vulkan.rs", "src/os/file.rs"];
+const UNSAFE_FILES: [&str; 3] = ["src/gpu/vulkan.rs", "src/os/file.rs", "src/os/memory.rs"];
 /// The only files that know Vulkan itself.
 const ASH_FILES: [&str; 2] = ["src/gpu/vulkan.rs", "src/gpu/families.rs"];
 
@@ -233,7 +233,7 @@ fn confined(source: &Source) -> Vec<String> {
 }
 
 #[test]
-fn unsafe_code_has_its_two_files() {
+fn unsafe_code_has_its_few_files() {
     let bad = [
         ("src/gpu/buffer.rs", "let x = unsafe { *p };"),
         ("src/engine/mod.rs", "unsafe impl Send for X {}"),

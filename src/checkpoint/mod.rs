@@ -47,6 +47,16 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
+    /// A folder of which only the small files matter, so that its weights may be missing.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`], but for the weights.
+    pub fn without_weights(folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref().to_path_buf();
+        folder::check(&folder)?;
+        Ok(Checkpoint { folder, shards: Vec::new(), tensors: BTreeMap::new() })
+    }
+
     /// The folder.
     pub fn folder(&self) -> &Path {
         &self.folder
@@ -59,7 +69,15 @@ impl Checkpoint {
 
     /// A tensor's dtype, shape and place.
     pub fn info(&self, name: &str) -> Option<&TensorInfo> {
-        self.tensors.get(name)
+        self.tensors.get(self.stored_name(name))
+    }
+
+    /// What the checkpoint calls a tensor: the same, or the same without the leading `model.` that
+    /// checkpoints saved from a bare model, without its head, lack.
+    pub fn stored_name<'a>(&self, name: &'a str) -> &'a str {
+        let bare = name.strip_prefix("model.").unwrap_or(name);
+        let is_bare = !self.tensors.contains_key(name) && self.tensors.contains_key(bare);
+        if is_bare { bare } else { name }
     }
 
     /// A tensor's dtype, shape and place, or the complaint that it is missing.

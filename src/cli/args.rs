@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
+use crate::engine::BATCH_MAX;
 use crate::engine::CacheKind;
 use crate::engine::probe::RouteChoice;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::pipeline::Route;
+use crate::plan::Home;
 use crate::quant::WeightKind;
 use crate::sampler::SamplerOptions;
 use crate::size;
@@ -21,13 +23,18 @@ const EXAMPLES: &str = "\
 Examples:
   pipo-wgpu run -p \"Once upon a time\"
   pipo-wgpu run ./Llama-3.2-1B --vram 1GiB -p \"The sea is\"
-  pipo-wgpu plan ./Llama-3.1-8B --vram 6GiB";
+  pipo-wgpu plan ./Llama-3.1-8B --vram 6GiB --link 12GB/s";
 
 const RUN_EXAMPLES: &str = "\
 Examples:
   pipo-wgpu run -p \"Once upon a time\"              a story from the small model inside
   pipo-wgpu run ./TinyLlama --vram 512MiB < prompt.txt
   pipo-wgpu run --dummy llama-2-7b --vram 1GiB --ids 1 -n 32 --trace trace.json";
+
+const BENCH_EXAMPLES: &str = "\
+Examples:
+  pipo-wgpu bench
+  pipo-wgpu bench --dummy llama-2-7b --vram 1GiB -p 128 -n 16 -b 1,4,16 -o json";
 
 /// Runs language models larger than the GPU's memory, on any vendor's GPU
 #[derive(Debug, Parser)]
@@ -48,6 +55,9 @@ pub enum Verb {
     Pack(PackArgs),
     /// Show what would live where, and the tokens per second to expect
     Plan(PlanArgs),
+    /// Measure tokens per second, and how much of the link and the GPU they use
+    #[command(after_help = BENCH_EXAMPLES)]
+    Bench(BenchArgs),
     /// List the GPUs that can be used
     Devices(DevicesArgs),
     /// Write the logits of every position, for comparing with other engines
@@ -93,16 +103,18 @@ pub struct BudgetArgs {
     /// Host memory to pin for weights at most, e.g. 16GiB [default: half of what is free]
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     pub ram: Option<u64>,
-    /// Tokens to remember at most [default: what the text can need, as far as the model goes]
+    /// Tokens of each text to remember [default: what it can need, as far as the model goes]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub context: Option<u32>,
-    /// How keys and values are kept: f16 or q8, which takes little more than half of it, or f32
-    /// [default: f16, or f32 with --exact or --weights f32]
+    /// How keys and values are kept: f16, q8 (half of it) or f32 [default: f16, f32 if exact]
     #[arg(long, value_name = "KIND", value_parser = cache_kind(), hide_possible_values = true)]
     pub cache: Option<CacheKind>,
     /// Slots of the ring of travelling weights; 1 is no overlap [default: by the plan]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=DEPTH_MAX))]
     pub depth: Option<u32>,
+    /// Where KV caches live: vram or host [default: by the plan]
+    #[arg(long, value_name = "HOME", value_parser = cache_home(), hide_possible_values = true)]
+    pub cache_home: Option<Home>,
 }
 
 /// Which GPU, and how exactly it computes.
@@ -119,6 +131,9 @@ pub struct DeviceArgs {
     /// [default: the fastest]
     #[arg(long, value_name = "ROUTE", value_parser = route(), hide_possible_values = true)]
     pub route: Option<RouteChoice>,
+    /// Measure the adapter again instead of remembering its rates
+    #[arg(long)]
+    pub probe: bool,
 }
 
 /// What a text starts from.
@@ -126,9 +141,9 @@ pub struct DeviceArgs {
 #[command(next_help_heading = "Text")]
 #[group(multiple = false)]
 pub struct PromptArgs {
-    /// Text to continue [default: standard input where piped, else nothing]
+    /// Text to continue; may be repeated [default: what is piped in, else nothing]
     #[arg(short, long, value_name = "TEXT")]
-    pub prompt: Option<String>,
+    pub prompt: Vec<String>,
     /// File with the text to continue
     #[arg(long, value_name = "FILE")]
     pub prompt_file: Option<PathBuf>,
@@ -211,6 +226,9 @@ pub struct RunArgs {
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Text")]
 pub struct TextArgs {
+    /// Continue each prompt N times, all texts in the same passes
+    #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = batch())]
+    pub batch: u32,
     /// Tokens to write at most
     #[arg(short = 'n', long, value_name = "N", default_value_t = 256)]
     pub max_tokens: u32,
@@ -249,6 +267,115 @@ pub struct PlanArgs {
     pub budget: BudgetArgs,
     #[command(flatten)]
     pub device: DeviceArgs,
+    #[command(flatten)]
+    pub work: WorkArgs,
+    #[command(flatten)]
+    pub card: CardArgs,
+    /// Write JSON
+    #[arg(long, help_heading = None)]
+    pub json: bool,
+}
+
+/// The work that a plan should make short.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Work")]
+pub struct WorkArgs {
+    /// Texts that are written together
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(BATCH_MAX)))]
+    pub batch: u32,
+    /// Tokens of each prompt [default: 512, as far as the context goes]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub prompt_tokens: Option<u32>,
+    /// Tokens written after each [default: 128, as far as the context goes]
+    #[arg(long, value_name = "N")]
+    pub new_tokens: Option<u32>,
+}
+
+/// A card that is not in this machine.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Another card")]
+pub struct CardArgs {
+    /// How fast weights reach it, e.g. 12GB/s [default: as measured here]
+    #[arg(long, value_name = "RATE", value_parser = size::parse_rate)]
+    pub link: Option<f64>,
+    /// How fast the disk is read, e.g. 3.5GB/s
+    #[arg(long, value_name = "RATE", value_parser = size::parse_rate)]
+    pub disk: Option<f64>,
+    /// Bandwidth of its own memory, e.g. 300GB/s; scales the kernels' times
+    #[arg(long, value_name = "RATE", value_parser = size::parse_rate)]
+    pub vram_rate: Option<f64>,
+}
+
+/// Options of `bench`, named as in llama.cpp's `llama-bench`.
+#[derive(Clone, Debug, clap::Args)]
+#[allow(missing_docs)]
+pub struct BenchArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub work: BenchWorkArgs,
+    #[command(flatten)]
+    pub budget: BudgetArgs,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// What is measured, and how it is shown.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Measurement")]
+pub struct BenchWorkArgs {
+    /// Tokens of each prompt, the test `pp`; 0 leaves it out [default: 512 if the model takes it]
+    #[arg(short = 'p', long, value_name = "N")]
+    pub n_prompt: Option<u32>,
+    /// Decode passes after it, the test `tg`; 0 leaves it out [default: 128 if the model takes it]
+    #[arg(short = 'n', long, value_name = "N")]
+    pub n_gen: Option<u32>,
+    /// Sequences that share passes; one measurement for each number
+    #[arg(short, long, value_name = "N,N", value_delimiter = ',', default_value = "1", value_parser = batch())]
+    pub batch: Vec<u32>,
+    /// How often each measurement is repeated, after one that does not count
+    #[arg(short, long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    pub repetitions: u32,
+    /// How the result is shown: md, json or csv
+    #[arg(short, long, value_name = "FORMAT", default_value = "md", hide_possible_values = true)]
+    pub output: TableFormat,
+    /// The same as `-o json`
+    #[arg(long, conflicts_with = "output")]
+    pub json: bool,
+}
+
+impl BenchWorkArgs {
+    /// Tokens of each prompt and decode passes, on a model that remembers `context` tokens.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where both are 0.
+    pub fn lengths(&self, context: u32) -> Result<(u32, u32)> {
+        let n_gen = self.n_gen.unwrap_or(128.min(context / 4));
+        let n_prompt = self.n_prompt.unwrap_or(512.min(context.saturating_sub(n_gen)));
+        match (n_prompt, n_gen) {
+            (0, 0) => {
+                Err(Error::Usage("-p 0 -n 0: there is nothing to measure; give one of them a number".into()))
+            }
+            lengths => Ok(lengths),
+        }
+    }
+
+    /// How the result is shown.
+    pub fn format(&self) -> TableFormat {
+        if self.json { TableFormat::Json } else { self.output }
+    }
+}
+
+/// How a table is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum TableFormat {
+    /// Markdown, the figures most people compare.
+    Md,
+    /// One JSON array with an object a row, everything in plain units.
+    Json,
+    /// The same with commas.
+    Csv,
 }
 
 /// Options of `devices`.
@@ -299,6 +426,11 @@ pub struct PerplexityArgs {
     pub separator: Option<String>,
 }
 
+/// A number of sequences.
+fn batch() -> impl TypedValueParser<Value = u32> {
+    clap::value_parser!(u32).range(1..=i64::from(BATCH_MAX))
+}
+
 fn route() -> impl TypedValueParser<Value = RouteChoice> {
     let names = ["direct", "dma", "mapped", "staged", "write-buffer"];
     PossibleValuesParser::new(names).map(|name| match name.as_str() {
@@ -315,6 +447,13 @@ fn cache_kind() -> impl TypedValueParser<Value = CacheKind> {
         "f32" => CacheKind::F32,
         "f16" => CacheKind::F16,
         _ => CacheKind::Q8,
+    })
+}
+
+fn cache_home() -> impl TypedValueParser<Value = Home> {
+    PossibleValuesParser::new(["vram", "host"]).map(|name| match name.as_str() {
+        "host" => Home::Host,
+        _ => Home::Vram,
     })
 }
 

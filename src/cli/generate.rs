@@ -8,12 +8,13 @@ use crate::cli::open::Opened;
 use crate::cli::output::{self, Output, note};
 use crate::cli::prepare::{Need, open_gpu, prepare};
 use crate::cli::prompt::Prompt;
-use crate::engine::Engine;
+use crate::cli::writer::{Style, Writer};
+use crate::engine::{BATCH_MAX, Engine};
 use crate::error::{Error, Result};
 use crate::plan::Work;
-use crate::sampler::Sampler;
-use crate::session::{End, Figures, Limits, Session};
-use crate::text::{GenerationConfig, StopMatcher, StreamDecoder, Tokenizer};
+use crate::sampler::{Sampler, SamplerOptions};
+use crate::session::{Batch, End, Event, Figures, Limits, Request};
+use crate::text::{GenerationConfig, StopMatcher};
 use crate::trace::Trace;
 
 /// Runs the verb.
@@ -23,34 +24,43 @@ use crate::trace::Trace;
 pub fn run(args: &RunArgs) -> Result<()> {
     check_options(args)?;
     // The prompt is read before Ctrl-C is caught, so that it can end a read from a terminal.
-    let prompt = Prompt::from_process(&args.prompt)?;
+    let prompts = Prompt::from_process(&args.prompt)?;
+    let sequences = sequences(prompts.len(), args.text.batch)?;
     let gpu = open_gpu(&args.device)?;
     let opened = Opened::new(&args.model, &gpu.facts)?;
-    let ids = prompt_ids(&opened, prompt)?;
-    let mut writer = Writer::new(args, &opened, &ids)?;
+    let prompts =
+        prompts.into_iter().map(|prompt| prompt_ids(&opened, prompt)).collect::<Result<Vec<_>>>()?;
+    // Each prompt's continuations stand beside each other.
+    let copies = |ids: &'_ Vec<u32>| vec![ids.clone(); args.text.batch as usize];
+    let prompts: Vec<_> = prompts.iter().flat_map(copies).collect();
+    let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
+    let mut writer = writer(args, &opened, &prompts)?;
     let options = args.sampling.resolve(&opened.generation)?;
     let trace = if args.trace.is_some() { Trace::on() } else { Trace::off() };
-    let context = (ids.len() as u64 + u64::from(args.text.max_tokens)).min(u64::from(u32::MAX));
-    let work = Work { batch: 1, prompt_tokens: ids.len() as u32, new_tokens: args.text.max_tokens };
-    let need = Need { context: context as u32, all_logits: false, work, trace: trace.clone() };
+    let context = (longest as u64 + u64::from(args.text.max_tokens)).min(u64::from(u32::MAX)) as u32;
+    let work = Work { batch: sequences, prompt_tokens: longest as u32, new_tokens: args.text.max_tokens };
+    let need = Need { context, all_logits: false, work, trace: trace.clone() };
     let prepared = prepare(gpu, &opened, &args.budget, &args.device, &need)?;
-    prepared.check_fits(ids.len())?;
-    let cache_rows = prepared.options.cache_rows;
+    prepared.check_fits(longest)?;
+    let contexts = vec![prepared.context; prompts.len()];
     if !options.takes_likeliest() {
         note(format_args!("seed   {}", options.seed));
     }
     let start = Instant::now();
     let mut engine = prepared.load(&opened)?;
     note(format_args!("loaded in {:.2} s", start.elapsed().as_secs_f64()));
-    let mut sampler = Sampler::new(options)?;
-    let end_tokens = match args.text.ignore_eos {
-        true => Vec::new(),
-        false => opened.generation.eos_token_ids.clone(),
-    };
-    let limits = Limits { max_tokens: args.text.max_tokens as usize, end_tokens };
+    let mut samplers = samplers(&options, sequences)?;
+    let limits = limits(args, &opened);
     let traced_from = trace.elapsed();
-    let mut session = Session::new(&mut engine, cache_rows);
-    let figures = session.generate(&ids, &limits, &mut sampler, |token| writer.token(token));
+    let mut requests: Vec<_> = prompts
+        .iter()
+        .zip(&mut samplers)
+        .map(|(prompt, sampler)| Request { prompt, limits: &limits, sampler })
+        .collect();
+    let figures = Batch::new(&mut engine, &contexts).generate(&mut requests, |sequence, event| match event {
+        Event::Token(token) => writer.token(sequence, token),
+        Event::End(_) => writer.end(sequence).map(|()| false),
+    });
     let figures = writer.finish().and(figures);
     if let Ok(figures) = &figures {
         report(&engine, figures);
@@ -62,6 +72,32 @@ pub fn run(args: &RunArgs) -> Result<()> {
         note(format_args!("timeline in {}; open it at ui.perfetto.dev", path.display()));
     }
     figures.map(|_| ())
+}
+
+/// How many texts are written, unless that are too many.
+fn sequences(prompts: usize, batch: u32) -> Result<u32> {
+    let sequences = prompts as u64 * u64::from(batch);
+    match u32::try_from(sequences) {
+        Ok(sequences) if sequences <= BATCH_MAX => Ok(sequences),
+        _ => Err(Error::Usage(format!(
+            "{prompts} prompts with --batch {batch} are {sequences} texts, and at most {BATCH_MAX} are \
+             written together; give fewer"
+        ))),
+    }
+}
+
+/// A sampler for each sequence, so that each draws its own tokens whatever the others do.
+fn samplers(options: &SamplerOptions, sequences: u32) -> Result<Vec<Sampler>> {
+    let seeds = (0..u64::from(sequences)).map(|i| options.seed.wrapping_add(i));
+    seeds.map(|seed| Sampler::new(SamplerOptions { seed, ..options.clone() })).collect()
+}
+
+fn limits(args: &RunArgs, opened: &Opened) -> Limits {
+    let end_tokens = match args.text.ignore_eos {
+        true => Vec::new(),
+        false => opened.generation.eos_token_ids.clone(),
+    };
+    Limits { max_tokens: args.text.max_tokens as usize, end_tokens }
 }
 
 /// Refuses what cannot work whatever the model is, before that is packed or loaded.
@@ -88,114 +124,98 @@ fn prompt_ids(opened: &Opened, prompt: Prompt) -> Result<Vec<u32>> {
     Ok(ids)
 }
 
-/// Shows tokens as text or as numbers.
-struct Writer {
-    output: Output,
-    text: Option<TextWriter>,
-    written: usize,
-}
-
-struct TextWriter {
-    decoder: StreamDecoder,
-    stop: StopMatcher,
-}
-
-impl Writer {
-    fn new(args: &RunArgs, opened: &Opened, prompt: &[u32]) -> Result<Self> {
-        let text = match (args.text.print_ids, &opened.tokenizer) {
-            (true, _) => None,
-            (false, Some(tokenizer)) => Some(TextWriter::new(tokenizer, prompt, &args.text.stop)?),
-            // A dummy shape has no words; its ids are what there is to show.
-            (false, None) if args.model.source.dummy.is_some() => None,
-            (false, None) => return Err(opened.no_tokenizer()),
-        };
-        if text.is_none() && !args.text.stop.is_empty() {
-            return Err(Error::Usage("--stop needs text, and a dummy shape has only ids".into()));
-        }
-        Ok(Writer { output: Output::stdout(), text, written: 0 })
+fn writer(args: &RunArgs, opened: &Opened, prompts: &[Vec<u32>]) -> Result<Writer> {
+    let tokenizer = match (args.text.print_ids, &opened.tokenizer) {
+        (true, _) => None,
+        (false, Some(tokenizer)) => Some(tokenizer),
+        // A dummy shape has no words; its ids are what there is to show.
+        (false, None) if args.model.source.dummy.is_some() => None,
+        (false, None) => return Err(opened.no_tokenizer()),
+    };
+    if tokenizer.is_none() && !args.text.stop.is_empty() {
+        return Err(Error::Usage("--stop needs text, and a dummy shape has only ids".into()));
     }
-
-    /// Shows a token; whether to go on.
-    fn token(&mut self, token: u32) -> Result<bool> {
-        self.written += 1;
-        let Some(text) = &mut self.text else {
-            let separator = if self.written == 1 { "" } else { "," };
-            self.output.piece(&format!("{separator}{token}"))?;
-            return Ok(true);
-        };
-        if let Some(piece) = text.decoder.push(token)? {
-            self.output.piece(&text.stop.push(&piece))?;
-        }
-        Ok(!text.stop.stopped())
-    }
-
-    /// Shows what was held back.
-    fn finish(&mut self) -> Result<()> {
-        if let Some(text) = &mut self.text {
-            if let Some(piece) = text.decoder.flush()? {
-                self.output.piece(&text.stop.push(&piece))?;
-            }
-            self.output.piece(&text.stop.flush())?;
-        }
-        // A file or a pipe gets the text and nothing else; a terminal's next prompt its own line.
-        match io::stdout().is_terminal() {
-            true => self.output.piece("\n"),
-            false => Ok(()),
-        }
-    }
-}
-
-impl TextWriter {
-    fn new(tokenizer: &Tokenizer, prompt: &[u32], stop: &[String]) -> Result<Self> {
-        Ok(TextWriter { decoder: StreamDecoder::new(tokenizer, prompt)?, stop: StopMatcher::new(stop)? })
-    }
+    // A file or a pipe gets the text and nothing else; a terminal's next prompt its own line.
+    let style = Style { tokenizer, stop: &args.text.stop, is_terminal: io::stdout().is_terminal() };
+    Writer::new(Output::stdout(), &style, prompts.iter().map(Vec::as_slice))
 }
 
 fn report(engine: &Engine, figures: &Figures) {
-    // Where no token was wanted, all of the time was spent on the prompt.
-    let (first, decode) = match figures.new_tokens {
-        0 => (figures.decode, Duration::ZERO),
-        _ => (figures.first_token, figures.decode),
-    };
-    let (first, decode) = (first.as_secs_f64(), decode.as_secs_f64());
-    let wall = first + decode;
-    let later = figures.new_tokens.saturating_sub(1) as f64;
-    let rate = if later > 0.0 { later / decode } else { 0.0 };
-    let streamed = figures.costs.streamed_bytes as f64;
-    let end = match figures.end {
-        End::EndToken => "the model ended the text",
-        End::Stopped => "a stop text was reached",
-        End::Length => "--max-tokens was reached",
-        End::Context => "the context is full",
+    let (prefill, decode) = (&figures.prefill, &figures.decode);
+    let wall = (prefill.time + decode.time).as_secs_f64();
+    let batch = match figures.ends.len() {
+        1 => String::new(),
+        texts => format!("batch {texts}: "),
     };
     note(format_args!(
-        "prefill {:.1} tokens/s ({} tokens), first token after {:.2} s; decode {rate:.2} tokens/s \
-         ({} tokens, predicted {:.2}); {end}",
-        figures.prompt_tokens as f64 / first,
-        figures.prompt_tokens,
-        first,
+        "{batch}prefill {:.1} tokens/s ({} tokens), first token after {:.2} s; decode {:.2} tokens/s \
+         ({} tokens, predicted {:.2}); {}",
+        prefill.rate(),
+        prefill.tokens,
+        prefill.time.as_secs_f64(),
+        decode.rate(),
         figures.new_tokens,
         engine.plan().predicted_rate,
+        ends(&figures.ends),
     ));
-    let tokens = (figures.prompt_tokens + figures.new_tokens).saturating_sub(1).max(1);
+    let streamed = (prefill.costs.streamed_bytes + decode.costs.streamed_bytes) as f64;
+    let waiting = (prefill.costs.waiting + decode.costs.waiting).as_secs_f64();
+    let tokens = (prefill.tokens + decode.tokens).max(1);
     note(format_args!(
         "streamed {:.2} MB a token, link {:.2} GB/s, {:.0} % of the time waiting for weights; \
          GPU memory {} at most",
         streamed / tokens as f64 / 1e6,
         streamed / wall / 1e9,
-        100.0 * figures.costs.waiting.as_secs_f64() / wall,
+        100.0 * waiting / wall,
         crate::size::format(engine.gpu().account().peak_bytes()),
     ));
 }
 
+/// Why the texts ended, each reason with how many had it where there are several texts.
+fn ends(ends: &[End]) -> String {
+    let reasons = [
+        (End::EndToken, "the model ended the text"),
+        (End::Stopped, "a stop text was reached"),
+        (End::Length, "--max-tokens was reached"),
+        (End::Context, "the context is full"),
+    ];
+    let count = |reason: End| ends.iter().filter(|end| **end == reason).count();
+    let said = reasons.iter().filter(|(reason, _)| count(*reason) > 0);
+    let words = said.map(|(reason, words)| match ends.len() {
+        1 => (*words).to_owned(),
+        _ => format!("{words} ({})", count(*reason)),
+    });
+    words.collect::<Vec<_>>().join(", ")
+}
+
 fn report_trace(trace: &Trace, from: Duration) {
-    let overlap = trace.overlap_between(from, trace.elapsed());
-    let wall = overlap.wall.as_secs_f64().max(f64::MIN_POSITIVE);
-    let share = |time: Duration| 100.0 * time.as_secs_f64() / wall;
-    note(format_args!(
-        "timeline: load weight busy {:.0} %, compute busy {:.0} %, both at once {:.0} % of {wall:.2} s",
-        share(overlap.load_weight),
-        share(overlap.compute),
-        share(overlap.both)
-    ));
+    note(format_args!("timeline: {}", trace.overlap_between(from, trace.elapsed())));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_are_counted_where_there_are_several() {
+        for (found, words) in [
+            (&[End::Length][..], "--max-tokens was reached"),
+            (
+                &[End::Length, End::EndToken, End::Length],
+                "the model ended the text (1), --max-tokens was reached (2)",
+            ),
+        ] {
+            assert_eq!(ends(found), words);
+        }
+    }
+
+    #[test]
+    fn texts_are_limited() {
+        for (prompts, batch, found) in
+            [(1, 1, Some(1)), (2, 8, Some(16)), (1, BATCH_MAX, Some(BATCH_MAX)), (1, BATCH_MAX + 1, None)]
+        {
+            assert_eq!(sequences(prompts, batch).ok(), found, "{prompts} {batch}");
+        }
+        assert!(sequences(3, u32::MAX).unwrap_err().to_string().contains("at most 256"));
+    }
 }

@@ -1,14 +1,17 @@
 //! The command line: verbs, options, progress and figures.
 
 pub mod args;
+pub mod bench;
 pub mod devices;
 pub mod generate;
 pub mod measure;
 pub mod open;
 pub mod output;
+pub mod plan;
 pub mod prepare;
 pub mod progress;
 pub mod prompt;
+pub mod writer;
 
 use std::io::{self, Write};
 use std::panic::PanicHookInfo;
@@ -17,15 +20,11 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::checkpoint::Checkpoint;
-use crate::cli::args::{Args, PackArgs, PlanArgs, Verb};
+use crate::cli::args::{Args, PackArgs, Verb};
 use crate::cli::output::note;
 use crate::error::{Error, Result};
 use crate::os;
 use crate::quant::WeightKind;
-use crate::trace::Trace;
-
-/// Tokens that `plan` assumes to be remembered when the user does not say.
-const PLAN_CONTEXT: u32 = 4096;
 
 /// Parses the command line, runs the verb and turns the outcome into an exit code: 0 done, 1
 /// failed, 2 wrong usage, 130 interrupted.
@@ -51,7 +50,8 @@ pub fn run(args: &Args) -> Result<()> {
     match &args.verb {
         Verb::Run(args) => generate::run(args),
         Verb::Pack(args) => pack(args),
-        Verb::Plan(args) => plan(args),
+        Verb::Plan(args) => plan::run(args),
+        Verb::Bench(args) => bench::run(args),
         Verb::Devices(args) => devices::run(args),
         Verb::Logits(args) => measure::logits(args),
         Verb::Perplexity(args) => measure::perplexity(args),
@@ -74,15 +74,6 @@ fn pack(args: &PackArgs) -> Result<()> {
     }
     note(format_args!("packed into {}", args.dst.display()));
     Ok(())
-}
-
-fn plan(args: &PlanArgs) -> Result<()> {
-    let gpu = prepare::open_gpu(&args.device)?;
-    let opened = open::Opened::new(&args.model, &gpu.facts)?;
-    let work = crate::plan::Work::default();
-    let need = prepare::Need { context: PLAN_CONTEXT, all_logits: false, work, trace: Trace::off() };
-    let prepared = prepare::prepare(gpu, &opened, &args.budget, &args.device, &need)?;
-    output::Output::stdout().line(&prepared.describe())
 }
 
 /// Reports a failure on one line. A closed pipe is no failure: `pipo-wgpu run | head` is meant

@@ -71,6 +71,17 @@ impl Opened {
         Ok(opened)
     }
 
+    /// Opens a packed file, or the model inside this program, without reading its weights.
+    ///
+    /// # Errors
+    /// As [`Opened::new`].
+    pub(super) fn without_checking(args: &ModelArgs) -> Result<Self> {
+        let packed = args.model.as_ref().map_or_else(|| Packed::from_static(BUILT_IN), Packed::open)?;
+        refuse_other_kind(&packed, args.source.weights)?;
+        let name = args.model.clone().unwrap_or_else(|| packed.path().to_path_buf());
+        Opened::from_packed(packed, name)
+    }
+
     fn from_packed(packed: Packed, name: PathBuf) -> Result<Self> {
         let path = packed.path();
         let config = packed.file("config.json").ok_or_else(|| {
@@ -214,7 +225,7 @@ pub(super) fn refuse_own_source(folder: &Path, dst: &Path) -> Result<()> {
     Ok(())
 }
 
-fn describe_folder(checkpoint: &Checkpoint, kind: WeightKind) -> Result<(Value, Decoder)> {
+pub(super) fn describe_folder(checkpoint: &Checkpoint, kind: WeightKind) -> Result<(Value, Decoder)> {
     let path = checkpoint.folder().join("config.json");
     let config = checkpoint.read_json("config.json")?.unwrap_or(Value::Null);
     let decoder = model::describe(&path, &config, kind)?;

@@ -6,13 +6,14 @@ use crate::cli::args::{BudgetArgs, DeviceArgs};
 use crate::cli::open::Opened;
 use crate::cli::output::note;
 use crate::cli::progress::Progress;
-use crate::engine::probe::{self, Measured, RouteChoice};
+use crate::engine::probe::{self, Measured, RouteChoice, Wanted};
 use crate::engine::{self, Engine, Options, Weights};
 use crate::error::{Error, Result};
-use crate::gpu::{AdapterChoice, Gpu};
+use crate::gpu::{AdapterChoice, Gpu, Place};
+use crate::model::Decoder;
 use crate::os;
 use crate::pipeline::Route;
-use crate::plan::{self, Budget, Plan, Work};
+use crate::plan::{self, Budget, Home, Plan, Work};
 use crate::size;
 use crate::trace::Trace;
 
@@ -23,7 +24,7 @@ const FREE_SIXTEENTHS: u64 = 14;
 
 /// What a verb needs from the engine.
 pub struct Need {
-    /// Tokens to remember when the user does not say.
+    /// Tokens of each sequence to remember when the user does not say.
     pub context: u32,
     /// Whether logits are wanted for every token.
     pub all_logits: bool,
@@ -39,6 +40,8 @@ pub struct Prepared {
     pub gpu: Arc<Gpu>,
     /// What lives where.
     pub plan: Plan,
+    /// Tokens of each sequence that are remembered.
+    pub context: u32,
     /// The engine's options.
     pub options: Options,
     /// GPU memory that may be used.
@@ -68,38 +71,83 @@ pub fn prepare(
 ) -> Result<Prepared> {
     note(format_args!("model  {}", opened.describe()));
     note(format_args!("GPU    {}", gpu.facts.describe()));
-    let context = context(opened, budget, need)?;
-    let choice = device.route.unwrap_or(RouteChoice::Fastest);
-    let threads = probe::loader_threads(&gpu);
-    let vram_bytes = budget.vram.unwrap_or_else(|| default_vram(&gpu));
-    let Measured { rates, route } = probe::measure(&gpu, threads, choice, vram_bytes)?;
-    let options = Options {
+    let options = options(&opened.decoder, budget, device, need)?;
+    let vram_bytes = vram_bytes(&gpu, budget);
+    let measured = measure(&gpu, device, vram_bytes, (&opened.decoder, &options))?;
+    note(format_args!("{}", describe(&measured)));
+    let options = Options { route: measured.route, ..options };
+    let demand = engine::demand(&opened.decoder, &gpu.facts, &options, need.all_logits);
+    let limits = limits(&gpu, budget, device, &measured);
+    let plan = plan::plan(&demand, &Budget { vram_bytes, ..limits }, &measured.rates)?;
+    let context = options.cache_rows / need.work.batch.max(1);
+    Ok(Prepared { gpu, plan, context, options, vram_bytes })
+}
+
+/// The engine's options, but for the route, which is measured.
+pub(super) fn options(
+    decoder: &Decoder,
+    budget: &BudgetArgs,
+    device: &DeviceArgs,
+    need: &Need,
+) -> Result<Options> {
+    let context = context(decoder, budget, need)?;
+    Ok(Options {
         exact: device.exact,
         cache: budget.cache,
-        cache_rows: context,
-        route,
+        cache_rows: cache_rows(context, need.work.batch)?,
+        route: Route::default(),
         work: need.work,
         trace: need.trace.clone(),
-    };
-    let demand = engine::demand(&opened.decoder, &gpu.facts, &options, need.all_logits);
-    let uses_pinned = rates.direct.is_some() || (route == Route::Dma && !gpu.facts.is_software());
-    let budget = Budget {
-        vram_bytes,
-        pinned_bytes: if uses_pinned { budget.ram.unwrap_or_else(default_ram) } else { 0 },
-        direct: match choice {
-            RouteChoice::Fastest => None,
-            RouteChoice::Direct => Some(true),
-            RouteChoice::Only(_) => Some(false),
+    })
+}
+
+/// Measures the device and the model on it, or remembers what was measured.
+pub(super) fn measure(
+    gpu: &Arc<Gpu>,
+    device: &DeviceArgs,
+    vram_bytes: u64,
+    model: (&Decoder, &Options),
+) -> Result<Measured> {
+    let choice = device.route.unwrap_or(RouteChoice::Fastest);
+    let wanted = Wanted { choice, vram_bytes, again: device.probe, model: Some(model) };
+    probe::measure(gpu, &wanted, &mut |what| note(format_args!("probe  measuring {what}")))
+}
+
+/// What the plan may use of this machine.
+pub(super) fn limits(gpu: &Gpu, budget: &BudgetArgs, device: &DeviceArgs, measured: &Measured) -> Budget {
+    let Measured { rates, route, threads, piece_bytes } = *measured;
+    let for_weights = rates.direct.is_some() || (route == Route::Dma && !gpu.facts.is_software());
+    let for_caches = budget.cache_home == Some(Home::Host) && gpu.has(Place::Pinned);
+    Budget {
+        vram_bytes: vram_bytes(gpu, budget),
+        pinned_bytes: match for_weights || for_caches {
+            true => budget.ram.unwrap_or_else(default_ram),
+            false => 0,
         },
-        cache_home: None,
-        depth: budget.depth.map(|d| d as usize),
+        cache_home: budget.cache_home,
+        direct: match device.route {
+            None | Some(RouteChoice::Fastest) => None,
+            Some(RouteChoice::Direct) => Some(true),
+            Some(RouteChoice::Only(_)) => Some(false),
+        },
+        depth: budget.depth.map(|depth| depth as usize),
         threads,
-    };
-    let plan = plan::plan(&demand, &budget, &rates)?;
+        piece_bytes: Some(piece_bytes),
+        unstaged: matches!(route, Route::Mapped | Route::Dma),
+    }
+}
+
+/// GPU memory that may be used.
+pub(super) fn vram_bytes(gpu: &Gpu, budget: &BudgetArgs) -> u64 {
+    budget.vram.unwrap_or_else(|| default_vram(gpu))
+}
+
+/// One line with what was measured.
+pub(super) fn describe(measured: &Measured) -> String {
+    let Measured { rates, route, .. } = measured;
     let (link, kernel) = (rates.link / 1e9, rates.kernel / 1e9);
     let direct = rates.direct.map_or(String::new(), |d| format!(", {:.2} in host memory", d / 1e9));
-    note(format_args!("link   {link:.2} GB/s by {route:?}, kernels {kernel:.2} GB/s{direct}"));
-    Ok(Prepared { gpu, plan, options, vram_bytes })
+    format!("link   {link:.2} GB/s by {route:?}, kernels {kernel:.2} GB/s{direct}")
 }
 
 impl Prepared {
@@ -113,7 +161,7 @@ impl Prepared {
     /// # Errors
     /// [`Error::Usage`] with both numbers.
     pub fn check_fits(&self, tokens: usize) -> Result<()> {
-        let most = self.options.cache_rows;
+        let most = self.context;
         match tokens <= most as usize {
             true => Ok(()),
             false => Err(Error::Usage(format!(
@@ -142,8 +190,8 @@ impl Prepared {
     }
 }
 
-fn context(opened: &Opened, budget: &BudgetArgs, need: &Need) -> Result<u32> {
-    let most = opened.decoder.context_max;
+fn context(decoder: &Decoder, budget: &BudgetArgs, need: &Need) -> Result<u32> {
+    let most = decoder.context_max;
     match budget.context {
         Some(context) if context > most => {
             Err(Error::Usage(format!("--context {context}: this model was made for at most {most} tokens")))
@@ -153,8 +201,18 @@ fn context(opened: &Opened, budget: &BudgetArgs, need: &Need) -> Result<u32> {
     }
 }
 
+/// Rows of the KV cache for so many sequences.
+fn cache_rows(context: u32, sequences: u32) -> Result<u32> {
+    context.checked_mul(sequences).ok_or_else(|| {
+        Error::Usage(format!(
+            "{sequences} sequences of {context} tokens are more than can be remembered; \
+             give a smaller --context or fewer sequences"
+        ))
+    })
+}
+
 /// Half of what is free: pinned memory cannot be swapped out.
-fn default_ram() -> u64 {
+pub(super) fn default_ram() -> u64 {
     os::free_ram_bytes().unwrap_or(0) / 2
 }
 

@@ -20,34 +20,34 @@ pub enum Prompt {
 }
 
 impl Prompt {
-    /// Reads the prompt that the options name; where they name none, `piped` (standard input
+    /// Reads the prompts that the options name; where they name none, `piped` (standard input
     /// that is no terminal), and else the empty text. One line end at the end of a file or
     /// pipe is dropped, as it comes from the editor or `echo`.
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::File`] for what cannot be read, is no UTF-8 or is too long.
-    pub fn read(args: &PromptArgs, piped: Option<&mut dyn Read>) -> Result<Self> {
-        if !args.ids.is_empty() {
-            return Ok(Prompt::Ids(args.ids.clone()));
+    pub fn read(args: &PromptArgs, piped: Option<&mut dyn Read>) -> Result<Vec<Self>> {
+        if !args.prompt.is_empty() {
+            return Ok(args.prompt.iter().cloned().map(Prompt::Text).collect());
         }
-        if let Some(text) = &args.prompt {
-            return Ok(Prompt::Text(text.clone()));
-        }
-        if let Some(path) = &args.prompt_file {
+        let one = if !args.ids.is_empty() {
+            Prompt::Ids(args.ids.clone())
+        } else if let Some(path) = &args.prompt_file {
             let mut file = File::open(path).map_err(Error::io("read the prompt", path))?;
-            return text(&mut file, path);
-        }
-        match piped {
-            Some(piped) => text(piped, Path::new("standard input")),
-            None => Ok(Prompt::Text(String::new())),
-        }
+            text(&mut file, path)?
+        } else if let Some(piped) = piped {
+            text(piped, Path::new("standard input"))?
+        } else {
+            Prompt::Text(String::new())
+        };
+        Ok(vec![one])
     }
 
     /// [`Prompt::read`] with this process's standard input where that is a pipe or a file.
     ///
     /// # Errors
     /// Those of [`Prompt::read`].
-    pub fn from_process(args: &PromptArgs) -> Result<Self> {
+    pub fn from_process(args: &PromptArgs) -> Result<Vec<Self>> {
         let mut stdin = io::stdin();
         let piped = !io::IsTerminal::is_terminal(&stdin);
         Self::read(args, piped.then_some(&mut stdin as &mut dyn Read))
@@ -78,7 +78,11 @@ fn text(from: &mut dyn Read, path: &Path) -> Result<Prompt> {
 mod tests {
     use super::*;
 
-    fn piped(bytes: &[u8]) -> Result<Prompt> {
+    fn text_of(text: &str) -> Prompt {
+        Prompt::Text(text.into())
+    }
+
+    fn piped(bytes: &[u8]) -> Result<Vec<Prompt>> {
         Prompt::read(&PromptArgs::default(), Some(&mut &*bytes))
     }
 
@@ -92,7 +96,7 @@ mod tests {
             (b"", ""),
             (b"\n", ""),
         ] {
-            assert_eq!(piped(bytes).unwrap(), Prompt::Text(text.into()));
+            assert_eq!(piped(bytes).unwrap(), [text_of(text)]);
         }
     }
 
@@ -103,13 +107,17 @@ mod tests {
         std::fs::write(&path, "from file\n").unwrap();
         let default = PromptArgs::default;
         for (args, expected) in [
-            (PromptArgs { prompt: Some("p\n".into()), ..default() }, Prompt::Text("p\n".into())),
-            (PromptArgs { ids: vec![3, 17], ..default() }, Prompt::Ids(vec![3, 17])),
-            (PromptArgs { prompt_file: Some(path), ..default() }, Prompt::Text("from file".into())),
+            (PromptArgs { prompt: vec!["p\n".into()], ..default() }, vec![text_of("p\n")]),
+            (
+                PromptArgs { prompt: vec!["p".into(), "".into()], ..default() },
+                vec![text_of("p"), text_of("")],
+            ),
+            (PromptArgs { ids: vec![3, 17], ..default() }, vec![Prompt::Ids(vec![3, 17])]),
+            (PromptArgs { prompt_file: Some(path), ..default() }, vec![text_of("from file")]),
         ] {
             assert_eq!(Prompt::read(&args, Some(&mut &b"piped"[..])).unwrap(), expected);
         }
-        assert_eq!(Prompt::read(&default(), None).unwrap(), Prompt::Text(String::new()));
+        assert_eq!(Prompt::read(&default(), None).unwrap(), [text_of("")]);
     }
 
     #[test]

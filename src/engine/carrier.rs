@@ -2,18 +2,15 @@
 
 use std::sync::Arc;
 
-use rayon::prelude::*;
-
 use super::{Options, Weights};
 use crate::error::Result;
 use crate::gpu::{Buffer, Gpu, Place};
 use crate::model::Decoder;
+use crate::os::{DISK_PIECE_BYTES, DISK_THREADS};
+use crate::pipeline::loader::DiskItems;
 use crate::pipeline::ring::RingShape;
-use crate::pipeline::{Loader, LoaderOptions, Route};
+use crate::pipeline::{HostSlot, Loader, LoaderOptions, ReadAhead, ReadAheadOptions, Route};
 use crate::plan::{Home, Plan, STAGING_EACH};
-
-/// Bytes that one thread copies into pinned memory at a time.
-const PIN_PIECE_BYTES: u64 = 8 << 20;
 
 /// Brings weights into GPU memory as the plan says.
 pub(super) struct Carrier<'a> {
@@ -64,6 +61,7 @@ impl Carrier<'_> {
             staging_each: STAGING_EACH,
             names: units.iter().map(|unit| self.decoder.units[*unit].spec.name.clone()).collect(),
             pinned: Arc::new([]),
+            disk: None,
             trace: self.options.trace.clone(),
         }
     }
@@ -77,17 +75,10 @@ impl Carrier<'_> {
             done += bytes;
             progress(done);
         })?;
-        let pinned = (0..self.plan.homes.len())
-            .map(|unit| {
-                let is_pinned = self.plan.homes[unit] == Home::Host;
-                let buffer = is_pinned.then(|| self.pin(unit)).transpose()?;
-                if is_pinned {
-                    done += self.unit_bytes(unit);
-                    progress(done);
-                }
-                Ok(buffer.map(Arc::new))
-            })
-            .collect::<Result<_>>()?;
+        let pinned = self.pin(|bytes| {
+            done += bytes;
+            progress(done);
+        })?;
         let resident_index = (0..self.plan.homes.len()).map(resident_index).collect();
         Ok(Homes { resident, resident_index, pinned })
     }
@@ -102,22 +93,35 @@ impl Carrier<'_> {
         };
         let bytes: Vec<_> = units.iter().map(|unit| self.unit_bytes(*unit)).collect();
         let slots: Result<Vec<_>> = bytes.iter().map(|bytes| route.slot(self.gpu, *bytes)).collect();
-        let options = self.options(units, units.len(), false, route);
+        let mut options = self.options(units, units.len(), false, route);
+        // Threads wait for the disk, so there are as many as its queue likes; in the memory that
+        // the plan has set aside for staging.
+        options.threads = (self.plan.threads * STAGING_EACH as usize).min(DISK_THREADS);
+        options.staging_each = 1;
         let loader = Loader::start(self.gpu, &options, slots?, &self.weights.source(units))?;
         loader.finish(|ticket| loaded(bytes[ticket as usize]))
     }
 
-    /// Copies a unit into pinned memory, on all cores.
-    fn pin(&self, unit: usize) -> Result<Buffer> {
-        let bytes = self.unit_bytes(unit);
-        let buffer = self.gpu.buffer_in(Place::Pinned, "pinned weights", bytes)?;
-        let source = self.weights.source(&[unit]);
-        (0..bytes.div_ceil(PIN_PIECE_BYTES)).into_par_iter().try_for_each(|piece| {
-            let start = piece * PIN_PIECE_BYTES;
-            let end = bytes.min(start + PIN_PIECE_BYTES);
-            buffer.fill(start..end, |to| source(0, start, to))
-        })?;
-        Ok(buffer)
+    /// Reads the units that are at home in pinned memory; the result has a place for every unit.
+    fn pin(&self, mut loaded: impl FnMut(u64)) -> Result<Vec<Option<Arc<Buffer>>>> {
+        let units = self.units(|home| home == Home::Host);
+        let mut pinned = vec![None; self.plan.homes.len()];
+        if units.is_empty() {
+            return Ok(pinned);
+        }
+        for unit in &units {
+            let buffer = self.gpu.buffer_in(Place::Pinned, "pinned weights", self.unit_bytes(*unit))?;
+            pinned[*unit] = Some(Arc::new(buffer));
+        }
+        let slots = pinned.iter().flatten().cloned().map(HostSlot::Pinned).collect();
+        let LoaderOptions { mut shape, names, trace, .. } =
+            self.options(&units, units.len(), false, Route::default());
+        shape.piece_bytes = DISK_PIECE_BYTES;
+        let reader = self.weights.reader(&units);
+        let options = ReadAheadOptions { shape, threads: DISK_THREADS, names, trace, reader };
+        ReadAhead::start(&options, slots)?
+            .finish(|ticket| loaded(self.unit_bytes(units[ticket as usize])))?;
+        Ok(pinned)
     }
 
     /// Starts the ring of the units that travel, if there are any.
@@ -130,6 +134,9 @@ impl Carrier<'_> {
         let slots: Result<Vec<_>> =
             (0..self.plan.depth).map(|_| route.slot(self.gpu, self.plan.slot_bytes)).collect();
         let mut options = self.options(&units, self.plan.depth, true, route);
+        let disk = self.plan.read_ahead_bytes;
+        options.disk = (disk > 0 && self.weights.is_file())
+            .then(|| DiskItems { reader: self.weights.reader(&units), read_ahead_bytes: disk });
         options.pinned = units.iter().map(|unit| homes.pinned[*unit].clone()).collect();
         if route == Route::Dma && options.all_pinned() {
             // One copy for each unit: the queue works through them with no gap.

@@ -1,4 +1,4 @@
-//! What the CPU hands the GPU for one pass: tokens, angles, and their packed embedding rows.
+//! What the CPU hands the GPU for one pass: tokens, angles, and packed rows of the embedding tables.
 
 use std::ops::Range;
 
@@ -30,6 +30,8 @@ pub(super) struct InputLayout {
     table_codes: Range<u64>,
     /// Scales of the tokens' embedding rows; f16 `[chunk, groups]`.
     table_scales: Range<u64>,
+    /// Rows of the tokens' positions, if those are learned; halves or floats `[chunk, groups]`.
+    position_rows: Range<u64>,
     chunk: u32,
     bytes: u64,
 }
@@ -52,6 +54,7 @@ impl InputLayout {
             selected: region(u64::from(selected) * 4),
             table_codes: region(tokens * kind.code_bytes(1, cols)),
             table_scales: region(tokens * kind.scale_bytes(1, cols)),
+            position_rows: region(tokens * position_bytes(decoder)),
             chunk,
             bytes: 0,
         };
@@ -64,7 +67,7 @@ impl InputLayout {
 pub(super) fn token_bytes(decoder: &Decoder) -> u64 {
     let (kind, cols) = table_shape(decoder);
     let row = kind.code_bytes(1, cols) + kind.scale_bytes(1, cols);
-    (1 + UPLOADS as u64) * (16 + angle_bytes(decoder) + 4 + row)
+    (1 + UPLOADS as u64) * (16 + angle_bytes(decoder) + 4 + row + position_bytes(decoder))
 }
 
 /// GPU bytes of the inputs that do not depend on the number of tokens: steps and alignment.
@@ -72,6 +75,11 @@ pub(super) const FIXED_BYTES: u64 = (1 + UPLOADS as u64) * 8 * REGION_ALIGNMENT;
 
 fn angle_bytes(decoder: &Decoder) -> u64 {
     decoder.rope.inverse_frequencies.len() as u64 * 8
+}
+
+/// Bytes of a position's row, if positions are learned.
+fn position_bytes(decoder: &Decoder) -> u64 {
+    decoder.position_tensor().map_or(0, |tensor| tensor.kind.code_bytes(1, tensor.cols))
 }
 
 /// The embedding table's weight kind and columns.
@@ -136,6 +144,10 @@ impl Inputs {
         self.buffer.part(self.layout.table_scales.clone())
     }
 
+    pub(super) fn position_rows(&self) -> Binding<'_> {
+        self.buffer.part(self.layout.position_rows.clone())
+    }
+
     /// Writes a pass's inputs and submits their copy into the input buffer.
     pub(super) fn send(
         &mut self,
@@ -167,6 +179,9 @@ impl Inputs {
                 let (codes, scales) = weights.table_row(decoder, token.id);
                 put(&layout.table_codes, i * codes.len() as u64, codes);
                 put(&layout.table_scales, i * scales.len() as u64, scales);
+                if let Some(row) = weights.position_row(decoder, token.position)? {
+                    put(&layout.position_rows, i * row.len() as u64, row);
+                }
             }
             Ok(())
         })?;

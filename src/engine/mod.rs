@@ -8,10 +8,13 @@
 
 mod cache;
 mod carrier;
+mod flow;
 mod inputs;
 pub mod probe;
 mod program;
+mod synthetic;
 mod timing;
+mod vectors;
 mod walk;
 mod weights;
 mod workspace;
@@ -30,8 +33,10 @@ use crate::trace::Trace;
 
 use cache::Caches;
 use carrier::{Carrier, Homes};
+use flow::Flow;
 use program::{Program, UnitMemory};
 use timing::UnitTimer;
+use vectors::Vectors;
 use walk::Walk;
 pub use weights::Weights;
 use workspace::Workspace;
@@ -135,7 +140,7 @@ pub struct Engine {
     workspace: Workspace,
     caches: Caches,
     programs: Vec<UnitPrograms>,
-    embed: Dispatch,
+    embed: Vec<Dispatch>,
     argmax: Dispatch,
     ring: Option<Loader>,
     next_ticket: u64,
@@ -148,6 +153,7 @@ pub struct Engine {
     costs: Costs,
     /// Keeps weights at home alive: bind groups refer to them.
     _homes: Homes,
+    _vectors: Vec<Vectors>,
 }
 
 /// A unit's programs.
@@ -188,7 +194,7 @@ pub fn demand(decoder: &Decoder, facts: &Facts, options: &Options, all_logits: b
             decoder,
             Shapes::for_adapter(facts).attention.splits,
             options.work.batch,
-        ),
+        ) + decoder.units.iter().map(vectors::bytes).sum::<u64>(),
         token_bytes: workspace::token_bytes(decoder),
         selected_bytes: workspace::selected_bytes(decoder),
         tokens_max: options.cache_rows,
@@ -230,19 +236,28 @@ impl Engine {
             decoder: &decoder,
             workspace: &workspace,
             caches: &caches,
+            flow: &Flow::new(&decoder, options.exact),
             exact: options.exact,
             cache: sizes.cache,
+            batch: sizes.batch,
         };
         let mut programs = Vec::new();
+        let mut vectors = Vec::new();
         for (unit, home) in plan.homes.iter().enumerate() {
-            let mut build = |buffer| {
-                let memory = UnitMemory { buffer, sections: weights.sections(unit) };
-                builder.unit(&mut pipelines, &decoder.units[unit], &memory)
+            let sections = weights.sections(unit);
+            let mut build = |buffer, vectors: Option<&Vectors>| {
+                let memory = UnitMemory { buffer, sections, vectors };
+                builder.unit(&mut pipelines, unit, &memory)
             };
-            let read_at_home = *home == Home::Vram || (*home == Home::Host && plan.direct);
-            let at_home = homes.buffer(unit).filter(|_| read_at_home).map(&mut build).transpose()?;
+            let is_direct = *home == Home::Host && plan.direct;
+            let kept = homes.buffer(unit).filter(|_| is_direct || *home == Home::Vram);
+            let far = kept.filter(|_| is_direct);
+            let copied =
+                far.map(|home| Vectors::new(gpu, &decoder.units[unit], sections, home)).transpose()?;
+            let at_home = kept.map(|buffer| build(buffer, copied.as_ref())).transpose()?;
             let slots = ring.iter().filter(|_| *home != Home::Vram).flat_map(Loader::slots);
-            let in_slot = slots.map(build).collect::<Result<_>>()?;
+            let in_slot = slots.map(|slot| build(slot, None)).collect::<Result<_>>()?;
+            vectors.extend(copied);
             let cache = cache::block_of(&decoder.units[unit]).map(|block| (unit, block));
             programs.push(UnitPrograms { cache, in_slot, at_home });
         }
@@ -253,6 +268,8 @@ impl Engine {
             false => None,
         };
         log::info!("{} pipelines compiled", pipelines.compiled());
+        let (ours, drivers) = (gpu.account().bytes(), gpu.driver_vram_bytes());
+        log::info!("GPU memory: {ours} bytes by our books, {drivers:?} by the driver's");
         Ok(Engine {
             gpu: Arc::clone(gpu),
             decoder,
@@ -272,6 +289,7 @@ impl Engine {
             batch: options.work.batch,
             costs: Costs::default(),
             _homes: homes,
+            _vectors: vectors,
         })
     }
 
@@ -288,6 +306,11 @@ impl Engine {
     /// The device it runs on.
     pub fn gpu(&self) -> &Arc<Gpu> {
         &self.gpu
+    }
+
+    /// The most tokens of a decode pass, one for each sequence.
+    pub fn decode_tokens_max(&self) -> u32 {
+        self.batch
     }
 
     /// What passes have cost so far.
@@ -310,9 +333,13 @@ impl Engine {
         self.selected = selected;
         self.workspace.inputs.send(&self.gpu, &self.decoder, &self.weights, pass)?;
         self.caches.begin_pass(pass.tokens);
+        // Timestamps cost a readback in every pass.
+        let resting = self.timer.take_if(|_| !self.trace.is_recording());
         let gpu = Arc::clone(&self.gpu);
         let mut walk = Walk::new(&gpu, tokens, selected);
-        walk.encode_one("embed", &self.embed, tokens);
+        for embed in &self.embed {
+            walk.encode_one("embed", embed, tokens);
+        }
         for unit in 0..self.programs.len() {
             self.encode_unit(unit, pass.class, &mut walk)?;
         }
@@ -324,6 +351,7 @@ impl Engine {
         if let Some(timer) = &mut self.timer {
             timer.record(&self.gpu, &self.trace, &self.names)?;
         }
+        self.timer = self.timer.take().or(resting);
         Ok(())
     }
 

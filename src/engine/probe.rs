@@ -1,32 +1,31 @@
-//! Measures in a moment what the planner needs to know: the link's and the kernels' rates.
+//! Measures what the planner needs to know: the link's, the kernels' and a model's own times.
+
+mod kernel;
+mod link;
+mod remembered;
+mod trial;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
+use super::Options;
 use crate::error::{Error, Result};
-use crate::gpu::{Gpu, Pipelines, Place};
-use crate::kernels::{Int8Args, Matrix, Shapes, matvec_int8};
-use crate::pipeline::ring::RingShape;
-use crate::pipeline::{Loader, LoaderOptions, Route, Source};
-use crate::plan::{Rates, STAGING_EACH};
-use crate::quant::WeightKind;
-use crate::trace::Trace;
+use crate::gpu::{Gpu, Place};
+use crate::model::Decoder;
+use crate::pipeline::Route;
+use crate::plan::{GpuTimes, Rates};
+
+use remembered::Remembered;
 
 /// Loader threads on a machine with a GPU of its own: four carry more than one, eight hardly
 /// more than four.
 const THREADS_MAX: usize = 4;
-/// Units that are carried to measure the link.
-const UNITS: u64 = 8;
-/// Pieces in each: enough to keep every thread busy.
-const PIECES_EACH: u64 = 8;
-/// The least time over which kernels are measured.
-const KERNEL_TIME: Duration = Duration::from_millis(30);
-/// Budgets below this are too small to hold more than any cache.
-const SMALL_BUDGET_BYTES: u64 = 256 << 20;
+/// GPU memory that measurements take at most.
+const BUDGET_BYTES_MAX: u64 = 1 << 30;
 /// Bytes that kernels read from host memory to measure that.
 const DIRECT_BYTES: u64 = 256 << 20;
-/// Dispatches in one unit of a dense model, for the fixed cost of a unit.
-const DISPATCHES_PER_UNIT: f64 = 5.0;
+/// How much faster weights go through kernels of many tokens, once for each token, where no trial
+/// says it.
+const PREFILL_FACTOR: f64 = 8.0;
 
 /// How many threads should carry weights.
 pub fn loader_threads(gpu: &Gpu) -> usize {
@@ -48,6 +47,18 @@ pub enum RouteChoice {
     Only(Route),
 }
 
+/// What is to be measured.
+pub struct Wanted<'a> {
+    /// Which routes matter.
+    pub choice: RouteChoice,
+    /// GPU memory that may be taken meanwhile; all of it is given back.
+    pub vram_bytes: u64,
+    /// Whether what was measured before is measured again.
+    pub again: bool,
+    /// The model to time, and the engine's options for it: their route does not matter.
+    pub model: Option<(&'a Decoder, &'a Options)>,
+}
+
 /// What was measured.
 #[derive(Clone, Copy, Debug)]
 pub struct Measured {
@@ -55,162 +66,134 @@ pub struct Measured {
     pub rates: Rates,
     /// The route that the link's rate belongs to.
     pub route: Route,
+    /// Threads that carry weights best along it.
+    pub threads: usize,
+    /// Bytes that a thread should carry at a time.
+    pub piece_bytes: u64,
 }
 
-/// Measures an adapter's rates within a budget of GPU memory, all of which is given back.
+/// Measures an adapter, or remembers what was measured. `say` hears what takes its time now.
 ///
 /// # Errors
-/// When the GPU fails, or has not what `choice` needs.
-pub fn measure(gpu: &Arc<Gpu>, threads: usize, choice: RouteChoice, vram_bytes: u64) -> Result<Measured> {
-    let routes: &[Route] = match &choice {
-        RouteChoice::Only(route) => std::slice::from_ref(route),
-        _ => &[Route::Dma, Route::Mapped, Route::Staged],
+/// When the GPU fails, or has not what is wanted, or as [`crate::os::cache_folder`].
+pub fn measure(gpu: &Arc<Gpu>, wanted: &Wanted<'_>, say: &mut dyn FnMut(&str)) -> Result<Measured> {
+    let mut probe = Probe {
+        gpu,
+        remembered: Remembered::of(gpu, wanted.again)?,
+        // Budgets of about the same size share what was measured within the smallest.
+        vram_bytes: 1 << wanted.vram_bytes.clamp(1, BUDGET_BYTES_MAX).ilog2(),
+        say,
     };
-    let mut best: Option<(f64, Route)> = None;
-    for route in routes.iter().filter(|route| route.is_open(gpu)) {
-        let rate = link_rate(gpu, threads, *route, vram_bytes)?;
-        log::info!("{route:?}: {:.2} GB/s", rate / 1e9);
-        if best.is_none_or(|(fastest, _)| rate > fastest) {
-            best = Some((rate, *route));
-        }
-    }
-    let closed =
-        |what: &str| Error::Usage(format!("this adapter has no route `{what}`; see `pipo-wgpu devices`"));
-    let (link, route) = best.ok_or_else(|| closed(&format!("{:?}", routes[0]).to_lowercase()))?;
-    let (kernel, dispatch_seconds) = kernel_rate(gpu, vram_bytes, None)?;
-    // A GPU without memory of its own gains nothing from reading host memory.
-    let try_direct = match choice {
-        RouteChoice::Fastest => gpu.has(Place::Pinned) && !gpu.facts.is_software(),
-        RouteChoice::Direct if !gpu.has(Place::Pinned) => return Err(closed("direct")),
-        RouteChoice::Direct => true,
-        RouteChoice::Only(_) => false,
-    };
-    let direct = match try_direct {
-        true => Some(kernel_rate(gpu, DIRECT_BYTES * 4, Some(Place::Pinned))?.0),
-        false => None,
+    let kernel = probe.kernel()?;
+    let direct = probe.direct(wanted.choice)?;
+    let (route, link) = probe.link(wanted.choice)?;
+    let save = probe.save()?;
+    let times = match wanted.model {
+        Some((decoder, options)) => probe.trial(decoder, options, wanted.vram_bytes)?,
+        None => None,
     };
     let rates = Rates {
-        link,
+        link: link.rate,
         direct,
-        kernel,
-        unit_seconds: DISPATCHES_PER_UNIT * dispatch_seconds,
+        kernel: kernel.bytes,
+        prefill: PREFILL_FACTOR * kernel.bytes,
+        unit_seconds: kernel.unit_seconds,
+        save,
+        disk: f64::INFINITY,
         // Where the GPU is the CPU, copies and kernels share its cores.
         overlap: !gpu.facts.is_software(),
+        times,
     };
-    Ok(Measured { rates, route })
+    Ok(Measured { rates, route, threads: link.threads, piece_bytes: link.piece_bytes })
 }
 
-/// Bytes a second through a loader.
-fn link_rate(gpu: &Arc<Gpu>, threads: usize, route: Route, vram_bytes: u64) -> Result<f64> {
-    let most = if gpu.facts.is_software() { 128 << 10 } else { 4 << 20 };
-    // Two slots of eight pieces, and at most as many staging buffers as one slot has pieces.
-    let piece_bytes = (vram_bytes / 64).clamp(4 << 10, most).next_multiple_of(4);
-    let unit_bytes = PIECES_EACH * piece_bytes;
-    let data: Arc<[u8]> = (0..unit_bytes).map(|i| (i % 251) as u8).collect();
-    let source: Source = Arc::new(move |_, offset, mut to| {
-        let start = offset as usize;
-        to.copy_from_slice(&data[start..start + to.len()]);
-        Ok(())
-    });
-    let pinned = match route {
-        Route::Dma => {
-            let home = gpu.buffer_in(Place::Pinned, "probe", unit_bytes)?;
-            home.fill(0..unit_bytes, |to| source(0, 0, to))?;
-            Some(Arc::new(home))
+struct Probe<'a> {
+    gpu: &'a Arc<Gpu>,
+    remembered: Remembered,
+    vram_bytes: u64,
+    say: &'a mut dyn FnMut(&str),
+}
+
+impl Probe<'_> {
+    fn kernel(&mut self) -> Result<kernel::KernelRates> {
+        let (gpu, vram, say) = (self.gpu, self.vram_bytes, &mut *self.say);
+        self.remembered.or_measure(&format!("kernels in {vram}"), || {
+            say("how fast kernels read weights");
+            kernel::rates(gpu, vram, None)
+        })
+    }
+
+    /// How fast kernels read host memory, where they may.
+    fn direct(&mut self, choice: RouteChoice) -> Result<Option<f64>> {
+        let has_pinned = self.gpu.has(Place::Pinned);
+        let wanted = match choice {
+            // A GPU without memory of its own gains nothing from reading host memory.
+            RouteChoice::Fastest => has_pinned && !self.gpu.facts.is_software(),
+            RouteChoice::Direct if !has_pinned => return Err(closed("direct")),
+            RouteChoice::Direct => true,
+            RouteChoice::Only(_) => false,
+        };
+        if !wanted {
+            return Ok(None);
         }
-        _ => None,
-    };
-    let options = LoaderOptions {
-        shape: RingShape {
-            item_bytes: vec![unit_bytes],
-            depth: 2,
-            piece_bytes: if route == Route::Dma { unit_bytes } else { piece_bytes },
-            cyclic: true,
-        },
-        route,
-        threads,
-        staging_each: STAGING_EACH,
-        names: Arc::new(["probe".to_owned()]),
-        pinned: Arc::new([pinned]),
-        trace: Trace::off(),
-    };
-    let slot = || route.slot(gpu, unit_bytes);
-    let loader = Loader::start(gpu, &options, vec![slot()?, slot()?], &source)?;
-    let carry = |from: u64, to: u64| -> Result<()> {
-        for ticket in from..to {
-            loader.lease(ticket)?;
-            loader.release(ticket);
-        }
-        let submission = gpu.queue.submit([]);
-        gpu.wait(&submission, "the link's measurement")
-    };
-    carry(0, 2)?;
-    let start = Instant::now();
-    carry(2, 2 + UNITS)?;
-    Ok((UNITS * unit_bytes) as f64 / start.elapsed().as_secs_f64())
-}
+        let (gpu, say) = (self.gpu, &mut *self.say);
+        let rates = self.remembered.or_measure("kernels in host memory", || {
+            say("how fast kernels read host memory");
+            kernel::rates(gpu, DIRECT_BYTES * 4, Some(Place::Pinned))
+        })?;
+        Ok(Some(rates.bytes))
+    }
 
-/// Weight bytes a second through the decode kernel, and seconds of an empty-handed dispatch.
-fn kernel_rate(gpu: &Arc<Gpu>, vram_bytes: u64, place: Option<Place>) -> Result<(f64, f64)> {
-    // Larger than any cache, so that the memory's rate is seen, where the budget allows it.
-    let small = gpu.facts.is_software() || vram_bytes < SMALL_BUDGET_BYTES;
-    let (rows, cols) = if small { (1024, 1024) } else { (32_768, 8192) };
-    let kind = WeightKind::W4;
-    let row_bytes = kind.code_bytes(1, cols) + kind.scale_bytes(1, cols);
-    let rows = u32::try_from(vram_bytes / 4 / row_bytes).unwrap_or(u32::MAX).clamp(32, rows);
-    let large = matvec_seconds(gpu, rows, cols, place)?;
-    let small = matvec_seconds(gpu, 32, 32, None)?;
-    let bytes = (kind.code_bytes(rows, cols) + kind.scale_bytes(rows, cols)) as f64;
-    Ok((bytes / (large - small).max(1e-9), small))
-}
-
-/// Seconds that one matrix-vector product takes among many.
-fn matvec_seconds(gpu: &Arc<Gpu>, rows: u32, cols: u32, place: Option<Place>) -> Result<f64> {
-    let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
-    let buffer = |bytes: u64| gpu.buffer("probe", bytes, usage);
-    let kind = WeightKind::W4;
-    let step = buffer(16)?;
-    gpu.queue.write_buffer(&step, 0, bytemuck::cast_slice(&[1u32, 1, 0, 0]));
-    let weights = |bytes: u64| match place {
-        Some(place) => gpu.buffer_in(place, "probe", bytes),
-        None => buffer(bytes),
-    };
-    let codes = weights(kind.code_bytes(rows, cols))?;
-    let scales = weights(kind.scale_bytes(rows, cols))?;
-    let (x_codes, x_scales) = (buffer(u64::from(cols))?, buffer(u64::from(cols / 32) * 8)?);
-    let y = buffer(u64::from(rows) * 4)?;
-    let args = Int8Args {
-        step: step.all(),
-        codes: codes.all(),
-        scales: scales.all(),
-        bias: scales.all(),
-        x_codes: x_codes.all(),
-        x_scales: x_scales.all(),
-        y: y.all(),
-    };
-    let shape = Shapes::for_adapter(&gpu.facts).matvec_int8;
-    let spec = matvec_int8::Spec { matrix: Matrix::new(rows, cols), kind, shape, tokens_per_group: 1 };
-    let dispatch = matvec_int8::dispatch(&mut Pipelines::new(gpu), &spec, &args)?;
-    let run = |count: u32| -> Result<Duration> {
-        let start = Instant::now();
-        let mut encoder = gpu.encoder("probe");
-        {
-            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            for _ in 0..count {
-                dispatch.encode(&mut pass, 1);
+    /// The fastest open route, or the one that was asked for.
+    fn link(&mut self, choice: RouteChoice) -> Result<(Route, link::Link)> {
+        let routes: &[Route] = match &choice {
+            RouteChoice::Only(route) => std::slice::from_ref(route),
+            _ => &[Route::Dma, Route::Mapped, Route::Staged],
+        };
+        let (gpu, vram) = (self.gpu, self.vram_bytes);
+        let mut best: Option<(Route, link::Link)> = None;
+        for route in routes.iter().copied().filter(|route| route.is_open(gpu)) {
+            let say = &mut *self.say;
+            let name = format!("{route:?}").to_lowercase();
+            let link = self.remembered.or_measure(&format!("{name} in {vram}"), || {
+                say(&format!("the link by {name}"));
+                link::measure(gpu, route, vram)
+            })?;
+            log::info!("{route:?}: {:.2} GB/s", link.rate / 1e9);
+            if best.is_none_or(|(_, fastest)| link.rate > fastest.rate) {
+                best = Some((route, link));
             }
         }
-        let submission = gpu.queue.submit([encoder.finish()]);
-        gpu.wait(&submission, "the kernels' measurement")?;
-        Ok(start.elapsed())
-    };
-    run(2)?;
-    let mut count = 4;
-    loop {
-        let time = run(count)?;
-        if time >= KERNEL_TIME || count >= 4096 {
-            return Ok(time.as_secs_f64() / f64::from(count));
-        }
-        count *= 2;
+        best.ok_or_else(|| closed(&format!("{:?}", routes[0]).to_lowercase()))
     }
+
+    fn save(&mut self) -> Result<f64> {
+        let (gpu, vram) = (self.gpu, self.vram_bytes);
+        self.remembered.or_measure(&format!("save in {vram}"), || kernel::save_rate(gpu, vram))
+    }
+
+    /// The model's own times; `None` where the budget is too small to take them.
+    fn trial(&mut self, decoder: &Decoder, options: &Options, vram_bytes: u64) -> Result<Option<GpuTimes>> {
+        let lengths = trial::Lengths::of(&options.work, decoder.context_max);
+        let key = trial::key(decoder, options, &lengths);
+        let (gpu, say) = (self.gpu, &mut *self.say);
+        // What cannot be tried within this budget may be known from a run with a larger one.
+        let times = self.remembered.or_measure(&key, || {
+            let times = trial::run(gpu, decoder, options, &lengths, vram_bytes, say)?;
+            times.ok_or_else(|| Error::Budget("it would not fit into the budget".into()))
+        });
+        match times {
+            Ok(times) => Ok(Some(times)),
+            Err(Error::Interrupted) => Err(Error::Interrupted),
+            // Plans then follow from the kernels' rates, which is less exact and no failure.
+            Err(error) => {
+                log::info!("no trial of the model: {error}");
+                Ok(None)
+            }
+        }
+    }
+}
+
+fn closed(route: &str) -> Error {
+    Error::Usage(format!("this adapter has no route `{route}`; see `pipo-wgpu devices`"))
 }

@@ -1,19 +1,27 @@
 //! Turns a unit's operations into prepared dispatches.
 
+mod pointwise;
+
+use std::ops::Range;
+
 use super::Class;
 use super::cache::Caches;
+use super::flow::{self, Flow, Form};
+use super::vectors::Vectors;
 use super::workspace::{Workspace, stride};
 use crate::error::Result;
 use crate::gpu::{Binding, Buffer, Dispatch, Pipelines};
 use crate::kernels::{
-    self, CacheKind, ExactArgs, Int8Args, Matrix, Shapes, argmax, attention, attention_merge, embed, glu,
-    glu_q8, matmul_exact, matmul_int8, matvec_exact, matvec_int8, quantize_q8, rms_norm, rms_norm_q8,
-    rope_store, select_rows,
+    CacheKind, ExactArgs, Int8Args, Matrix, Shapes, argmax, attention, attention_merge, embed, matmul_exact,
+    matmul_int8, matvec_exact, matvec_int8, rope_store, select_rows,
 };
-use crate::model::{Activation, Decoder, Op, Tensor, Unit};
+use crate::model::{Activation, Decoder, Op, Tensor};
 use crate::pack::layout::{Section, TensorSpec};
 use crate::pipeline::cache_ring::KeysValues;
-use crate::quant::WeightKind;
+use pointwise::LayerNorm;
+
+/// The most tokens that a matvec workgroup serves.
+const TOKENS_PER_GROUP_MAX: u32 = 8;
 
 /// One dispatch of a unit.
 pub(super) struct Step {
@@ -53,16 +61,43 @@ impl Program {
 pub(super) struct UnitMemory<'a> {
     pub(super) buffer: &'a Buffer,
     pub(super) sections: &'a [Section],
+    /// Copies of its vectors, where the buffer itself is far from the kernels.
+    pub(super) vectors: Option<&'a Vectors>,
 }
 
 impl<'a> UnitMemory<'a> {
     fn codes(&self, tensor: Tensor) -> Binding<'a> {
-        self.buffer.part(self.sections[tensor].codes.clone())
+        let (buffer, range) = self.place(tensor);
+        buffer.part(range)
     }
 
     fn scales(&self, tensor: Tensor) -> Binding<'a> {
         self.buffer.part(self.sections[tensor].scales.clone())
     }
+
+    /// A float vector from an element on.
+    fn floats(&self, tensor: Tensor, first: u32) -> Binding<'a> {
+        let (buffer, range) = self.place(tensor);
+        buffer.part(range.start + u64::from(first) * 4..range.end)
+    }
+
+    /// Where a tensor's codes are.
+    fn place(&self, tensor: Tensor) -> (&'a Buffer, Range<u64>) {
+        let copied = self.vectors.and_then(|vectors| vectors.place(tensor));
+        copied.unwrap_or((self.buffer, self.sections[tensor].codes.clone()))
+    }
+}
+
+/// What an operation's kernels depend on beside the operation.
+#[derive(Clone, Copy)]
+struct Setting<'a> {
+    /// Of the unit.
+    tensors: &'a [TensorSpec],
+    memory: &'a UnitMemory<'a>,
+    form: Form,
+    /// Where the block's KV cache is, for operations on it.
+    cache: Option<&'a KeysValues>,
+    class: Class,
 }
 
 /// A matrix applied to an activation: the fields of [`Op::Linear`].
@@ -80,8 +115,11 @@ pub(super) struct Builder<'a> {
     pub(super) decoder: &'a Decoder,
     pub(super) workspace: &'a Workspace,
     pub(super) caches: &'a Caches,
+    pub(super) flow: &'a Flow,
     pub(super) exact: bool,
     pub(super) cache: CacheKind,
+    /// The most tokens of a decode pass.
+    pub(super) batch: u32,
 }
 
 impl Builder<'_> {
@@ -89,17 +127,23 @@ impl Builder<'_> {
     pub(super) fn unit(
         &self,
         pipelines: &mut Pipelines,
-        unit: &Unit,
+        unit: usize,
         memory: &UnitMemory<'_>,
     ) -> Result<Program> {
+        let tensors = &self.decoder.units[unit].spec.tensors;
         let mut build = |class| {
             let mut steps = Vec::new();
-            for op in &unit.ops {
-                let selected = is_selected(op);
+            for (number, op) in self.decoder.units[unit].ops.iter().enumerate() {
+                let (form, selected) = (self.flow.of(unit, number), op.is_selected());
+                if form.quantize_input {
+                    let dispatches = vec![self.quantize(pipelines, op.input(), selected)?];
+                    steps.push(Step { dispatches, selected });
+                }
+                let setting = Setting { tensors, memory, form, cache: None, class };
                 let by_place: Vec<_> = match self.cache_places(op) {
-                    [] => vec![self.op(pipelines, unit, memory, op, None, class)?],
+                    [] => vec![self.op(pipelines, op, &setting)?],
                     places => {
-                        let at = |place| self.op(pipelines, unit, memory, op, Some(place), class);
+                        let at = |place| self.op(pipelines, op, &Setting { cache: Some(place), ..setting });
                         places.iter().map(at).collect::<Result<_>>()?
                     }
                 };
@@ -113,21 +157,24 @@ impl Builder<'_> {
         Ok(Program { prefill: build(Class::Prefill)?, decode: build(Class::Decode)? })
     }
 
-    /// The gathered embedding rows into the residual stream.
-    pub(super) fn embed(&self, pipelines: &mut Pipelines) -> Result<Dispatch> {
-        let table = self.decoder.table_tensor(&self.decoder.table[0]);
-        // The CPU gathered the pass's rows: row t of the input belongs to token t.
-        let rows = self.workspace.inputs.chunk();
-        let spec = embed::Spec { kind: table.kind, rows, cols: table.cols, indexed: false, scale: 1.0 };
+    /// The gathered rows of the embedding table, and of the table of positions, into activations.
+    pub(super) fn embed(&self, pipelines: &mut Pipelines) -> Result<Vec<Dispatch>> {
         let inputs = &self.workspace.inputs;
-        let args = embed::Args {
-            step: inputs.body_step(),
-            rows: inputs.rows(),
-            codes: inputs.table_codes(),
-            scales: inputs.table_scales(),
-            y: self.f32(Activation::Residual),
+        let mut gather = |table: &TensorSpec, [codes, scales]: [Binding<'_>; 2], to, accumulate| {
+            // The CPU gathered the pass's rows: row t of the input belongs to token t.
+            let (kind, rows, cols) = (table.kind, inputs.chunk(), table.cols);
+            let spec = embed::Spec { kind, rows, cols, indexed: false, scale: 1.0, accumulate };
+            let (step, rows) = (inputs.body_step(), inputs.rows());
+            let args = embed::Args { step, rows, codes, scales, y: self.f32(to) };
+            embed::dispatch(pipelines, &spec, &args)
         };
-        embed::dispatch(pipelines, &spec, &args)
+        let (words, to) = (self.decoder.table_tensor(&self.decoder.table[0]), self.decoder.embedded());
+        let mut dispatches = vec![gather(words, [inputs.table_codes(), inputs.table_scales()], to, false)?];
+        if let Some(positions) = self.decoder.position_tensor() {
+            let (stream, rows) = (Activation::Residual, [inputs.position_rows(), inputs.position_rows()]);
+            dispatches.push(gather(positions, rows, stream, to == stream)?);
+        }
+        Ok(dispatches)
     }
 
     /// The most likely token of each row of logits.
@@ -140,28 +187,28 @@ impl Builder<'_> {
         argmax::dispatch(pipelines, &argmax::Spec { cols: self.decoder.vocab_size }, &args)
     }
 
-    fn op(
-        &self,
-        pipelines: &mut Pipelines,
-        unit: &Unit,
-        memory: &UnitMemory<'_>,
-        op: &Op,
-        cache: Option<&KeysValues>,
-        class: Class,
-    ) -> Result<Vec<Dispatch>> {
-        let cache = || cache.expect("operations on a KV cache are given its places");
-        match *op {
-            Op::Select => self.select(pipelines).map(|d| vec![d]),
-            Op::RmsNorm { from, weight, eps } => self.rms_norm(pipelines, from, memory.codes(weight), eps),
+    fn op(&self, pipelines: &mut Pipelines, op: &Op, setting: &Setting<'_>) -> Result<Vec<Dispatch>> {
+        let Setting { memory, form, class, .. } = *setting;
+        let cache = || setting.cache.expect("operations on a KV cache are given its places");
+        let dispatch = match *op {
+            Op::Select => self.select(pipelines),
+            Op::RmsNorm { from, weight, eps } => {
+                self.rms_norm(pipelines, from, memory.codes(weight), eps, form)
+            }
+            Op::LayerNorm { from, to, weight, bias, eps } => {
+                let norm = LayerNorm { from, to, weight, bias, eps };
+                self.layer_norm(pipelines, &norm, memory, form)
+            }
             Op::Linear { from, weight, bias, to, to_column, add } => {
                 let linear = Linear { from, weight, bias, to, to_column, add };
-                let tensor = &unit.spec.tensors[weight];
-                self.linear(pipelines, &linear, tensor, memory, class).map(|d| vec![d])
+                self.linear(pipelines, &linear, &setting.tensors[weight], memory, class)
             }
-            Op::RopeStore { .. } => self.rope_store(pipelines, cache()).map(|d| vec![d]),
-            Op::Attention { scale, .. } => self.attention(pipelines, cache(), scale, class),
-            Op::SwiGlu => self.swiglu(pipelines),
-        }
+            Op::RopeStore { .. } => self.rope_store(pipelines, cache()),
+            Op::Attention { scale, .. } => return self.attention(pipelines, cache(), scale, class),
+            Op::SwiGlu => self.swiglu(pipelines, form),
+            Op::Activate(function) => self.activate(pipelines, function, form),
+        };
+        dispatch.map(|dispatch| vec![dispatch])
     }
 
     /// Where the KV cache of an operation can come to lie; nowhere for operations on none.
@@ -189,26 +236,7 @@ impl Builder<'_> {
 
     /// Whether a matrix is multiplied with int8 activations.
     fn is_int8(&self, tensor: &TensorSpec) -> bool {
-        !self.exact && matches!(tensor.kind, WeightKind::W4 | WeightKind::W8)
-    }
-
-    /// Which forms of an activation matrices read: f32, int8.
-    fn forms(&self, activation: Activation) -> (bool, bool) {
-        let mut forms = (false, false);
-        for unit in &self.decoder.units {
-            for op in &unit.ops {
-                match *op {
-                    Op::Linear { from, weight, .. } if from == activation => {
-                        match self.is_int8(&unit.spec.tensors[weight]) {
-                            true => forms.1 = true,
-                            false => forms.0 = true,
-                        }
-                    }
-                    _ => {}
-                }
-            }
-        }
-        forms
+        flow::is_int8(tensor, self.exact)
     }
 
     fn select(&self, pipelines: &mut Pipelines) -> Result<Dispatch> {
@@ -219,45 +247,6 @@ impl Builder<'_> {
             y: self.f32(Activation::Selected),
         };
         select_rows::dispatch(pipelines, &select_rows::Spec { cols: self.decoder.hidden_size }, &args)
-    }
-
-    fn rms_norm(
-        &self,
-        pipelines: &mut Pipelines,
-        from: Activation,
-        weight: Binding<'_>,
-        eps: f32,
-    ) -> Result<Vec<Dispatch>> {
-        let (step, x) = (self.step(from == Activation::Selected), self.f32(from));
-        let cols = self.width(from);
-        let (float, int8) = self.forms(Activation::Normed);
-        if int8 && !float {
-            let (codes, scales) = (self.workspace.q8_codes(), self.workspace.q8_scales());
-            let args = rms_norm_q8::Args { step, x, weight, codes, scales };
-            let spec = rms_norm_q8::Spec { cols, eps };
-            return rms_norm_q8::dispatch(pipelines, &spec, &args).map(|d| vec![d]);
-        }
-        let args = rms_norm::Args { step: step.clone(), x, weight, y: self.f32(Activation::Normed) };
-        let norm = rms_norm::dispatch(pipelines, &rms_norm::Spec { cols, eps }, &args)?;
-        self.then_quantize(pipelines, norm, Activation::Normed, step)
-    }
-
-    /// Appends the quantisation of what `first` made, if some matrix reads it as int8.
-    fn then_quantize(
-        &self,
-        pipelines: &mut Pipelines,
-        first: Dispatch,
-        made: Activation,
-        step: Binding<'_>,
-    ) -> Result<Vec<Dispatch>> {
-        let mut dispatches = vec![first];
-        if self.forms(made).1 {
-            let (codes, scales) = (self.workspace.q8_codes(), self.workspace.q8_scales());
-            let args = quantize_q8::Args { step, x: self.f32(made), codes, scales };
-            let spec = quantize_q8::Spec { cols: self.width(made) };
-            dispatches.push(quantize_q8::dispatch(pipelines, &spec, &args)?);
-        }
-        Ok(dispatches)
     }
 
     fn linear(
@@ -276,16 +265,18 @@ impl Builder<'_> {
             accumulate: linear.add,
             bias: linear.bias.is_some(),
         };
-        let step = self.step(linear.to == Activation::Logits);
+        // Logits are wanted for one token, or a few at a time: a tile would mostly be empty.
+        let is_head = linear.to.is_selected();
+        let step = self.step(is_head);
         let (codes, scales) = (memory.codes(linear.weight), memory.scales(linear.weight));
-        let bias = linear.bias.map_or(codes.clone(), |bias| memory.codes(bias));
+        let bias = linear.bias.map_or(codes.clone(), |bias| memory.floats(bias, linear.to_column));
         let y = self.f32(linear.to);
         let shapes = Shapes::for_adapter(&pipelines.gpu().facts);
         let kind = tensor.kind;
-        // Logits are wanted for one token, or a few at a time: a tile would mostly be empty.
-        let is_head = linear.to == Activation::Logits;
         let class = if is_head { Class::Decode } else { class };
-        let tokens_per_group = if is_head && self.workspace.selected() > 1 { 8 } else { 1 };
+        let tokens_most = if is_head { self.workspace.selected() } else { self.batch };
+        // Weights are read once for all tokens of a group; no value depends on its size.
+        let tokens_per_group = tokens_most.next_power_of_two().min(TOKENS_PER_GROUP_MAX);
         if !self.is_int8(tensor) {
             let args = ExactArgs { step, codes, scales, bias, x: self.f32(linear.from), y };
             return match class {
@@ -368,35 +359,7 @@ impl Builder<'_> {
                 attention_merge::dispatch(pipelines, &spec, &args)?
             }
         };
-        let step = self.step(false);
-        dispatches.extend(self.then_quantize(pipelines, last, Activation::Attended, step)?);
+        dispatches.push(last);
         Ok(dispatches)
-    }
-
-    fn swiglu(&self, pipelines: &mut Pipelines) -> Result<Vec<Dispatch>> {
-        let (step, gate_up) = (self.step(false), self.f32(Activation::GateUp));
-        let cols = self.decoder.intermediate_size;
-        let activation = kernels::Activation::Silu;
-        let (float, int8) = self.forms(Activation::Gated);
-        if int8 && !float {
-            let (codes, scales) = (self.workspace.q8_codes(), self.workspace.q8_scales());
-            let args = glu_q8::Args { step, gate_up, codes, scales };
-            let spec = glu_q8::Spec { cols, activation };
-            return glu_q8::dispatch(pipelines, &spec, &args).map(|d| vec![d]);
-        }
-        let y = self.f32(Activation::Gated);
-        let args = glu::Args { step: step.clone(), gate_up, y };
-        let glu = glu::dispatch(pipelines, &glu::Spec { cols, activation }, &args)?;
-        self.then_quantize(pipelines, glu, Activation::Gated, step)
-    }
-}
-
-/// Whether an operation runs over the selected tokens only.
-fn is_selected(op: &Op) -> bool {
-    match op {
-        Op::Select => true,
-        Op::RmsNorm { from, .. } => *from == Activation::Selected,
-        Op::Linear { to, .. } => *to == Activation::Logits,
-        _ => false,
     }
 }

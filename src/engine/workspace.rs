@@ -5,20 +5,22 @@ use super::inputs::{self, InputLayout, Inputs};
 use crate::error::{Error, Result};
 use crate::gpu::{Binding, Buffer, Gpu, Readback};
 use crate::kernels::{self, CacheKind, attention};
-use crate::model::{Activation, Decoder};
+use crate::model::{Activation, Decoder, Op};
 use crate::quant::groups;
 
 /// Activations with one row for each token of a pass.
-const PER_TOKEN: [Activation; 6] = [
+const PER_TOKEN: [Activation; 8] = [
+    Activation::Embedded,
     Activation::Residual,
     Activation::Normed,
     Activation::Qkv,
     Activation::Attended,
     Activation::GateUp,
+    Activation::Up,
     Activation::Gated,
 ];
 /// Activations with one row for each token whose logits are wanted.
-const PER_SELECTED: [Activation; 2] = [Activation::Selected, Activation::Logits];
+const PER_SELECTED: [Activation; 3] = [Activation::Selected, Activation::Projected, Activation::Logits];
 /// Bytes of a quantised group of activations: the codes, and its scale and sum.
 const Q8_CODE_BYTES: u64 = 32;
 const Q8_SCALE_BYTES: u64 = 8;
@@ -29,13 +31,15 @@ pub(super) fn stride(decoder: &Decoder, activation: Activation) -> u32 {
 }
 
 fn row_bytes(decoder: &Decoder, activations: &[Activation]) -> u64 {
-    activations.iter().map(|a| u64::from(stride(decoder, *a)) * 4).sum()
+    let used = activations.iter().filter(|a| decoder.uses(**a));
+    used.map(|a| u64::from(stride(decoder, *a)) * 4).sum()
 }
 
-/// Groups of the widest activation that is ever quantised.
+/// Groups of the widest activation that is ever quantised: one that a matrix is applied to.
 fn q8_groups(decoder: &Decoder) -> u64 {
-    let inputs = [Activation::Normed, Activation::Attended, Activation::Gated];
-    u64::from(inputs.iter().map(|a| groups(decoder.width(*a))).max().unwrap_or(0))
+    let ops = decoder.units.iter().flat_map(|unit| &unit.ops);
+    let inputs = ops.filter(|op| matches!(op, Op::Linear { .. })).map(Op::input);
+    u64::from(inputs.map(|a| groups(decoder.width(a))).max().unwrap_or(0))
 }
 
 /// GPU bytes that one more token of a pass takes.
@@ -98,7 +102,7 @@ impl Workspace {
         };
         let mut activations = Vec::new();
         for (list, rows) in [(&PER_TOKEN[..], sizes.chunk), (&PER_SELECTED[..], sizes.selected)] {
-            for activation in list {
+            for activation in list.iter().filter(|a| decoder.uses(**a)) {
                 let bytes = u64::from(rows) * u64::from(stride(decoder, *activation)) * 4;
                 activations.push((*activation, buffer(&format!("{activation:?}"), bytes)?));
             }
@@ -124,7 +128,7 @@ impl Workspace {
 
     pub(super) fn activation(&self, activation: Activation) -> &Buffer {
         let found = self.activations.iter().find(|(a, _)| *a == activation);
-        &found.expect("every activation has a buffer").1
+        &found.expect("every activation that is used has a buffer").1
     }
 
     /// The most tokens of a pass whose logits are wanted.

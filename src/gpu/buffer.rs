@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::vulkan::{Raw, TransferLane};
 use crate::error::{Error, Result};
+use crate::os::SharedMemory;
 
 /// Bytes of GPU buffers alive now, and the most there ever were.
 #[derive(Debug, Default)]
@@ -47,19 +48,26 @@ impl Buffer {
     /// reading. Commands submitted afterwards see the bytes.
     ///
     /// # Errors
-    /// [`Error::Gpu`] if the CPU cannot write the buffer, or whatever `write` returns.
+    /// [`Error::Gpu`] if the CPU cannot reach the buffer, or whatever `write` returns.
     ///
     /// # Panics
-    /// If the range lies beyond the buffer, or another thread is writing part of it.
+    /// If the range lies beyond the buffer, or another thread is reading or writing part of it.
     pub fn fill(
         &self,
         range: Range<u64>,
         write: impl FnOnce(wgpu::WriteOnly<'_, [u8]>) -> Result<()>,
     ) -> Result<()> {
-        match &self.beyond {
-            Some(raw) => raw.fill(range, write),
-            None => Err(Error::Gpu("the CPU cannot write this buffer".into())),
-        }
+        self.memory()?.write(range, |bytes| write(wgpu::WriteOnly::from_mut(bytes)))
+    }
+
+    /// The bytes of a buffer that the CPU reaches. Reading is fast in [`super::Place::Pinned`]
+    /// alone; no kernel or copy may write, or read what is being written.
+    ///
+    /// # Errors
+    /// [`Error::Gpu`] if the CPU cannot reach the buffer.
+    pub fn memory(&self) -> Result<&SharedMemory> {
+        let memory = self.beyond.as_ref().and_then(Raw::memory);
+        memory.ok_or_else(|| Error::Gpu("the CPU cannot reach this buffer".into()))
     }
 
     /// Copies bytes from another buffer on a lane of the transfer queue, and waits for them.

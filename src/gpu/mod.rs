@@ -2,8 +2,6 @@
 
 mod adapter;
 mod buffer;
-#[cfg_attr(target_vendor = "apple", allow(dead_code))]
-mod claim;
 mod compute;
 #[cfg(not(target_vendor = "apple"))]
 mod families;
@@ -78,11 +76,13 @@ impl Gpu {
         let facts = Facts::of(&adapter);
         let offers = vulkan::Offers::of(&adapter);
         let (device, queue, transfers) = adapter::open_device(&adapter, &facts, &offers)?;
+        log::info!("{} queues that only copy", transfers.len());
         let failure = Arc::new(Mutex::new(None));
         report_failures(&device, &failure);
         let (account, pinned_account) = (Arc::default(), Arc::default());
         let transfers = transfers.into_iter().map(Arc::new).collect();
         let gpu = Gpu { device, queue, facts, adapter, offers, transfers, account, pinned_account, failure };
+        log::info!("GPU memory taken by the driver at the start: {:?}", gpu.driver_vram_bytes());
         Ok(Arc::new(gpu))
     }
 

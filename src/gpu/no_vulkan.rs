@@ -1,11 +1,11 @@
 //! Stands in for `vulkan` where wgpu has no Vulkan: nothing is offered, so nothing is asked for.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use super::buffer::CopyRegion;
 use super::{Facts, Place, Routes};
 use crate::error::{Error, Result};
+use crate::os::SharedMemory;
 
 /// Offers nothing.
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,11 +32,7 @@ impl Offers {
 pub(super) enum Raw {}
 
 impl Raw {
-    pub(super) fn fill(
-        &self,
-        _range: Range<u64>,
-        _write: impl FnOnce(wgpu::WriteOnly<'_, [u8]>) -> Result<()>,
-    ) -> Result<()> {
+    pub(super) fn memory(&self) -> Option<&SharedMemory> {
         match *self {}
     }
 }

@@ -4,7 +4,6 @@
 //! the last user is done. Copies on a [`TransferQueue`] run beside the kernels of wgpu's queue.
 #![allow(unsafe_code)]
 
-use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -13,10 +12,10 @@ use ash::vk;
 use wgpu::hal::api::Vulkan;
 
 use super::buffer::CopyRegion;
-use super::claim::Claim;
 use super::families::{find_type, mapped_type, pinned_type, transfer_family};
 use super::{Facts, POLL_PAUSE, Place, Routes, WAIT_MAX, locked};
 use crate::error::{Error, Result};
+use crate::os::SharedMemory;
 
 /// Priorities of the transfer queues: one for weights, one for KV caches.
 static PRIORITIES: [f32; 2] = [1.0; 2];
@@ -185,44 +184,16 @@ fn refused(error: &dyn std::fmt::Display) -> Error {
 #[derive(Debug)]
 pub(super) struct Raw {
     handle: vk::Buffer,
-    bytes: u64,
-    /// The first byte, where the CPU can write.
-    mapped: Option<NonNull<u8>>,
-    /// Ranges that some thread is writing.
-    writing: Mutex<Vec<Range<u64>>>,
+    /// Its bytes, where the CPU can reach them.
+    memory: Option<SharedMemory>,
     /// Keeps the memory alive and mapped.
     _buffer: wgpu::Buffer,
 }
 
-// SAFETY: the pointer is to memory that stays mapped as long as the wgpu buffer beside it lives,
-// on any thread; `fill` keeps writers apart.
-unsafe impl Send for Raw {}
-// SAFETY: as above.
-unsafe impl Sync for Raw {}
-
 impl Raw {
-    /// Lets `write` fill a range; an error where the CPU cannot write.
-    ///
-    /// # Panics
-    /// If the range lies beyond the buffer, or another thread is writing part of it.
-    pub(super) fn fill(
-        &self,
-        range: Range<u64>,
-        write: impl FnOnce(wgpu::WriteOnly<'_, [u8]>) -> Result<()>,
-    ) -> Result<()> {
-        assert!(range.start <= range.end && range.end <= self.bytes, "{range:?} of {}", self.bytes);
-        let Some(mapped) = self.mapped else {
-            return Err(Error::Gpu("the CPU cannot write this buffer".into()));
-        };
-        let claim = Claim::new(&self.writing, range);
-        let length = (claim.range.end - claim.range.start) as usize;
-        // SAFETY: the buffer is alive and mapped, the range was checked against its size, and the
-        // claim keeps other writers away; nothing in this program reads through the mapping.
-        let bytes = unsafe {
-            let first = mapped.add(claim.range.start as usize);
-            wgpu::WriteOnly::new(NonNull::slice_from_raw_parts(first, length))
-        };
-        write(bytes)
+    /// The buffer's bytes, where the CPU can reach them.
+    pub(super) fn memory(&self) -> Option<&SharedMemory> {
+        self.memory.as_ref()
     }
 }
 
@@ -287,8 +258,9 @@ pub(super) fn buffer(
         })?;
         let managed = wgpu::hal::vulkan::Buffer::from_raw_managed(handle, memory, 0, needs.size);
         let buffer = device.create_buffer_from_hal::<Vulkan>(managed, descriptor);
-        let (bytes, writing) = (descriptor.size, Mutex::default());
-        Ok((buffer.clone(), Raw { handle, bytes, mapped, writing, _buffer: buffer }))
+        // The memory stays mapped until the buffer beside it is dropped.
+        let memory = mapped.map(|first| SharedMemory::from_raw_parts(first, descriptor.size));
+        Ok((buffer.clone(), Raw { handle, memory, _buffer: buffer }))
     }
 }
 

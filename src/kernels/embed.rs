@@ -21,6 +21,8 @@ pub struct Spec {
     pub indexed: bool,
     /// Factor of every value.
     pub scale: f32,
+    /// Whether the values are added to what `y` holds.
+    pub accumulate: bool,
 }
 
 /// What the kernel is bound to.
@@ -46,6 +48,7 @@ pub fn constants(spec: &Spec) -> Vec<Constant> {
         ("COLS", spec.cols.into()),
         ("INDEXED", u32::from(spec.indexed).into()),
         ("SCALE", spec.scale.into()),
+        ("ACCUMULATE", u32::from(spec.accumulate).into()),
         ("GROUPS", grid(spec).groups.into()),
     ]
 }

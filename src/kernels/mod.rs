@@ -7,12 +7,16 @@
 //! of the 32 codes). Weights lie as [`crate::quant`] says. A NaN or infinite input never becomes
 //! a finite result. No kernel's value for one token depends on the other tokens of the pass.
 
+pub mod activate;
+pub mod activate_q8;
 pub mod argmax;
 pub mod attention;
 pub mod attention_merge;
 pub mod embed;
 pub mod glu;
 pub mod glu_q8;
+pub mod layer_norm;
+pub mod layer_norm_q8;
 pub mod matmul_exact;
 pub mod matmul_int8;
 pub mod matvec_exact;
@@ -250,7 +254,7 @@ impl CacheKind {
     }
 }
 
-/// The function between the two halves of a gated unit.
+/// The function between the matrices of an MLP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
     /// x times the logistic function of x.

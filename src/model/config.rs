@@ -7,6 +7,17 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 
+/// Widths above this are refused: like the sizes below, no published model comes near it.
+pub(super) const WIDTH_MAX: u32 = 1 << 17;
+/// Token ids at most.
+pub(super) const VOCAB_MAX: u32 = 1 << 21;
+/// Transformer blocks at most.
+pub(super) const BLOCKS_MAX: u32 = 1024;
+/// Positions at most.
+pub(super) const CONTEXT_MAX: u32 = 1 << 27;
+/// Columns of a head that the attention kernel handles.
+pub(super) const HEAD_DIM_MAX: u32 = 256;
+
 /// A JSON object with the file it came from, for error messages.
 #[derive(Clone, Debug)]
 pub struct Fields {

@@ -7,6 +7,8 @@ use crate::pack::layout::{TensorSpec, UnitSpec};
 /// An activation that lives in GPU memory during a pass, f32 `[tokens, width]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Activation {
+    /// Embedding rows where they are narrower or wider than the stream; `[tokens, embed_size]`.
+    Embedded,
     /// The stream that blocks add to; `[tokens, hidden_size]`.
     Residual,
     /// The rows of the residual whose logits are wanted; `[selected, hidden_size]`.
@@ -19,10 +21,34 @@ pub enum Activation {
     Attended,
     /// Gate and up projections side by side; `[tokens, 2 * intermediate_size]`.
     GateUp,
-    /// The gated product; `[tokens, intermediate_size]`.
+    /// The up projection of an MLP without gates; `[tokens, intermediate_size]`.
+    Up,
+    /// What the MLP's activation function leaves; `[tokens, intermediate_size]`.
     Gated,
+    /// The selected rows as wide as the embedding table; `[selected, embed_size]`.
+    Projected,
     /// Scores over the vocabulary; `[selected, vocab_size]`.
     Logits,
+}
+
+impl Activation {
+    /// Whether it has a row for each token whose logits are wanted, not for each token.
+    pub fn is_selected(self) -> bool {
+        matches!(self, Activation::Selected | Activation::Projected | Activation::Logits)
+    }
+}
+
+/// A function of one value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Function {
+    /// `x` times the logistic function of `x` (Elfwing et al., arXiv 1702.03118).
+    Silu,
+    /// The tanh approximation of GELU (Hendrycks and Gimpel, arXiv 1606.08415).
+    GeluTanh,
+    /// GELU by the error function.
+    GeluErf,
+    /// The larger of `x` and 0.
+    Relu,
 }
 
 /// Index of a tensor in its unit's list.
@@ -42,13 +68,28 @@ pub enum Op {
         /// Added to the mean square.
         eps: f32,
     },
+    /// Norm by mean and variance: `(x - mean) / sqrt(variance + eps) * weight + bias` (Ba, Kiros
+    /// and Hinton, arXiv 1607.06450).
+    LayerNorm {
+        /// What is normed.
+        from: Activation,
+        /// Output; not `from`.
+        to: Activation,
+        /// Weight vector, if not 1.
+        weight: Option<Tensor>,
+        /// Bias vector, if not 0.
+        bias: Option<Tensor>,
+        /// Added to the variance.
+        eps: f32,
+    },
     /// A matrix applied to each token.
     Linear {
         /// Input.
         from: Activation,
         /// Matrix `[rows, cols]`.
         weight: Tensor,
-        /// Vector `[rows]` that is added.
+        /// Vector, as long as all that is written to `to`, whose elements from `to_column` on are
+        /// added.
         bias: Option<Tensor>,
         /// Output.
         to: Activation,
@@ -71,6 +112,43 @@ pub enum Op {
     },
     /// `silu(gate) * up` of `GateUp` into `Gated` (Shazeer, arXiv 2002.05202).
     SwiGlu,
+    /// A function of `Up` into `Gated`.
+    Activate(Function),
+}
+
+impl Op {
+    /// The activation that it reads.
+    pub fn input(&self) -> Activation {
+        match *self {
+            Op::Select => Activation::Residual,
+            Op::RmsNorm { from, .. } | Op::LayerNorm { from, .. } | Op::Linear { from, .. } => from,
+            Op::RopeStore { .. } | Op::Attention { .. } => Activation::Qkv,
+            Op::SwiGlu => Activation::GateUp,
+            Op::Activate(_) => Activation::Up,
+        }
+    }
+
+    /// The activation that it writes.
+    pub fn output(&self) -> Activation {
+        match *self {
+            Op::Select => Activation::Selected,
+            Op::RmsNorm { .. } => Activation::Normed,
+            Op::LayerNorm { to, .. } | Op::Linear { to, .. } => to,
+            Op::RopeStore { .. } => Activation::Qkv,
+            Op::Attention { .. } => Activation::Attended,
+            Op::SwiGlu | Op::Activate(_) => Activation::Gated,
+        }
+    }
+
+    /// Whether what its output held before is part of the result.
+    pub fn updates(&self) -> bool {
+        matches!(self, Op::RopeStore { .. } | Op::Linear { add: true, .. })
+    }
+
+    /// Whether it runs over the tokens whose logits are wanted, not over all.
+    pub fn is_selected(&self) -> bool {
+        self.input().is_selected() || self.output().is_selected()
+    }
 }
 
 /// What travels and computes together.
@@ -90,6 +168,15 @@ pub struct TablePart {
     /// The tensor in it.
     pub tensor: Tensor,
     /// Vocabulary id of the part's first row.
+    pub first_row: u32,
+}
+
+/// Learned position embeddings, `[first_row + context_max, hidden_size]`, in [`Decoder::embed`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Positions {
+    /// The table, in halves or floats.
+    pub tensor: Tensor,
+    /// The row of position 0.
     pub first_row: u32,
 }
 
@@ -121,9 +208,14 @@ pub struct Decoder {
     pub blocks: u32,
     /// Positions the model was made for.
     pub context_max: u32,
+    /// Width of the embedding table's rows.
+    pub embed_size: u32,
     /// Rotary speeds.
     pub rope: Rope,
-    /// The embedding table's unit, when it is not shared with the head.
+    /// What each position adds to the stream.
+    pub positions: Option<Positions>,
+    /// Tables of which only the rows of a pass travel: the embedding table, when it is not shared
+    /// with the head, and positions.
     pub embed: Option<UnitSpec>,
     /// Where the rows of the embedding table are.
     pub table: Vec<TablePart>,
@@ -132,7 +224,7 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// All units of the packed file: the embedding table, if it has its own, then the others.
+    /// All units of the packed file: the tables, if there are any, then the others.
     pub fn packed_units(&self) -> Vec<UnitSpec> {
         self.embed.iter().chain(self.units.iter().map(|unit| &unit.spec)).cloned().collect()
     }
@@ -140,6 +232,23 @@ impl Decoder {
     /// Index in the packed file of the computing unit number `unit`.
     pub fn packed_index(&self, unit: usize) -> usize {
         unit + usize::from(self.embed.is_some())
+    }
+
+    /// The same model with only its first `blocks` blocks, which is enough to time one.
+    pub fn truncated(&self, blocks: u32) -> Decoder {
+        let mut short = self.clone();
+        let is_kept = |unit: &Unit| {
+            let block = unit.spec.name.strip_prefix("block.").and_then(|rest| rest.split('.').next());
+            block.and_then(|number| number.parse::<u32>().ok()).is_none_or(|number| number < blocks)
+        };
+        short.units.retain(is_kept);
+        short.blocks = blocks.min(self.blocks);
+        if self.embed.is_none() {
+            // The table is the head, which lies behind fewer units now.
+            let gone = self.units.len() - short.units.len();
+            short.table.iter_mut().for_each(|part| part.unit -= gone);
+        }
+        short
     }
 
     /// Refuses a model with weights that an adapter cannot hold, before any of them is packed.
@@ -173,11 +282,12 @@ impl Decoder {
     /// Columns of an activation.
     pub fn width(&self, activation: Activation) -> u32 {
         match activation {
+            Activation::Embedded | Activation::Projected => self.embed_size,
             Activation::Residual | Activation::Selected | Activation::Normed => self.hidden_size,
             Activation::Qkv => (self.heads + 2 * self.kv_heads) * self.head_dim,
             Activation::Attended => self.heads * self.head_dim,
             Activation::GateUp => 2 * self.intermediate_size,
-            Activation::Gated => self.intermediate_size,
+            Activation::Up | Activation::Gated => self.intermediate_size,
             Activation::Logits => self.vocab_size,
         }
     }
@@ -200,10 +310,28 @@ impl Decoder {
 
     /// The description of a table part's tensor.
     pub fn table_tensor(&self, part: &TablePart) -> &TensorSpec {
-        let unit = match &self.embed {
-            Some(embed) => embed,
-            None => &self.units[part.unit].spec,
+        let unit = match (&self.embed, part.unit) {
+            (Some(embed), 0) => embed,
+            (Some(_), unit) => &self.units[unit - 1].spec,
+            (None, unit) => &self.units[unit].spec,
         };
         &unit.tensors[part.tensor]
+    }
+
+    /// The table of positions, if they are learned.
+    pub fn position_tensor(&self) -> Option<&TensorSpec> {
+        let positions = self.positions.as_ref()?;
+        Some(&self.embed.as_ref()?.tensors[positions.tensor])
+    }
+
+    /// Where embedding rows go: into the stream, or to be projected to its width.
+    pub fn embedded(&self) -> Activation {
+        if self.embed_size == self.hidden_size { Activation::Residual } else { Activation::Embedded }
+    }
+
+    /// Whether an activation is ever written or read.
+    pub fn uses(&self, activation: Activation) -> bool {
+        let ops = || self.units.iter().flat_map(|unit| &unit.ops);
+        activation == self.embedded() || ops().any(|op| [op.input(), op.output()].contains(&activation))
     }
 }

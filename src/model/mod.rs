@@ -1,6 +1,6 @@
 //! One decoder whose differences are data: from `config.json` to units and operations.
 //!
-//! A family (see [`llama`]) reads its configuration with [`config::Fields`] and returns a
+//! A family (see [`llama`] and [`opt`]) reads its configuration with [`config::Fields`] and returns a
 //! [`Decoder`]: sizes, the units with their tensors, and for each unit a list of operations on
 //! named activations. The engine runs that list; no family has a forward function.
 
@@ -8,13 +8,15 @@ pub mod config;
 pub mod decoder;
 pub mod dummy;
 pub mod llama;
+pub mod opt;
+mod parts;
 pub mod rope;
 
 use std::path::Path;
 
 use serde_json::Value;
 
-pub use decoder::{Activation, Decoder, Limits, Op, Tensor, Unit};
+pub use decoder::{Activation, Decoder, Function, Limits, Op, Tensor, Unit};
 
 use crate::error::{Error, Result};
 use crate::quant::WeightKind;
@@ -29,8 +31,9 @@ pub fn describe(path: &Path, config: &Value, weights: WeightKind) -> Result<Deco
     let family = fields.text("model_type")?;
     match family.as_str() {
         "llama" => llama::describe(&fields, weights),
+        "opt" => opt::describe(&fields, weights),
         other => Err(Error::Unsupported(format!(
-            "the model family `{other}` of {}; this version runs `llama`",
+            "the model family `{other}` of {}; this version runs `llama` and `opt`",
             path.display()
         ))),
     }

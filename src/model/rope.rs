@@ -51,6 +51,11 @@ impl Rope {
         Ok(rope)
     }
 
+    /// No rotation.
+    pub fn none() -> Rope {
+        Rope { inverse_frequencies: Vec::new() }
+    }
+
     /// Unscaled speeds: `theta ^ (-2 i / rotary_dim)`.
     pub fn plain(theta: f64, rotary_dim: u32) -> Rope {
         let speed = |i: u32| {

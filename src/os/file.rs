@@ -1,4 +1,4 @@
-//! Positioned reads, temporary files, memory maps and read-ahead hints.
+//! Positioned reads, temporary files, memory maps and what of them is cached.
 
 use std::fs::File;
 use std::io;
@@ -63,37 +63,65 @@ pub fn map_file(file: &File) -> io::Result<Mmap> {
     unsafe { Mmap::map(file) }
 }
 
-/// Asks for `range` of a mapped file to be read ahead into the page cache; a hint that may be
-/// ignored, and is wherever there is no `madvise`.
-pub fn advise_will_need(map: &Mmap, range: Range<u64>) {
-    #[cfg(unix)]
-    if let Err(error) = map.advise_range(memmap2::Advice::WillNeed, range.start as usize, length(&range)) {
-        log::debug!("no read-ahead of {range:?}: {error}");
-    }
-    #[cfg(not(unix))]
-    let _ = (map, range);
-}
-
-/// Tells that `range` of a mapped file is not needed soon, so that its pages stop counting as
-/// this process's memory; a hint like [`advise_will_need`].
+/// Whether all of `range` of a mapped file is in the page cache; `false` where the operating
+/// system does not say. Linux says it to those who may write the file, and "yes" to all others.
+#[cfg(target_os = "linux")]
 #[allow(unsafe_code)]
-pub fn advise_dont_need(map: &Mmap, range: Range<u64>) {
-    #[cfg(unix)]
-    {
-        let advice = memmap2::UncheckedAdvice::DontNeed;
-        // SAFETY: the map is a read-only view of a file, so dropped pages come back from the file
-        // with the same bytes at the next read.
-        let result = unsafe { map.unchecked_advise_range(advice, range.start as usize, length(&range)) };
-        if let Err(error) = result {
-            log::debug!("{range:?} stays mapped in: {error}");
-        }
-    }
-    #[cfg(not(unix))]
-    let _ = (map, range);
+pub fn is_cached(map: &Mmap, range: Range<u64>) -> bool {
+    // SAFETY: the call takes a number and gives one.
+    let page_bytes = match unsafe { libc::sysconf(libc::_SC_PAGESIZE) } {
+        bytes if bytes > 0 => bytes as usize,
+        _ => return false,
+    };
+    let start = range.start as usize / page_bytes * page_bytes;
+    let Some(asked) = map.get(start..range.end as usize) else { return false };
+    let mut pages = [0u8; 1024];
+    asked.chunks(page_bytes * pages.len()).all(|part| {
+        // SAFETY: `part` lies within the map and begins on a page, the map itself being on one;
+        // for each of its pages, of which `pages` has room for all, one byte is written. Pages
+        // that a file which was cut short no longer has are only asked about.
+        let answer =
+            unsafe { libc::mincore(part.as_ptr().cast_mut().cast(), part.len(), pages.as_mut_ptr()) };
+        let cached = |page: &u8| page & 1 == 1;
+        answer == 0 && pages[..part.len().div_ceil(page_bytes)].iter().all(cached)
+    })
 }
 
-/// Bytes in a range.
-#[cfg(unix)]
-fn length(range: &Range<u64>) -> usize {
-    (range.end - range.start) as usize
+/// Asks the operating system to write a file out and forget its pages, so that the next reader sees
+/// the drive's own speed; does nothing where there is no such request.
+///
+/// # Errors
+/// The file cannot be opened or written out.
+#[allow(unsafe_code)]
+pub fn forget_cached(path: &Path) -> io::Result<()> {
+    let file = File::open(path)?;
+    file.sync_all()?;
+    #[cfg(target_os = "linux")]
+    {
+        let descriptor = std::os::fd::AsRawFd::as_raw_fd(&file);
+        // SAFETY: the descriptor is open; the request is a hint about the page cache.
+        unsafe { libc::posix_fadvise(descriptor, 0, 0, libc::POSIX_FADV_DONTNEED) };
+    }
+    Ok(())
+}
+
+/// Whether this process may write a file. Only then does Linux tell it what of the file is cached.
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code)]
+pub fn may_write(path: &Path) -> bool {
+    let Ok(path) = std::ffi::CString::new(path.as_os_str().as_encoded_bytes()) else { return false };
+    // SAFETY: the path is a string that ends with a zero and lives until the call returns.
+    unsafe { libc::access(path.as_ptr(), libc::W_OK) == 0 }
+}
+
+/// See [`is_cached`].
+#[cfg(not(target_os = "linux"))]
+pub fn may_write(_path: &Path) -> bool {
+    false
+}
+
+/// Elsewhere everything is read through the page cache.
+#[cfg(not(target_os = "linux"))]
+pub fn is_cached(_map: &Mmap, _range: Range<u64>) -> bool {
+    false
 }

@@ -1,21 +1,19 @@
-//! Maps a packed file, believes nothing in it before it is checked, and hands out its units.
+//! Opens a packed file, believes nothing in it before it is checked, and hands out its units.
 
-use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ::safetensors::tensor::Metadata;
-use memmap2::Mmap;
 use rayon::prelude::*;
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::Xxh3Default;
 
 use super::container::Watch;
 use super::layout::{Section, UNIT_ALIGNMENT};
 use super::manifest::{MANIFEST_KEY, Manifest, ManifestUnit, TensorInfo, VERSION, VERSION_KEY};
 use crate::checkpoint::safetensors::{LENGTH_BYTES, header_length, parse_header};
 use crate::error::{Error, Result};
-use crate::os;
+use crate::os::{self, DirectFile, Target};
 
 /// One unit of a packed file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,24 +43,22 @@ pub struct Packed {
 /// Where a packed model's bytes live.
 #[derive(Debug)]
 enum Bytes {
-    Mapped(Mmap),
+    File(DirectFile),
     Static(&'static [u8]),
 }
 
 impl Packed {
-    /// Maps a packed file and checks everything but the checksums, see [`Self::verify`].
+    /// Opens a packed file and checks everything but the checksums, see [`Self::verify`].
     ///
     /// # Errors
     /// The file cannot be read, is not a packed model of this version, or contradicts itself.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let file = File::open(path).map_err(Error::io("open", path))?;
-        let size = file.metadata().map_err(Error::io("read", path))?.len();
+        let size = path.metadata().map_err(Error::io("open", path))?.len();
         if size < LENGTH_BYTES {
             header_length(path, [0; 8], size)?;
         }
-        let map = os::map_file(&file).map_err(Error::io("map", path))?;
-        Self::new(path.to_path_buf(), Bytes::Mapped(map))
+        Self::new(path.to_path_buf(), Bytes::File(DirectFile::open(path)?))
     }
 
     /// A packed model inside the program.
@@ -108,12 +104,58 @@ impl Packed {
         self.units.is_empty()
     }
 
-    /// The bytes of unit `i`.
+    /// The bytes of unit `i`. Those of a file are mapped: see [`DirectFile::map`].
     ///
     /// # Panics
     /// If there is no unit `i`.
     pub fn unit_bytes(&self, i: usize) -> &[u8] {
         self.slice(&self.units[i].bytes)
+    }
+
+    /// Whether the model is in a file, not in the program.
+    pub fn is_file(&self) -> bool {
+        matches!(self.bytes, Bytes::File(_))
+    }
+
+    /// Fills `to` with the bytes of unit `i` from `offset`. Whole pages of a file are read past
+    /// the page cache unless they are in it, as [`DirectFile::read`] does.
+    ///
+    /// # Errors
+    /// The file was changed or cut short, or cannot be read.
+    ///
+    /// # Panics
+    /// If the unit has no such range.
+    pub fn read_unit(&self, i: usize, offset: u64, to: &mut [u8], target: Target) -> Result<()> {
+        let unit = &self.units[i].bytes;
+        let range = unit.start + offset..unit.start + offset + to.len() as u64;
+        assert!(range.end <= unit.end, "unit {i} has no {range:?}");
+        match &self.bytes {
+            Bytes::File(file) => file.read(range.start, to, target),
+            Bytes::Static(_) => {
+                to.copy_from_slice(self.slice(&range));
+                Ok(())
+            }
+        }
+    }
+
+    /// Hands `with` the bytes of unit `i` from `offset`, at most [`os::DISK_PIECE_BYTES`] of them,
+    /// without leaving pages of the file mapped.
+    ///
+    /// # Errors
+    /// As [`Self::read_unit`], or what `with` returns.
+    ///
+    /// # Panics
+    /// If the unit has no such range, or `with` reads another unit.
+    pub fn with_unit<T>(&self, i: usize, range: Range<u64>, with: impl FnOnce(&[u8]) -> T) -> Result<T> {
+        let unit = &self.units[i].bytes;
+        match &self.bytes {
+            Bytes::File(_) => os::with_thread_memory(|memory| {
+                let memory = &mut memory[..(range.end - range.start) as usize];
+                self.read_unit(i, range.start, memory, Target::Own)?;
+                Ok(with(memory))
+            })?,
+            Bytes::Static(_) => Ok(with(self.slice(&(unit.start + range.start..unit.start + range.end)))),
+        }
     }
 
     /// The bytes of a small file such as `tokenizer.json`.
@@ -129,7 +171,8 @@ impl Packed {
     /// # Panics
     /// If there is no unit `i`.
     pub fn verify(&self, i: usize) -> Result<()> {
-        let (unit, found) = (&self.units[i], xxh3_64(self.unit_bytes(i)));
+        let unit = &self.units[i];
+        let found = self.checksum(i)?;
         if found == unit.checksum {
             return Ok(());
         }
@@ -139,6 +182,17 @@ impl Packed {
             unit.name, unit.checksum
         );
         Err(Error::file(&self.path, problem))
+    }
+
+    fn checksum(&self, i: usize) -> Result<u64> {
+        let unit = &self.units[i].bytes;
+        let bytes = unit.end - unit.start;
+        let mut hasher = Xxh3Default::new();
+        for start in (0..bytes).step_by(os::DISK_PIECE_BYTES as usize) {
+            let end = bytes.min(start + os::DISK_PIECE_BYTES);
+            self.with_unit(i, start..end, |part| hasher.update(part))?;
+        }
+        Ok(hasher.digest())
     }
 
     /// Compares all units with their checksums, on all cores.
@@ -160,32 +214,6 @@ impl Packed {
         })
     }
 
-    /// Hints that `range` of unit `i` will be read soon.
-    ///
-    /// # Panics
-    /// If the unit has no such range.
-    pub fn advise_will_need(&self, i: usize, range: Range<u64>) {
-        self.advise(i, range, os::advise_will_need);
-    }
-
-    /// Hints that `range` of unit `i` will not be read soon.
-    ///
-    /// # Panics
-    /// If the unit has no such range.
-    pub fn advise_dont_need(&self, i: usize, range: Range<u64>) {
-        self.advise(i, range, os::advise_dont_need);
-    }
-
-    /// Passes a hint on if the model is mapped.
-    fn advise(&self, i: usize, range: Range<u64>, hint: fn(&Mmap, Range<u64>)) {
-        let unit = &self.units[i].bytes;
-        let range = unit.start + range.start..unit.start + range.end;
-        assert!(range.start <= range.end && range.end <= unit.end, "unit {i} has no {range:?}");
-        if let Bytes::Mapped(map) = &self.bytes {
-            hint(map, range);
-        }
-    }
-
     /// Bytes of the file; ranges were checked when it was opened.
     fn slice(&self, range: &Range<u64>) -> &[u8] {
         &self.bytes.all()[range.start as usize..range.end as usize]
@@ -196,7 +224,7 @@ impl Bytes {
     /// The whole file.
     fn all(&self) -> &[u8] {
         match self {
-            Bytes::Mapped(map) => map,
+            Bytes::File(file) => file.map(),
             Bytes::Static(bytes) => bytes,
         }
     }

@@ -1,63 +1,24 @@
-//! Worker threads that carry pieces of units from a source into GPU buffers.
+//! Worker threads that carry pieces of units into GPU buffers from where they are at home.
 
-use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use super::Route;
+use super::carry::{Means, Origin, Readers, Target};
+use super::read_ahead::{HostSlot, ReadAhead, ReadAheadOptions, Reader};
 use super::ring::{Piece, Ring, RingShape};
 use crate::error::{Error, Result};
-use crate::gpu::{Binding, Buffer, Gpu, Place, Staging, TransferLane, WAIT_MAX, locked};
+use crate::gpu::{Buffer, Gpu, WAIT_MAX, locked};
+use crate::os::{DISK_PIECE_BYTES, DISK_THREADS};
 use crate::trace::{Lane, Task, Trace};
 
 /// Fills a mapped piece: the item's index, the first byte within the item, where to write.
 pub type Source = Arc<dyn Fn(usize, u64, wgpu::WriteOnly<'_, [u8]>) -> Result<()> + Send + Sync>;
 
-/// How pieces reach GPU memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Route {
-    /// Persistent mapped staging buffers and copies on the queue.
-    #[default]
-    Staged,
-    /// `queue.write_buffer`, which allocates staging memory for every piece.
-    WriteBuffer,
-    /// The CPU writes the slots, which lie in GPU memory that it can reach.
-    Mapped,
-    /// A transfer queue copies from pinned host memory, beside the kernels.
-    Dma,
-}
-
-impl Route {
-    /// All routes, fastest first where all are to be had.
-    pub const ALL: [Route; 4] = [Route::Dma, Route::Mapped, Route::Staged, Route::WriteBuffer];
-
-    /// Whether an adapter has what the route needs.
-    pub fn is_open(self, gpu: &Gpu) -> bool {
-        match self {
-            Route::Staged | Route::WriteBuffer => true,
-            Route::Mapped => gpu.has(Place::MappedVram),
-            Route::Dma => gpu.transfer().is_some() && gpu.has(Place::Pinned) && gpu.has(Place::Vram),
-        }
-    }
-
-    /// Makes a slot that the route can fill.
-    ///
-    /// # Errors
-    /// When there is no memory for it.
-    pub fn slot(self, gpu: &Gpu, bytes: u64) -> Result<Buffer> {
-        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
-        match self {
-            Route::Staged | Route::WriteBuffer => gpu.buffer("weights", bytes, usage),
-            Route::Mapped => gpu.buffer_in(Place::MappedVram, "weights", bytes),
-            Route::Dma => gpu.buffer_in(Place::Vram, "weights", bytes),
-        }
-    }
-}
-
 /// What a loader carries and how.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct LoaderOptions {
     /// The items, slots and pieces.
     pub shape: RingShape,
@@ -69,27 +30,83 @@ pub struct LoaderOptions {
     pub staging_each: u64,
     /// Names of the items, for the timeline.
     pub names: Arc<[String]>,
-    /// Items that are at home in pinned memory, by index; [`Route::Dma`] copies from there
-    /// instead of asking the source. Shorter than the items where the rest has no such home.
+    /// Items that are at home in pinned memory, by index; they are copied from there. Shorter than
+    /// the items where the rest has no such home.
     pub pinned: Arc<[Option<Arc<Buffer>>]>,
+    /// How all other items are read from disk; the source is asked for them where this is `None`.
+    pub disk: Option<DiskItems>,
     /// Where the timeline is recorded.
     pub trace: Trace,
 }
 
+/// Items whose home is a file.
+#[derive(Clone)]
+pub struct DiskItems {
+    /// Reads part of an item, by its index among all the loader's items.
+    pub reader: Reader,
+    /// Host memory that items are read ahead into: as many slots of the largest as it holds.
+    pub read_ahead_bytes: u64,
+}
+
 impl LoaderOptions {
-    /// Whether every item has a home in pinned memory. Then no piece needs staging, and a whole
-    /// item may be one piece.
+    /// Whether [`Route::Dma`] finds every item in pinned memory. Then no piece needs staging, and
+    /// a whole item may be one piece.
     pub fn all_pinned(&self) -> bool {
-        let pinned = self.pinned.iter().filter(|home| home.is_some()).count();
-        pinned == self.shape.item_bytes.len()
+        self.disk.is_some() || (0..self.shape.item_bytes.len()).all(|item| self.home(item).is_some())
     }
+
+    fn home(&self, item: usize) -> Option<&Arc<Buffer>> {
+        self.pinned.get(item).and_then(Option::as_ref)
+    }
+
+    /// The first stage for the items without a home in memory, if there are any to be read ahead;
+    /// and where each item comes from.
+    fn feeds(&self, gpu: &Gpu) -> Result<(Option<ReadAhead>, Vec<Feed>)> {
+        let items = 0..self.shape.item_bytes.len();
+        let from_disk: Vec<_> = items.clone().filter(|item| self.home(*item).is_none()).collect();
+        let feed = |item| match (self.home(item), &self.disk) {
+            (Some(home), _) => Feed::Home(HostSlot::Pinned(Arc::clone(home))),
+            (None, Some(_)) => Feed::ReadAhead(from_disk.partition_point(|other| *other < item) as u64),
+            (None, None) => Feed::Source,
+        };
+        let feeds = items.map(feed).collect();
+        let ahead = self.disk.as_ref().filter(|_| !from_disk.is_empty());
+        let ahead = ahead.map(|disk| self.read_ahead(gpu, disk, &from_disk)).transpose()?;
+        Ok((ahead, feeds))
+    }
+
+    fn read_ahead(&self, gpu: &Gpu, disk: &DiskItems, items: &[usize]) -> Result<ReadAhead> {
+        let item_bytes: Vec<_> = items.iter().map(|item| self.shape.item_bytes[*item]).collect();
+        let slot_bytes = item_bytes.iter().copied().max().unwrap_or(0);
+        let depth = (disk.read_ahead_bytes / slot_bytes).max(1) as usize;
+        // Only the transfer queue gains from slots that the GPU reaches.
+        let slot = || HostSlot::new(gpu, self.route == Route::Dma, slot_bytes);
+        let slots = (0..depth).map(|_| slot()).collect::<Result<_>>()?;
+        let (index, reader) = (items.to_vec(), Arc::clone(&disk.reader));
+        let options = ReadAheadOptions {
+            shape: RingShape { item_bytes, depth, piece_bytes: DISK_PIECE_BYTES, cyclic: self.shape.cyclic },
+            threads: DISK_THREADS,
+            names: items.iter().map(|item| self.names[*item].clone()).collect(),
+            trace: self.trace.clone(),
+            reader: Arc::new(move |item, offset, to, target| reader(index[item], offset, to, target)),
+        };
+        ReadAhead::start(&options, slots)
+    }
+}
+
+/// Where an item comes from.
+#[derive(Clone)]
+enum Feed {
+    /// Its home in memory.
+    Home(HostSlot),
+    /// The stage that reads ahead, in which it is the item of this number.
+    ReadAhead(u64),
+    /// The loader's source.
+    Source,
 }
 
 /// Lanes of the worker threads on the timeline; further threads share the last.
 const LANES: [&str; 8] = ["0", "1", "2", "3", "4", "5", "6", "7"];
-
-/// Whether each slot's last readers are done, for routes on which wgpu's queue keeps no order.
-type Readers = Arc<[Mutex<Option<Arc<AtomicBool>>>]>;
 
 /// Running workers, the ring they fill, and the slots behind it.
 pub struct Loader {
@@ -97,7 +114,9 @@ pub struct Loader {
     route: Route,
     ring: Arc<Ring>,
     slots: Arc<[Buffer]>,
-    readers: Readers,
+    readers: Arc<[Readers]>,
+    /// The stage before this one.
+    read_ahead: Option<Arc<ReadAhead>>,
     workers: Vec<JoinHandle<()>>,
 }
 
@@ -116,9 +135,12 @@ impl Loader {
         assert_eq!(slots.len(), options.shape.depth, "one buffer for each slot");
         let slots: Arc<[Buffer]> = slots.into();
         let ring = Arc::new(Ring::new(options.shape.clone()));
-        let readers: Readers = slots.iter().map(|_| Mutex::default()).collect();
+        let readers = slots.iter().map(|_| Readers::default()).collect();
+        let (read_ahead, feeds) = options.feeds(gpu)?;
+        let (read_ahead, feeds) = (read_ahead.map(Arc::new), Arc::<[Feed]>::from(feeds));
         let (gpu_kept, route) = (Arc::clone(gpu), options.route);
-        let mut loader = Loader { gpu: gpu_kept, route, ring, slots, readers, workers: Vec::new() };
+        let mut loader =
+            Loader { gpu: gpu_kept, route, ring, slots, readers, read_ahead, workers: Vec::new() };
         for number in 0..options.threads {
             let mut worker = Worker {
                 gpu: Arc::clone(gpu),
@@ -127,7 +149,8 @@ impl Loader {
                 readers: Arc::clone(&loader.readers),
                 source: Arc::clone(source),
                 means: Means::new(gpu, options)?,
-                pinned: Arc::clone(&options.pinned),
+                feeds: Arc::clone(&feeds),
+                read_ahead: loader.read_ahead.clone(),
                 names: Arc::clone(&options.names),
                 trace: options.trace.clone(),
                 lane: Lane::part(Task::LoadWeight, LANES[number.min(LANES.len() - 1)]),
@@ -184,6 +207,8 @@ impl Loader {
 
     fn join(&mut self) {
         self.ring.stop();
+        // Workers may be waiting for the disk.
+        self.read_ahead.iter().for_each(|stage| stage.stop());
         for worker in self.workers.drain(..) {
             // A worker's panic was caught inside it and became the ring's failure.
             let _ = worker.join();
@@ -197,130 +222,63 @@ impl Drop for Loader {
     }
 }
 
-/// What a worker carries pieces with.
-enum Means {
-    Staged(VecDeque<Staging>),
-    WriteBuffer,
-    Mapped,
-    /// Items without a pinned home go through `staging`.
-    Dma {
-        lane: TransferLane,
-        staging: Option<Buffer>,
-    },
-}
-
-impl Means {
-    fn new(gpu: &Gpu, options: &LoaderOptions) -> Result<Self> {
-        let bytes = options.shape.piece_bytes;
-        Ok(match options.route {
-            Route::Staged => {
-                let staging = || Staging::new(gpu, "weights on their way", bytes);
-                Means::Staged((0..options.staging_each).map(|_| staging()).collect::<Result<_>>()?)
-            }
-            Route::WriteBuffer => Means::WriteBuffer,
-            Route::Mapped => Means::Mapped,
-            Route::Dma => {
-                let queue = gpu.transfer();
-                let queue = queue.ok_or_else(|| Error::Gpu("there is no transfer queue".into()))?;
-                let staging = || gpu.buffer_in(Place::Pinned, "weights on their way", bytes);
-                let staging = (!options.all_pinned()).then(staging).transpose()?;
-                Means::Dma { lane: TransferLane::new(queue)?, staging }
-            }
-        })
-    }
-}
-
 struct Worker {
     gpu: Arc<Gpu>,
     ring: Arc<Ring>,
     slots: Arc<[Buffer]>,
-    readers: Readers,
+    readers: Arc<[Readers]>,
     source: Source,
     means: Means,
-    pinned: Arc<[Option<Arc<Buffer>>]>,
+    feeds: Arc<[Feed]>,
+    read_ahead: Option<Arc<ReadAhead>>,
     names: Arc<[String]>,
     trace: Trace,
     lane: Lane,
 }
 
+/// What became of a piece.
+enum Carried {
+    /// It is where readers will see it. When its own way began: the wait for the disk is not part of it.
+    Since(Instant),
+    /// The stage before was stopped. If it failed, another worker has its failure.
+    Stopped,
+}
+
 impl Worker {
     fn run(&mut self) {
         while let Some(piece) = self.ring.claim() {
-            let start = Instant::now();
-            let carried = catch_unwind(AssertUnwindSafe(|| self.carry(&piece)));
-            match carried {
-                Ok(Ok(())) => self.ring.arrived(&piece),
+            match catch_unwind(AssertUnwindSafe(|| self.carry(&piece))) {
+                Ok(Ok(Carried::Since(start))) => {
+                    self.ring.arrived(&piece);
+                    let name = &self.names[piece.item];
+                    self.trace.record(self.lane, name, start, Instant::now(), piece.bytes);
+                }
+                Ok(Ok(Carried::Stopped)) => return,
                 Ok(Err(error)) => self.ring.fail(error),
                 Err(_) => self.ring.fail(Error::Gpu("a loader thread panicked".into())),
             }
-            let name = &self.names[piece.item];
-            self.trace.record(self.lane, name, start, Instant::now(), piece.bytes);
         }
     }
 
-    fn carry(&mut self, piece: &Piece) -> Result<()> {
-        let (gpu, source) = (&self.gpu, &self.source);
-        let slot = &self.slots[piece.slot];
-        let range = piece.offset..piece.offset + piece.bytes;
-        let bring = |to: wgpu::WriteOnly<'_, [u8]>| source(piece.item, piece.offset, to);
-        match &mut self.means {
-            Means::Staged(staging) => {
-                let mut next = staging.pop_front().expect("a worker has staging buffers");
-                let outcome = carry_staged(gpu, &mut next, piece.bytes, &slot.part(range), bring);
-                staging.push_back(next);
-                outcome
+    fn carry(&mut self, piece: &Piece) -> Result<Carried> {
+        let (slot, readers) = (&self.slots[piece.slot], &self.readers[piece.slot]);
+        let to = Target { slot, readers, range: piece.offset..piece.offset + piece.bytes };
+        let mut start = Instant::now();
+        match &self.feeds[piece.item] {
+            Feed::Home(home) => self.means.carry(&self.gpu, &home.origin(), &to)?,
+            Feed::Source => {
+                let source = |to: wgpu::WriteOnly<'_, [u8]>| (self.source)(piece.item, piece.offset, to);
+                self.means.carry(&self.gpu, &Origin::Source(&source), &to)?;
             }
-            Means::WriteBuffer => carry_by_write_buffer(gpu, piece.bytes, &slot.part(range), bring),
-            Means::Mapped => {
-                wait_for_readers(gpu, &self.readers[piece.slot])?;
-                slot.fill(range, bring)
-            }
-            Means::Dma { lane, staging } => {
-                if let Some(Some(home)) = self.pinned.get(piece.item) {
-                    wait_for_readers(gpu, &self.readers[piece.slot])?;
-                    return slot.copy_from(piece.offset, home, range, lane);
-                }
-                let staging = staging.as_ref().expect("an item without a pinned home has staging");
-                staging.fill(0..piece.bytes, bring)?;
-                wait_for_readers(gpu, &self.readers[piece.slot])?;
-                slot.copy_from(piece.offset, staging, 0..piece.bytes, lane)
+            Feed::ReadAhead(number) => {
+                let stage = self.read_ahead.as_ref().expect("items from disk have a stage that reads them");
+                let ticket = stage.ticket(piece.ticket / self.feeds.len() as u64, *number);
+                let Some(from) = stage.lease(ticket)? else { return Ok(Carried::Stopped) };
+                start = Instant::now();
+                self.means.carry(&self.gpu, &from.origin(), &to)?;
+                stage.left(ticket, piece.bytes);
             }
         }
+        Ok(Carried::Since(start))
     }
-}
-
-/// Waits for the last commands that read a slot.
-fn wait_for_readers(gpu: &Gpu, readers: &Mutex<Option<Arc<AtomicBool>>>) -> Result<()> {
-    let last = locked(readers).clone();
-    last.map_or(Ok(()), |done| gpu.poll_until("the readers of a slot", || done.load(Ordering::Acquire)))
-}
-
-fn carry_staged(
-    gpu: &Gpu,
-    staging: &mut Staging,
-    bytes: u64,
-    slot: &Binding<'_>,
-    bring: impl FnOnce(wgpu::WriteOnly<'_, [u8]>) -> Result<()>,
-) -> Result<()> {
-    staging.fill(gpu, bytes, bring)?;
-    staging.send(gpu, |encoder, from| {
-        encoder.copy_buffer_to_buffer(from, 0, slot.buffer, slot.range.start, bytes);
-    });
-    gpu.check()
-}
-
-fn carry_by_write_buffer(
-    gpu: &Gpu,
-    bytes: u64,
-    slot: &Binding<'_>,
-    bring: impl FnOnce(wgpu::WriteOnly<'_, [u8]>) -> Result<()>,
-) -> Result<()> {
-    let size = std::num::NonZero::new(bytes).expect("pieces are not empty");
-    let view = gpu.queue.write_buffer_with(slot.buffer, slot.range.start, size);
-    let mut view =
-        view.ok_or_else(|| Error::Gpu(format!("no staging memory for {bytes} bytes of weights")))?;
-    bring(view.slice(..))?;
-    drop(view);
-    gpu.queue.submit([]);
-    gpu.check()
 }

@@ -1,10 +1,17 @@
 //! Moves unit bytes into GPU memory ahead of the kernels that read them.
 //!
-//! [`ring`] decides who may touch which slot when; [`loader`] runs the worker threads that carry
-//! pieces of weights, [`cache_ring`] those that move KV caches to the GPU and back. Units are sizes here, and their bytes come from a closure that fills a mapped piece.
+//! [`ring`] decides who may touch which slot when; [`read_ahead`] brings units from disk into host
+//! memory, and [`loader`] from there into GPU memory, in pieces and by a [`Route`]; [`cache_ring`]
+//! moves KV caches to the GPU and back. Units are sizes here, and their bytes come from closures
+//! that fill memory.
 
 pub mod cache_ring;
+mod carry;
 pub mod loader;
+pub mod read_ahead;
 pub mod ring;
+mod route;
 
-pub use loader::{Loader, LoaderOptions, Route, Source};
+pub use loader::{Loader, LoaderOptions, Source};
+pub use read_ahead::{HostSlot, ReadAhead, ReadAheadOptions, Reader};
+pub use route::Route;

@@ -1,6 +1,7 @@
 //! How busy each lane was, and how much of loading hid behind computing.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use super::{Lane, Span, Task};
@@ -14,9 +15,15 @@ pub struct Overlap {
     pub lanes: Vec<LaneBusy>,
     /// Time in which weights travelled (on any lane of the task).
     pub load_weight: Duration,
-    /// Time in which kernels ran (on any lane of the task).
+    /// Time in which keys and values travelled to the GPU.
+    pub load_cache: Duration,
+    /// Time in which kernels ran.
     pub compute: Duration,
-    /// Time in which both happened.
+    /// Time in which new keys and values travelled back.
+    pub save_cache: Duration,
+    /// Time in which anything travelled.
+    pub transfer: Duration,
+    /// Time in which something travelled while kernels ran.
     pub both: Duration,
     /// Spans that the recorder could not keep, and that are missing here.
     pub dropped_spans: u64,
@@ -36,11 +43,28 @@ pub struct LaneBusy {
 }
 
 impl Overlap {
-    /// The hidden part of the shorter of loading and computing, 0 to 1: 1 means that the
+    /// The hidden part of the shorter of transfers and computing, 0 to 1: 1 means that the
     /// pipeline took no longer than its slower half. `None` where one of them never happened.
     pub fn share_of_shorter(&self) -> Option<f64> {
-        let shorter = self.load_weight.min(self.compute);
+        let shorter = self.transfer.min(self.compute);
         (!shorter.is_zero()).then(|| share(self.both, shorter))
+    }
+}
+
+impl fmt::Display for Overlap {
+    /// One line: the four tasks' shares of the wall time, and that of transfers under kernels.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let percent = |time: Duration| 100.0 * share(time, self.wall);
+        for (task, time) in [
+            (Task::LoadWeight, self.load_weight),
+            (Task::LoadCache, self.load_cache),
+            (Task::Compute, self.compute),
+            (Task::SaveCache, self.save_cache),
+        ] {
+            write!(f, "{task} busy {:.0} %, ", percent(time))?;
+        }
+        let wall = self.wall.as_secs_f64();
+        write!(f, "transfers and compute at once {:.0} % of {wall:.2} s", percent(self.both))
     }
 }
 
@@ -65,18 +89,23 @@ pub(super) fn measure(spans: &[Span], dropped_spans: u64, from: Duration, to: Du
         let busy = total(stretches);
         LaneBusy { lane: *lane, busy, share: share(busy, wall), bytes: *bytes }
     };
-    let of_task = |task: Task| {
+    let of_tasks = |tasks: &[Task]| {
         let mut stretches = Stretches::new();
-        inside().filter(|span| span.lane.task == task).for_each(|span| extend(&mut stretches, clipped(span)));
+        let wanted = inside().filter(|span| tasks.contains(&span.lane.task));
+        wanted.for_each(|span| extend(&mut stretches, clipped(span)));
         stretches
     };
-    let (loading, computing) = (of_task(Task::LoadWeight), of_task(Task::Compute));
+    let computing = of_tasks(&[Task::Compute]);
+    let transfers = of_tasks(&[Task::LoadWeight, Task::LoadCache, Task::SaveCache]);
     Overlap {
         wall,
         lanes: lanes.iter().map(busy_of).collect(),
-        load_weight: total(&loading),
+        load_weight: total(&of_tasks(&[Task::LoadWeight])),
+        load_cache: total(&of_tasks(&[Task::LoadCache])),
         compute: total(&computing),
-        both: common(&loading, &computing),
+        save_cache: total(&of_tasks(&[Task::SaveCache])),
+        transfer: total(&transfers),
+        both: common(&transfers, &computing),
         dropped_spans,
     }
 }
@@ -121,6 +150,8 @@ mod tests {
     const FILL: Lane = Lane::part(Task::LoadWeight, "fill");
     const COPY: Lane = Lane::part(Task::LoadWeight, "copy");
     const COMPUTE: Lane = Lane::part(Task::Compute, "");
+    const FETCH: Lane = Lane::part(Task::LoadCache, "");
+    const SAVE: Lane = Lane::part(Task::SaveCache, "");
 
     #[test]
     fn a_known_timeline() {
@@ -140,6 +171,11 @@ mod tests {
             (part.wall.as_millis(), part.both.as_millis(), part.share_of_shorter()),
             (10, 5, Some(1.0))
         );
+        assert_eq!(
+            all.to_string(),
+            "load weight busy 83 %, load cache busy 0 %, compute busy 67 %, save cache busy 0 %, \
+             transfers and compute at once 50 % of 0.06 s"
+        );
         assert_eq!(measure(&[], 0, Duration::ZERO, Duration::MAX), Overlap::default());
         assert_eq!(Overlap::default().share_of_shorter(), None);
     }
@@ -152,7 +188,7 @@ mod tests {
                 .map(|_| {
                     let start = rng.random_range(0..90);
                     span(
-                        [FILL, COPY, COMPUTE][rng.random_range(0..3)],
+                        [FILL, COPY, COMPUTE, FETCH, SAVE][rng.random_range(0..5)],
                         start,
                         start + rng.random_range(0..10),
                     )
@@ -166,11 +202,18 @@ mod tests {
                 spans.iter().any(|span| wanted(span.lane) && span.start <= at && at < span.end)
             };
             let count = |wanted: &dyn Fn(u64) -> bool| (from..to).filter(|&at| wanted(at)).count() as u128;
-            let loading = |at| open(at, &|lane| lane.task == Task::LoadWeight);
+            for (task, found) in [
+                (Task::LoadWeight, measured.load_weight),
+                (Task::LoadCache, measured.load_cache),
+                (Task::Compute, measured.compute),
+                (Task::SaveCache, measured.save_cache),
+            ] {
+                assert_eq!(found.as_millis(), count(&|at| open(at, &|lane| lane.task == task)), "{task}");
+            }
+            let moving = |at| open(at, &|lane| lane.task != Task::Compute);
             let computing = |at| open(at, &|lane| lane.task == Task::Compute);
-            assert_eq!(measured.load_weight.as_millis(), count(&loading));
-            assert_eq!(measured.compute.as_millis(), count(&computing));
-            assert_eq!(measured.both.as_millis(), count(&|at| loading(at) && computing(at)));
+            assert_eq!(measured.transfer.as_millis(), count(&moving));
+            assert_eq!(measured.both.as_millis(), count(&|at| moving(at) && computing(at)));
             for busy in &measured.lanes {
                 assert_eq!(busy.busy.as_millis(), count(&|at| open(at, &|lane| lane == busy.lane)));
             }

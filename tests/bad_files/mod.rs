@@ -1,5 +1,6 @@
 //! Truncated, mistyped, missing and lying files: each is refused with its own single line.
 
+mod families;
 mod folders;
 mod packed;
 

@@ -73,6 +73,31 @@ fn equal_seeds_give_equal_texts() {
     assert_eq!(run(&format!("--temperature 1.2 --seed {}", seed.trim())).stdout, drawn.stdout);
 }
 
+/// Of several texts each is the one that its prompt and seed give alone.
+#[test]
+fn a_batch_writes_what_each_prompt_gives_alone() {
+    let place = Place::new();
+    let line = "run model -n 24 --temperature 1.2 --context 64";
+    let alone = |options: &str| {
+        ["-p Hello --seed 3", "-p Hello --seed 4", "-p world --seed 5", "-p world --seed 6"]
+            .map(|prompt| place.output(&format!("{line} {options} {prompt}")))
+    };
+    let ids = alone("--print-ids");
+    let ends: BTreeSet<_> = ids.iter().map(|ids| ids.split(',').count()).collect();
+    assert!(ends.len() > 1, "they end at different times: {ids:?}");
+    let batch = "-p Hello -p world --batch 2 --seed 3";
+    let outcome = place.run(&format!("{line} {batch} --print-ids")).succeeded(batch);
+    assert_eq!(outcome.stdout, ids.map(|ids| ids + "\n").concat());
+    assert!(outcome.stderr.contains("batch 4: prefill"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("the model ended the text ("), "{}", outcome.stderr);
+    for options in ["", "--stop e --ignore-eos"] {
+        let texts = alone(options);
+        let headed = |(i, text): (usize, &String)| format!("--- {} of 4 ---\n{text}\n", i + 1);
+        let expected: String = texts.iter().enumerate().map(headed).collect();
+        assert_eq!(place.output(&format!("{line} {batch} {options}")), expected);
+    }
+}
+
 #[test]
 fn a_prompt_is_the_same_from_an_option_a_file_or_a_pipe() {
     let place = Place::new();
@@ -125,7 +150,7 @@ fn a_trace_has_a_lane_for_every_task() {
     let line = "run model --ids 1,2,3 --print-ids -n 4 --ignore-eos --depth 2 --route staged --trace t.json";
     let line = format!("{line} {}", place.least_vram(line));
     let outcome = place.run(&line).succeeded(&line);
-    assert!(outcome.stderr.contains("both at once"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("at once"), "{}", outcome.stderr);
     let trace: Value = serde_json::from_slice(&std::fs::read(place.path("t.json")).unwrap()).unwrap();
     let events = trace["traceEvents"].as_array().unwrap();
     let lanes: Vec<_> = events.iter().filter(|event| event["name"] == "thread_name").collect();

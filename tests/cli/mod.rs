@@ -1,5 +1,6 @@
 //! The program as its users meet it: real processes, their output, exit codes and files.
 
+mod benching;
 mod generation;
 mod measuring;
 mod packing;

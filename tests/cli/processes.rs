@@ -93,6 +93,24 @@ fn ctrl_c_ends_the_run_at_once() {
     }
 }
 
+/// What the other texts of a batch had come to is not lost.
+#[cfg(unix)]
+#[test]
+fn ctrl_c_shows_what_there_is_of_every_text() {
+    let place = Place::new();
+    let line = format!("{LONG} --batch 3");
+    let mut child = place.command(&line).spawn().unwrap();
+    first_byte(&mut child);
+    signal(&child, "-INT");
+    let outcome = wait(child, &line);
+    assert_eq!(outcome.code, Some(130), "{}", outcome.stderr);
+    quiet(&outcome, &line);
+    for head in ["-- 1 of 3 ---\n", "\n--- 2 of 3 ---\n", "\n--- 3 of 3 ---\n"] {
+        assert!(outcome.stdout.contains(head), "{head}: {}", outcome.stdout);
+    }
+    assert!(outcome.stdout.ends_with('\n'));
+}
+
 #[cfg(unix)]
 fn signal(child: &Child, name: &str) {
     let id = child.id().to_string();

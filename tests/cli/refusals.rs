@@ -267,6 +267,16 @@ fn options_that_cannot_be_met() {
         ("a probability above 1", nothing, "run model -p a --top-p 1.5", "top-p"),
         ("a negative probability", nothing, "run model -p a --min-p -0.5", "min-p"),
         ("no penalty", nothing, "run model -p a --repetition-penalty 0", "penalty"),
+        ("too many texts", nothing, "run model -p a -p b --batch 200", "400 texts, and at most 256"),
+        ("nothing to measure", nothing, "bench model -p 0 -n 0", "nothing to measure"),
+        ("more than it remembers", nothing, "bench model -p 200 -n 57", "this run can remember 256"),
+        ("no such length", nothing, "bench model -p 4294967295 -n 1", "no model remembers so many"),
+        (
+            "no room for so many",
+            nothing,
+            "run model -p a --batch 256 --vram 1MiB",
+            "--vram 1.00 MiB is too small",
+        ),
         ("an empty stop text", nothing, "run model -p a --stop=", "stop"),
         ("a stop text for ids", nothing, "run model -p a --print-ids --stop x", "--stop needs text"),
         (

@@ -25,7 +25,7 @@ fn gathers_the_rows_of_the_tokens() {
         for (cols, ids) in [(1, vec![4]), (31, vec![0, 6, 6]), (33, vec![5, 1]), (172, vec![6, 0, 3, 2, 1])] {
             let table = weights(&mut Random::new(1), kind, 7, cols);
             let scale = 1.5;
-            let spec = Spec { kind, rows: 7, cols: cols as u32, indexed: true, scale };
+            let spec = Spec { kind, rows: 7, cols: cols as u32, indexed: true, scale, accumulate: false };
             let got = embed(&spec, &table, &ids);
             let value = |(id, c): (u32, usize)| table.values[id as usize * cols + c] * f64::from(scale);
             let cells = ids.iter().flat_map(|id| (0..cols).map(|c| (*id, c)));
@@ -42,7 +42,8 @@ fn gathers_the_rows_of_the_tokens() {
 #[test]
 fn gathers_in_order_when_not_indexed() {
     let table = weights(&mut Random::new(2), WeightKind::W4, 3, 40);
-    let spec = Spec { kind: WeightKind::W4, rows: 3, cols: 40, indexed: false, scale: 1.0 };
+    let spec =
+        Spec { kind: WeightKind::W4, rows: 3, cols: 40, indexed: false, scale: 1.0, accumulate: false };
     let got = embed(&spec, &table, &[9, 9, 9]);
     let got: Vec<_> = got.iter().map(|v| f64::from(*v)).collect();
     assert_eq!(got, table.values);
@@ -51,8 +52,39 @@ fn gathers_in_order_when_not_indexed() {
 #[test]
 fn a_token_beyond_the_table_is_nan() {
     let table = weights(&mut Random::new(3), WeightKind::F16, 3, 40);
-    let spec = Spec { kind: WeightKind::F16, rows: 3, cols: 40, indexed: true, scale: 1.0 };
+    let spec =
+        Spec { kind: WeightKind::F16, rows: 3, cols: 40, indexed: true, scale: 1.0, accumulate: false };
     let got = embed(&spec, &table, &[2, 3, u32::MAX]);
     assert!(got[..40].iter().all(|v| v.is_finite()));
     assert!(got[40..].iter().all(|v| v.is_nan()));
+}
+
+#[test]
+fn adds_to_what_is_there() {
+    for (kind, cols) in KINDS.into_iter().zip([1, 31, 33, 172]) {
+        let (words, positions) = (7, 5);
+        let [words, positions] =
+            [words, positions].map(|rows| weights(&mut Random::new(rows as u64), kind, rows, cols));
+        let step = step(3);
+        let y = poisoned(3, cols);
+        let ids = [4, 0, 6];
+        let rows = upload(&ids.map(|id| row(id, 0, 0)));
+        for (table, rows_max, indexed) in [(&words, 7, true), (&positions, 5, false)] {
+            let (codes, scales) = (upload(&table.codes), upload(&table.scales));
+            let (step, rows, codes, scales) = (step.all(), rows.all(), codes.all(), scales.all());
+            let args = Args { step, rows, codes, scales, y: y.all() };
+            let accumulate = !indexed;
+            let spec = Spec { kind, rows: rows_max, cols: cols as u32, indexed, scale: 1.0, accumulate };
+            run(&embed::dispatch(&mut pipelines(), &spec, &args).unwrap(), 3);
+        }
+        let got = unpad(&read(&y, 3 * pipo_wgpu::kernels::stride(cols as u32) as usize), cols);
+        let value =
+            |t: usize, c: usize| words.values[ids[t] as usize * cols + c] + positions.values[t * cols + c];
+        let mut want: Vec<_> =
+            (0..3).flat_map(|t| (0..cols).map(move |c| (t, c))).map(|(t, c)| value(t, c)).collect();
+        let bound: Vec<_> = want.iter().map(|w| w.abs() * ULP).collect();
+        assert_close(&got, &want, &bound, &format!("{kind:?} {cols} columns"));
+        want[cols / 2] += 0.01;
+        assert!(first_miss(&got, &want, &bound).is_some(), "a wrong value passed");
+    }
 }

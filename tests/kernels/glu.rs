@@ -18,7 +18,7 @@ fn erf(x: f64) -> f64 {
     sum * 2.0 / std::f64::consts::PI.sqrt()
 }
 
-fn activation(kind: Activation, x: f64) -> f64 {
+pub(crate) fn activation(kind: Activation, x: f64) -> f64 {
     match kind {
         Activation::Silu => x / (1.0 + (-x).exp()),
         Activation::GeluTanh => {
@@ -27,6 +27,20 @@ fn activation(kind: Activation, x: f64) -> f64 {
         }
         Activation::GeluErf => 0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2)),
         Activation::Relu => x.max(0.0),
+    }
+}
+
+/// How far the function of an f32 between -6 and 6 may be off.
+///
+/// The exponential of u is good to 3 + 2|u| units in the last place by Vulkan's rules, here
+/// |u| < 6 (silu), 26 (the tanh form's doubled argument at 6), whose own roundings count again;
+/// division has 2.5 units. The error function's polynomial is good to 1.5e-7 plus 8 roundings.
+pub(crate) fn activation_bound(kind: Activation, x: f64) -> f64 {
+    match kind {
+        Activation::Silu => activation(kind, x).abs() * 2.0 * (3.0 + 12.0 + 4.0) * ULP,
+        Activation::GeluTanh => activation(kind, x).abs() * 2.0 * (3.0 + 52.0 + 4.0 * 26.0 + 4.0) * ULP,
+        Activation::GeluErf => x.abs() * (0.75e-7 + 16.0 * ULP),
+        Activation::Relu => activation(kind, x).abs() * ULP,
     }
 }
 
@@ -40,25 +54,13 @@ pub(crate) fn gate_up(random: &mut Random, tokens: usize, cols: usize) -> Vec<f3
 }
 
 /// The unit in f64, `[tokens, cols]`, and how far f32 may be off.
-///
-/// The exponential of u is good to 3 + 2|u| units in the last place by Vulkan's rules, here
-/// |u| < 6 (silu), 26 (the tanh form's doubled argument at 6), whose own roundings count again;
-/// division has 2.5 units. The error function's polynomial is good to 1.5e-7 plus 8 roundings.
 pub(crate) fn reference(kind: Activation, x: &[f32], cols: usize) -> (Vec<f64>, Vec<f64>) {
     let (mut want, mut bound) = (vec![], vec![]);
     for row in x.chunks(stride(2 * cols as u32) as usize) {
         for c in 0..cols {
             let (gate, up) = (f64::from(row[c]), f64::from(row[cols + c]));
-            let value = activation(kind, gate) * up;
-            want.push(value);
-            bound.push(
-                match kind {
-                    Activation::Silu => value.abs() * 2.0 * (3.0 + 12.0 + 4.0) * ULP,
-                    Activation::GeluTanh => value.abs() * 2.0 * (3.0 + 52.0 + 4.0 * 26.0 + 4.0) * ULP,
-                    Activation::GeluErf => (gate * up).abs() * (0.75e-7 + 16.0 * ULP),
-                    Activation::Relu => value.abs() * ULP,
-                } + 1e-30,
-            );
+            want.push(activation(kind, gate) * up);
+            bound.push(activation_bound(kind, gate) * up.abs() + 1e-30);
         }
     }
     (want, bound)

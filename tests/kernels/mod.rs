@@ -5,12 +5,16 @@
 mod common;
 mod products;
 
+mod activate;
+mod activate_q8;
 mod argmax;
 mod attention;
 mod attention_merge;
 mod embed;
 mod glu;
 mod glu_q8;
+mod layer_norm;
+mod layer_norm_q8;
 mod matmul_exact;
 mod matmul_int8;
 mod matvec_exact;

@@ -47,7 +47,10 @@ fn run_takes_everything() {
 #[test]
 fn run_needs_nothing() {
     let args = run("run");
-    assert_eq!((args.model.model, args.budget.vram, args.prompt.prompt), (None, None, None));
+    assert_eq!((args.model.model, args.budget.vram), (None, None));
+    assert_eq!((args.prompt.prompt.len(), args.text.batch), (0, 1));
+    let args = run("run -p a -p b --batch 3");
+    assert_eq!((args.prompt.prompt, args.text.batch), (vec!["a".to_owned(), "b".to_owned()], 3));
     assert_eq!(run("run --ids 3,17,42").prompt.ids, [3, 17, 42]);
     assert_eq!(run("run --dummy llama-2-7b").model.source.dummy.as_deref(), Some("llama-2-7b"));
 }
@@ -119,7 +122,7 @@ fn help_fits_a_screen() {
     command.build();
     let mut verbs: Vec<String> = command.get_subcommands().map(|verb| verb.get_name().to_owned()).collect();
     verbs.retain(|verb| verb != "help");
-    assert_eq!(verbs.len(), 6);
+    assert_eq!(verbs.len(), 7);
     for verb in verbs {
         let help = command.find_subcommand_mut(&verb).unwrap().render_help().to_string();
         let lines = help.lines().count();

@@ -1,0 +1,218 @@
+//! The verb `bench`: rates of prefill and decode, beside what the link and the GPU could do.
+
+pub mod report;
+
+use std::time::Duration;
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::cli::args::{BenchArgs, BudgetArgs, DeviceArgs};
+use crate::cli::open::Opened;
+use crate::cli::output::{Output, note};
+use crate::cli::prepare::{Need, Prepared, open_gpu, prepare};
+use crate::engine::Engine;
+use crate::engine::probe::{self, RouteChoice, Wanted};
+use crate::error::{Error, Result};
+use crate::plan::{Home, Work};
+use crate::sampler::{Sampler, SamplerOptions};
+use crate::session::{Batch, Figures, Limits, Phase, Request};
+use crate::trace::Trace;
+
+use report::{Facts, Row, Spread};
+
+/// Decode passes that warm up, and that are traced, at most: enough for clocks to rise and for a
+/// mean, few enough for any timeline.
+const SHORT_GEN: u32 = 32;
+
+/// One batch to be measured.
+pub struct Case<'a> {
+    /// The model.
+    pub opened: &'a Opened,
+    /// Memory to use.
+    pub budget: &'a BudgetArgs,
+    /// Where.
+    pub device: &'a DeviceArgs,
+    /// Sequences that share passes.
+    pub batch: u32,
+    /// Tokens of each prompt; 0 starts from a single one.
+    pub n_prompt: u32,
+    /// Decode passes.
+    pub n_gen: u32,
+    /// Runs that count.
+    pub repetitions: u32,
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// Whatever goes wrong on the way from the model to the last measurement.
+pub fn run(args: &BenchArgs) -> Result<()> {
+    let opened = Opened::new(&args.model, &open_gpu(&args.device)?.facts)?;
+    let context = args.budget.context.unwrap_or(opened.decoder.context_max);
+    let (n_prompt, n_gen) = args.work.lengths(context)?;
+    let mut rows = Vec::new();
+    for &batch in &args.work.batch {
+        let (budget, device, repetitions) = (&args.budget, &args.device, args.work.repetitions);
+        let case = Case { opened: &opened, budget, device, batch, n_prompt, n_gen, repetitions };
+        rows.extend(measure(&case)?);
+    }
+    Output::stdout().piece(&report::table(&rows, args.work.format()))
+}
+
+/// Measures one batch: a row for prefill, one for decode, as far as they are wanted.
+///
+/// # Errors
+/// Whatever goes wrong on the way.
+pub fn measure(case: &Case<'_>) -> Result<Vec<Row>> {
+    // A device of its own, so that its books hold this batch alone.
+    let gpu = open_gpu(case.device)?;
+    let context = (case.n_prompt.max(1)).checked_add(case.n_gen).ok_or_else(|| {
+        Error::Usage(format!("-p {} -n {}: no model remembers so many tokens", case.n_prompt, case.n_gen))
+    })?;
+    let work = Work { batch: case.batch, prompt_tokens: case.n_prompt.max(1), new_tokens: case.n_gen };
+    // On from the start, because then the engine takes memory for timestamps, but not recording.
+    let trace = Trace::on();
+    trace.pause();
+    let need = Need { context, all_logits: false, work, trace: trace.clone() };
+    let prepared = prepare(gpu, case.opened, case.budget, case.device, &need)?;
+    prepared.check_fits(context as usize)?;
+    let ceilings = Ceilings::measure(&prepared)?;
+    let (vram_budget_bytes, context, route) = (prepared.vram_bytes, prepared.context, prepared.options.route);
+    let mut engine = prepared.load(case.opened)?;
+    let mut runs = Runs::new(case, &mut engine, context);
+    note(format_args!("batch {}: warming up", case.batch));
+    runs.once(case.n_gen.min(SHORT_GEN))?;
+    let mut all = Vec::new();
+    for number in 1..=case.repetitions {
+        let figures = runs.once(case.n_gen)?;
+        note(format_args!(
+            "batch {}: run {number} of {}: prefill {:.2} tokens/s, decode {:.2} tokens/s",
+            case.batch,
+            case.repetitions,
+            figures.prefill.rate(),
+            figures.decode.rate()
+        ));
+        all.push(figures);
+    }
+    note(format_args!("batch {}: tracing", case.batch));
+    let traced = Traced::run(&mut runs, &trace, case.n_gen.min(SHORT_GEN))?;
+    drop(runs);
+    let facts = Facts::of(case, &engine, vram_budget_bytes, route);
+    let mut rows = Vec::new();
+    if case.n_prompt > 0 {
+        let phases = all.iter().map(|figures| &figures.prefill);
+        let row = Row::new(&facts, "pp", case.n_prompt, Spread::of(phases), &ceilings.link, &traced.prefill);
+        rows.push(row);
+    }
+    if case.n_gen > 0 {
+        let phases = all.iter().map(|figures| &figures.decode);
+        let row = Row::new(&facts, "tg", case.n_gen, Spread::of(phases), ceilings.decode(), &traced.decode);
+        rows.push(Row { predicted_tokens_per_second: Some(engine.plan().predicted_rate), ..row });
+    }
+    Ok(rows)
+}
+
+/// What the bare link carries, in bytes a second, measured in this run.
+struct Ceilings {
+    /// By the route of the ring; `None` where nothing travels.
+    link: Option<f64>,
+    /// Through kernels that read host memory, where decode does that.
+    direct: Option<f64>,
+}
+
+impl Ceilings {
+    fn measure(prepared: &Prepared) -> Result<Self> {
+        let plan = &prepared.plan;
+        if plan.streamed_bytes == 0 {
+            return Ok(Ceilings { link: None, direct: None });
+        }
+        let rates = |choice| {
+            let wanted = Wanted { choice, vram_bytes: prepared.vram_bytes, again: true, model: None };
+            let say = &mut |what: &str| note(format_args!("probe  measuring {what}"));
+            Ok(probe::measure(&prepared.gpu, &wanted, say)?.rates)
+        };
+        let link = Some(rates(RouteChoice::Only(prepared.options.route))?.link);
+        let direct = if plan.direct { rates(RouteChoice::Direct)?.direct } else { None };
+        Ok(Ceilings { link, direct })
+    }
+
+    fn decode(&self) -> &Option<f64> {
+        if self.direct.is_some() { &self.direct } else { &self.link }
+    }
+}
+
+/// Runs the same work again and again.
+struct Runs<'a> {
+    batch: Batch<'a>,
+    prompts: Vec<Vec<u32>>,
+}
+
+impl<'a> Runs<'a> {
+    fn new(case: &Case<'_>, engine: &'a mut Engine, context: u32) -> Self {
+        // Equal for everybody; what they are does not matter to a dense model's speed.
+        let mut random = ChaCha8Rng::seed_from_u64(0);
+        let vocab = engine.decoder().vocab_size;
+        let mut prompt = || (0..case.n_prompt.max(1)).map(|_| random.random_range(0..vocab)).collect();
+        let prompts = (0..case.batch).map(|_| prompt()).collect();
+        Runs { batch: Batch::new(engine, &vec![context; case.batch as usize]), prompts }
+    }
+
+    /// Reads the prompts and makes `n_gen` decode passes.
+    fn once(&mut self, n_gen: u32) -> Result<Figures> {
+        self.batch.clear();
+        let limits = Limits { max_tokens: n_gen as usize + 1, end_tokens: Vec::new() };
+        let sampler = |_| Sampler::new(SamplerOptions::default());
+        let mut samplers = self.prompts.iter().map(sampler).collect::<Result<Vec<_>>>()?;
+        let mut requests: Vec<_> = (self.prompts.iter().zip(&mut samplers))
+            .map(|(prompt, sampler)| Request { prompt, limits: &limits, sampler })
+            .collect();
+        self.batch.generate(&mut requests, |_, _| Ok(true))
+    }
+}
+
+/// What the GPU's own clock says of one phase.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GpuTime {
+    /// Seconds in which kernels ran, a pass; `None` where the adapter has no timestamps.
+    pub pass_seconds: Option<f64>,
+    /// The same as a share of the time that the phase took.
+    pub busy: Option<f64>,
+}
+
+/// One run with timestamps, which make it a little slower.
+struct Traced {
+    prefill: GpuTime,
+    decode: GpuTime,
+}
+
+impl Traced {
+    fn run(runs: &mut Runs<'_>, trace: &Trace, n_gen: u32) -> Result<Self> {
+        trace.resume();
+        let start = trace.elapsed();
+        let figures = runs.once(n_gen)?;
+        trace.pause();
+        let between = start + figures.prefill.time;
+        Ok(Traced {
+            prefill: gpu_time(trace, &figures.prefill, start),
+            decode: gpu_time(trace, &figures.decode, between),
+        })
+    }
+}
+
+fn gpu_time(trace: &Trace, phase: &Phase, start: Duration) -> GpuTime {
+    let overlap = trace.overlap_between(start, start + phase.time);
+    if overlap.compute.is_zero() || overlap.dropped_spans > 0 {
+        return GpuTime::default();
+    }
+    let seconds = overlap.compute.as_secs_f64();
+    GpuTime {
+        pass_seconds: Some(seconds / phase.costs.passes.max(1) as f64),
+        busy: Some(seconds / phase.time.as_secs_f64()),
+    }
+}
+
+/// How many of the homes are of one kind.
+fn count(homes: &[Home], wanted: Home) -> usize {
+    homes.iter().filter(|home| **home == wanted).count()
+}

@@ -1,0 +1,261 @@
+//! The verb `plan`: what would live where and how fast that would be, from sizes and rates alone.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::checkpoint::Checkpoint;
+use crate::cli::args::{CardArgs, ModelArgs, PlanArgs};
+use crate::cli::open::{Opened, describe_folder};
+use crate::cli::output::{Output, note};
+use crate::cli::prepare::{self, Need};
+use crate::engine::probe::{Measured, RouteChoice};
+use crate::engine::{self, Options};
+use crate::error::{Error, Result};
+use crate::gpu::{Facts, Gpu};
+use crate::model::{self, Decoder, dummy};
+use crate::pipeline::Route;
+use crate::plan::{self, Budget, Demand, GpuTimes, PassTime, Plan, Rates, Work};
+use crate::quant::WeightKind;
+use crate::size;
+use crate::trace::Trace;
+
+/// Tokens that are assumed to be remembered when the user does not say.
+const CONTEXT: u32 = 4096;
+/// A prompt and what is written after it when the user does not say.
+const PROMPT_TOKENS: u32 = 512;
+const NEW_TOKENS: u32 = 128;
+/// Share of a card's memory bandwidth that decode kernels reach.
+const KERNEL_SHARE: f64 = 0.7;
+/// Weight bytes times tokens a second through prefill kernels, for each byte a second through
+/// decode kernels.
+const PREFILL_FACTOR: f64 = 8.0;
+/// Threads that would carry weights.
+const THREADS: usize = 4;
+
+/// Runs the verb.
+///
+/// # Errors
+/// When the model cannot be read, the budget is too small, or there is no GPU to plan for.
+pub fn run(args: &PlanArgs) -> Result<()> {
+    let (name, decoder) = outline(&args.model)?;
+    let gpu = local_gpu(args)?;
+    let need = need(args, &decoder)?;
+    let options = prepare::options(&decoder, &args.budget, &args.device, &need)?;
+    let ground = match &gpu {
+        Some(gpu) => Ground::here(gpu, args, (&decoder, &options))?,
+        None => Ground::elsewhere(args)?,
+    };
+    let facts = gpu.as_ref().map_or_else(Facts::assumed, |gpu| gpu.facts.clone());
+    let options = Options { route: ground.route, ..options };
+    let demand = engine::demand(&decoder, &facts, &options, false);
+    let plan = plan::plan(&demand, &ground.budget, &ground.rates)?;
+    let report = Report { name: &name, demand: &demand, ground: &ground, plan: &plan };
+    let text = if args.json { report.json().to_string() } else { report.text() };
+    Output::stdout().line(&text)
+}
+
+/// A model's description, from `config.json` or a packed file's header alone.
+fn outline(args: &ModelArgs) -> Result<(PathBuf, Decoder)> {
+    let kind = args.source.weights.unwrap_or(WeightKind::W4);
+    match (&args.model, &args.source.dummy) {
+        (_, Some(shape)) => {
+            let name = PathBuf::from(shape);
+            let decoder = model::describe(&name, &dummy::config(shape)?, kind)?;
+            Ok((name, decoder))
+        }
+        (Some(path), None) if path.is_dir() => {
+            let (_, decoder) = describe_folder(&Checkpoint::without_weights(path)?, kind)?;
+            Ok((path.clone(), decoder))
+        }
+        _ => {
+            let opened = Opened::without_checking(args)?;
+            Ok((opened.name, opened.decoder))
+        }
+    }
+}
+
+/// The GPU to plan for, where there is one; another card's rates stand for themselves.
+fn local_gpu(args: &PlanArgs) -> Result<Option<Arc<Gpu>>> {
+    let CardArgs { link, disk, vram_rate } = args.card;
+    let elsewhere = link.is_some() || disk.is_some() || vram_rate.is_some();
+    if !elsewhere || args.device.adapter.is_some() {
+        return prepare::open_gpu(&args.device).map(Some);
+    }
+    if link.is_some() && vram_rate.is_some() {
+        return Ok(None);
+    }
+    // A processor that plays GPU says nothing about any card.
+    Ok(prepare::open_gpu(&args.device).ok().filter(|gpu| !gpu.facts.is_software()))
+}
+
+fn need(args: &PlanArgs, decoder: &Decoder) -> Result<Need> {
+    let (prompt, new) = (args.work.prompt_tokens, args.work.new_tokens);
+    let wanted = u64::from(prompt.unwrap_or(PROMPT_TOKENS)) + u64::from(new.unwrap_or(NEW_TOKENS));
+    let most = args.budget.context.unwrap_or(decoder.context_max.min(CONTEXT.max(wanted as u32)));
+    if prompt.is_some() || new.is_some() {
+        let least = u64::from(prompt.unwrap_or(1)) + u64::from(new.unwrap_or(0));
+        if least > u64::from(most) {
+            return Err(Error::Usage(format!(
+                "--prompt-tokens and --new-tokens: {least} tokens were asked for, but {most} can be \
+                 remembered; raise --context where the model allows it, or ask for less"
+            )));
+        }
+    }
+    let prompt_tokens =
+        prompt.unwrap_or(PROMPT_TOKENS.min(most.saturating_sub(new.unwrap_or(0)) * 3 / 4).max(1));
+    let new_tokens = new.unwrap_or(NEW_TOKENS.min(most.saturating_sub(prompt_tokens)));
+    let work = Work { batch: args.work.batch, prompt_tokens, new_tokens };
+    Ok(Need { context: most, all_logits: false, work, trace: Trace::off() })
+}
+
+/// What a plan stands on.
+struct Ground {
+    rates: Rates,
+    route: Route,
+    budget: Budget,
+    /// What it is about, for the first line.
+    gpu: String,
+    /// What was not measured.
+    assumed: Vec<String>,
+}
+
+impl Ground {
+    /// This machine, except for what the user says about another.
+    fn here(gpu: &Arc<Gpu>, args: &PlanArgs, model: (&Decoder, &Options)) -> Result<Self> {
+        note(format_args!("GPU    {}", gpu.facts.describe()));
+        let vram_bytes = prepare::vram_bytes(gpu, &args.budget);
+        let measured = prepare::measure(gpu, &args.device, vram_bytes, model)?;
+        note(format_args!("{}", prepare::describe(&measured)));
+        let mut budget = prepare::limits(gpu, &args.budget, &args.device, &measured);
+        if args.card.link.is_some() && budget.pinned_bytes == 0 {
+            budget.pinned_bytes = args.budget.ram.unwrap_or_else(prepare::default_ram);
+        }
+        let Measured { rates, route, .. } = measured;
+        let gpu = gpu.facts.describe();
+        let mut ground = Ground { rates, route, budget, gpu, assumed: Vec::new() };
+        ground.change(&args.card, args.device.route == Some(RouteChoice::Direct));
+        Ok(ground)
+    }
+
+    /// A card of which only a few rates are known.
+    fn elsewhere(args: &PlanArgs) -> Result<Self> {
+        let vram_bytes = args.budget.vram.ok_or_else(|| {
+            Error::Usage("expected --vram, how much memory the other card has, found none".into())
+        })?;
+        let rates = Rates::default();
+        let mut assumed = vec![format!("{:.0} µs a unit", rates.unit_seconds * 1e6)];
+        let mut missing = |given: bool, what: &str, rate: f64| {
+            if !given {
+                assumed.push(format!("{what} {:.3} GB/s", rate / 1e9));
+            }
+        };
+        missing(args.card.link.is_some(), "link", rates.link);
+        missing(args.card.disk.is_some(), "disk", rates.disk);
+        missing(args.card.vram_rate.is_some(), "kernels", rates.kernel);
+        let budget = Budget {
+            vram_bytes,
+            pinned_bytes: args.budget.ram.unwrap_or_else(prepare::default_ram),
+            cache_home: args.budget.cache_home,
+            direct: None,
+            depth: args.budget.depth.map(|depth| depth as usize),
+            threads: THREADS,
+            piece_bytes: None,
+            unstaged: true,
+        };
+        let gpu = "another card".to_owned();
+        let mut ground = Ground { rates, route: Route::Dma, budget, gpu, assumed };
+        ground.change(&args.card, args.device.route == Some(RouteChoice::Direct));
+        Ok(ground)
+    }
+
+    /// Takes over what the user says about another card.
+    fn change(&mut self, card: &CardArgs, direct: bool) {
+        if let Some(link) = card.link {
+            self.rates.link = link;
+            self.rates.save = link;
+            self.rates.direct = direct.then_some(link);
+            self.assumed.push(format!("link {:.3} GB/s", link / 1e9));
+        }
+        if let Some(disk) = card.disk {
+            self.rates.disk = disk;
+            self.assumed.push(format!("disk {:.3} GB/s", disk / 1e9));
+        }
+        if let Some(vram_rate) = card.vram_rate {
+            let kernel = KERNEL_SHARE * vram_rate;
+            let slower = self.rates.kernel / kernel;
+            self.rates.times = self.rates.times.map(|times| scale(&times, slower));
+            self.rates.kernel = kernel;
+            self.rates.prefill = PREFILL_FACTOR * kernel;
+            self.assumed.push(format!("kernels {:.3} GB/s", kernel / 1e9));
+        }
+    }
+}
+
+fn scale(times: &GpuTimes, factor: f64) -> GpuTimes {
+    let scaled = |time: PassTime| PassTime { block: time.block * factor, rest: time.rest * factor };
+    GpuTimes {
+        decode: scaled(times.decode),
+        prefill: scaled(times.prefill),
+        prefill_token: scaled(times.prefill_token),
+    }
+}
+
+/// A plan with what it is about.
+struct Report<'a> {
+    name: &'a Path,
+    demand: &'a Demand,
+    ground: &'a Ground,
+    plan: &'a Plan,
+}
+
+impl Report<'_> {
+    fn text(&self) -> String {
+        let Report { name, demand, ground, plan } = self;
+        let Work { batch, prompt_tokens, new_tokens } = demand.work;
+        let total = demand.units.iter().map(|unit| unit.bytes).sum();
+        let mut lines = vec![
+            format!("plan   for {} of GPU memory", size::format(ground.budget.vram_bytes)),
+            format!(
+                "  model          {:>10}  {} in {} units",
+                size::format(total),
+                name.display(),
+                demand.units.len()
+            ),
+            format!("  on             {}", ground.gpu),
+        ];
+        if !ground.assumed.is_empty() {
+            lines.push(format!("  assumed        {}", ground.assumed.join(", ")));
+        }
+        let texts = if batch == 1 { String::new() } else { format!("{batch} texts of ") };
+        lines.push(format!("  work           {texts}{prompt_tokens} tokens read, {new_tokens} written"));
+        lines.push(plan.to_string());
+        lines.join("\n")
+    }
+
+    fn json(&self) -> Value {
+        let Report { name, demand, ground, plan } = self;
+        let Rates { link, direct, kernel, prefill, save, disk, times, .. } = ground.rates;
+        let unit = |(unit, home): (&plan::UnitDemand, &plan::Home)| json!({ "name": unit.name, "bytes": unit.bytes, "home": home });
+        json!({
+            "model": name.display().to_string(),
+            "gpu": ground.gpu,
+            "assumed": ground.assumed,
+            "vram_bytes": ground.budget.vram_bytes,
+            "ram_bytes": ground.budget.pinned_bytes,
+            "route": format!("{:?}", ground.route).to_lowercase(),
+            "rates": {
+                "link": link, "direct": direct, "kernel": kernel, "prefill": prefill, "save": save,
+                "disk": disk, "times": times,
+            },
+            "work": {
+                "batch": demand.work.batch,
+                "prompt_tokens": demand.work.prompt_tokens,
+                "new_tokens": demand.work.new_tokens,
+            },
+            "units": demand.units.iter().zip(&plan.homes).map(unit).collect::<Vec<_>>(),
+            "plan": plan,
+        })
+    }
+}

@@ -1,0 +1,111 @@
+//! Dispatches between the matrices: norms, activation functions, quantisation.
+
+use super::{Builder, UnitMemory};
+use crate::engine::flow::Form;
+use crate::error::Result;
+use crate::gpu::{Binding, Dispatch, Pipelines};
+use crate::kernels::{
+    self, activate, activate_q8, glu, glu_q8, layer_norm, layer_norm_q8, quantize_q8, rms_norm, rms_norm_q8,
+};
+use crate::model::{Activation, Function, Tensor};
+
+/// A norm by mean and variance: the fields of [`Op::LayerNorm`].
+pub(super) struct LayerNorm {
+    pub(super) from: Activation,
+    pub(super) to: Activation,
+    pub(super) weight: Option<Tensor>,
+    pub(super) bias: Option<Tensor>,
+    pub(super) eps: f32,
+}
+
+impl Builder<'_> {
+    pub(super) fn rms_norm(
+        &self,
+        pipelines: &mut Pipelines,
+        from: Activation,
+        weight: Binding<'_>,
+        eps: f32,
+        form: Form,
+    ) -> Result<Dispatch> {
+        let (step, x) = (self.step(from.is_selected()), self.f32(from));
+        let cols = self.width(from);
+        if form.int8_output {
+            let (codes, scales) = (self.workspace.q8_codes(), self.workspace.q8_scales());
+            let args = rms_norm_q8::Args { step, x, weight, codes, scales };
+            return rms_norm_q8::dispatch(pipelines, &rms_norm_q8::Spec { cols, eps }, &args);
+        }
+        let args = rms_norm::Args { step, x, weight, y: self.f32(Activation::Normed) };
+        rms_norm::dispatch(pipelines, &rms_norm::Spec { cols, eps }, &args)
+    }
+
+    pub(super) fn layer_norm(
+        &self,
+        pipelines: &mut Pipelines,
+        norm: &LayerNorm,
+        memory: &UnitMemory<'_>,
+        form: Form,
+    ) -> Result<Dispatch> {
+        let &LayerNorm { from, to, weight, bias, eps } = norm;
+        let (step, x, cols) = (self.step(from.is_selected()), self.f32(from), self.width(from));
+        let vector = |tensor: Option<Tensor>| tensor.map_or(x.clone(), |tensor| memory.codes(tensor));
+        let (has_weight, has_bias) = (weight.is_some(), bias.is_some());
+        let (weight, bias) = (vector(weight), vector(bias));
+        if form.int8_output {
+            let (codes, scales) = (self.workspace.q8_codes(), self.workspace.q8_scales());
+            let args = layer_norm_q8::Args { step, x, weight, bias, codes, scales };
+            let spec = layer_norm_q8::Spec { cols, weight: has_weight, bias: has_bias, eps };
+            return layer_norm_q8::dispatch(pipelines, &spec, &args);
+        }
+        let args = layer_norm::Args { step, x, weight, bias, y: self.f32(to) };
+        let spec = layer_norm::Spec { cols, weight: has_weight, bias: has_bias, eps };
+        layer_norm::dispatch(pipelines, &spec, &args)
+    }
+
+    /// An activation's int8 form, made of its floats.
+    pub(super) fn quantize(
+        &self,
+        pipelines: &mut Pipelines,
+        from: Activation,
+        selected: bool,
+    ) -> Result<Dispatch> {
+        let (codes, scales) = (self.workspace.q8_codes(), self.workspace.q8_scales());
+        let args = quantize_q8::Args { step: self.step(selected), x: self.f32(from), codes, scales };
+        quantize_q8::dispatch(pipelines, &quantize_q8::Spec { cols: self.width(from) }, &args)
+    }
+
+    pub(super) fn swiglu(&self, pipelines: &mut Pipelines, form: Form) -> Result<Dispatch> {
+        let (step, gate_up) = (self.step(false), self.f32(Activation::GateUp));
+        let cols = self.decoder.intermediate_size;
+        let activation = kernels::Activation::Silu;
+        if form.int8_output {
+            let (codes, scales) = (self.workspace.q8_codes(), self.workspace.q8_scales());
+            let args = glu_q8::Args { step, gate_up, codes, scales };
+            return glu_q8::dispatch(pipelines, &glu_q8::Spec { cols, activation }, &args);
+        }
+        let args = glu::Args { step, gate_up, y: self.f32(Activation::Gated) };
+        glu::dispatch(pipelines, &glu::Spec { cols, activation }, &args)
+    }
+
+    pub(super) fn activate(
+        &self,
+        pipelines: &mut Pipelines,
+        function: Function,
+        form: Form,
+    ) -> Result<Dispatch> {
+        let (step, x) = (self.step(false), self.f32(Activation::Up));
+        let cols = self.decoder.intermediate_size;
+        let activation = match function {
+            Function::Silu => kernels::Activation::Silu,
+            Function::GeluTanh => kernels::Activation::GeluTanh,
+            Function::GeluErf => kernels::Activation::GeluErf,
+            Function::Relu => kernels::Activation::Relu,
+        };
+        if form.int8_output {
+            let (codes, scales) = (self.workspace.q8_codes(), self.workspace.q8_scales());
+            let args = activate_q8::Args { step, x, codes, scales };
+            return activate_q8::dispatch(pipelines, &activate_q8::Spec { cols, activation }, &args);
+        }
+        let args = activate::Args { step, x, y: self.f32(Activation::Gated) };
+        activate::dispatch(pipelines, &activate::Spec { cols, activation }, &args)
+    }
+}

@@ -1,0 +1,393 @@
+//! Finds the plan with the least predicted time among all sizes and homes worth trying.
+
+use std::cmp::Reverse;
+use std::ops::RangeInclusive;
+
+use super::cost::{Cost, Moves};
+use super::{Budget, Demand, Home, Plan, Prediction, Rates, STAGING_EACH, UnitDemand, read_ahead};
+use crate::error::{Error, Result};
+use crate::size::{format as bytes_text, format_up as bytes_text_up};
+
+/// Tokens of a pass that are tried.
+const CHUNKS: [u32; 9] = [512, 256, 128, 64, 32, 16, 8, 4, 1];
+/// Slots with which a unit travels while another computes.
+const OVERLAP_DEPTH: usize = 2;
+/// Slots that are tried: more than three gain nothing once the link is busy all the time.
+const DEPTHS: RangeInclusive<usize> = OVERLAP_DEPTH..=3;
+/// Sizes of pieces. Requests below 1 MiB do not reach a link's speed; above 4 MiB they only cost.
+const PIECE_BYTES: RangeInclusive<u64> = 64 << 10..=4 << 20;
+/// The most logits rows of a pass: larger readbacks gain nothing.
+const SELECTED_BYTES_MAX: u64 = 64 << 20;
+/// Slots of caches that travel: one is computed with while the next arrives.
+const CACHE_DEPTH: usize = 2;
+/// How many counts of caches in host memory are tried at most.
+const CACHE_STEPS: usize = 32;
+/// Plans whose times differ by less are equally fast; then the safer one is better.
+const EQUAL_SHARE: f64 = 0.01;
+
+/// Chooses homes and sizes.
+///
+/// # Errors
+/// [`Error::Budget`] when even the smallest sizes do not fit, with the number that would do.
+pub fn plan(demand: &Demand, budget: &Budget, rates: &Rates) -> Result<Plan> {
+    let planner = Planner { demand, budget, cost: Cost { demand, rates } };
+    planner.check_host_caches()?;
+    let mut found: Vec<Candidate> = Vec::new();
+    let mut least: Option<(u64, Sizes)> = None;
+    for sizes in planner.all_sizes() {
+        found.extend(planner.candidate(sizes));
+        let taken = planner.least(sizes);
+        if least.is_none_or(|(bytes, _)| taken < bytes) {
+            least = Some((taken, sizes));
+        }
+    }
+    match best(found) {
+        Some(candidate) => Ok(planner.finish(candidate)),
+        None => Err(planner.refusal(least)),
+    }
+}
+
+/// Sizes under consideration.
+#[derive(Clone, Copy, Debug)]
+struct Sizes {
+    chunk: u32,
+    selected: u32,
+    /// Bytes of a slot; larger units have to be resident. 0 where nothing may travel.
+    slot_bytes: u64,
+    depth: usize,
+    piece_bytes: u64,
+    /// Blocks whose cache is at home in host memory.
+    host_caches: usize,
+}
+
+/// Sizes with the homes that fit them, and what is to be expected of them.
+struct Candidate {
+    sizes: Sizes,
+    homes: Vec<Home>,
+    moves: Moves,
+    seconds: f64,
+}
+
+/// The fastest candidate; among those that are equally fast, one with which nothing travels, or
+/// else the one with the deepest ring.
+fn best(found: Vec<Candidate>) -> Option<Candidate> {
+    let fastest = found.iter().map(|candidate| candidate.seconds).fold(f64::INFINITY, f64::min);
+    let good = found.into_iter().filter(|candidate| candidate.seconds <= fastest * (1.0 + EQUAL_SHARE));
+    good.min_by_key(|candidate| {
+        let travelling = candidate.moves.pinned_bytes + candidate.moves.disk_bytes;
+        let tenths_of_a_percent = (candidate.seconds / fastest * 1000.0) as u64;
+        (
+            travelling > 0,
+            candidate.sizes.host_caches,
+            Reverse(candidate.sizes.depth),
+            tenths_of_a_percent,
+            travelling,
+            Reverse(candidate.sizes.chunk),
+        )
+    })
+}
+
+struct Planner<'a> {
+    demand: &'a Demand,
+    budget: &'a Budget,
+    cost: Cost<'a>,
+}
+
+impl Planner<'_> {
+    /// Everything that is tried.
+    fn all_sizes(&self) -> Vec<Sizes> {
+        let mut slots: Vec<u64> = self.demand.units.iter().map(|unit| unit.bytes).collect();
+        slots.sort_unstable();
+        slots.dedup();
+        // A slot that is hardly larger than the next smaller one lets more units travel for nothing.
+        let all = slots.clone();
+        slots.retain(|bytes| !all.iter().any(|other| other > bytes && other - bytes <= bytes / 16));
+        let mut found = Vec::new();
+        for chunk in self.chunks() {
+            let selected = self.selected(chunk);
+            for host_caches in self.host_caches() {
+                let sizes = |slot_bytes, depth| {
+                    let piece_bytes = self.piece_bytes(slot_bytes);
+                    Sizes { chunk, selected, slot_bytes, depth, piece_bytes, host_caches }
+                };
+                found.push(sizes(0, 0));
+                for depth in self.depths() {
+                    found.extend(slots.iter().map(|slot| sizes(*slot, depth)));
+                }
+            }
+        }
+        found
+    }
+
+    /// A pass has at least one token of each sequence.
+    fn chunks(&self) -> Vec<u32> {
+        let most = self.demand.tokens_max.max(1);
+        let least = self.demand.work.batch.clamp(1, most);
+        // A context shorter than the longest chunk makes a chunk of its own length.
+        let mut chunks = vec![most.min(CHUNKS[0]).max(least), least];
+        chunks.extend(CHUNKS.into_iter().filter(|chunk| (least..=most).contains(chunk)));
+        chunks.sort_unstable();
+        chunks.dedup();
+        chunks
+    }
+
+    fn selected(&self, chunk: u32) -> u32 {
+        let batch = self.demand.work.batch.max(1);
+        if !self.demand.all_logits {
+            return batch;
+        }
+        let most = SELECTED_BYTES_MAX / self.demand.selected_bytes.max(1);
+        chunk.min(u32::try_from(most).unwrap_or(u32::MAX)).max(batch)
+    }
+
+    fn depths(&self) -> Vec<usize> {
+        match self.budget.depth {
+            Some(depth) => vec![depth],
+            None if self.cost.rates.overlap => DEPTHS.collect(),
+            None => (1..=*DEPTHS.end()).collect(),
+        }
+    }
+
+    fn piece_bytes(&self, slot_bytes: u64) -> u64 {
+        let unit = if slot_bytes == 0 { self.largest() } else { slot_bytes };
+        let most = self.budget.piece_bytes.unwrap_or(*PIECE_BYTES.end());
+        let wanted = (unit / 4).clamp(*PIECE_BYTES.start(), most.max(*PIECE_BYTES.start()));
+        (1 << wanted.ilog2()).min(unit.max(1))
+    }
+
+    /// Bytes of the largest unit.
+    fn largest(&self) -> u64 {
+        self.demand.units.iter().map(|unit| unit.bytes).max().unwrap_or(0)
+    }
+
+    /// How many caches may be at home in host memory.
+    fn host_caches(&self) -> Vec<usize> {
+        let all = self.demand.caches;
+        match self.budget.cache_home {
+            Some(Home::Host) => vec![all],
+            Some(_) => vec![0],
+            None => {
+                let room = self.budget.pinned_bytes / self.demand.cache_bytes.max(1);
+                let most = usize::try_from(room).unwrap_or(usize::MAX).min(all);
+                // With as many slots as caches nothing is won.
+                let step = all.div_ceil(CACHE_STEPS).max(1);
+                let some = (CACHE_DEPTH + 1..=most).step_by(step);
+                let last = Some(most).filter(|most| *most > CACHE_DEPTH);
+                std::iter::once(0).chain(some).chain(last).collect()
+            }
+        }
+    }
+
+    fn check_host_caches(&self) -> Result<()> {
+        let bytes = self.demand.caches as u64 * self.demand.cache_bytes;
+        if self.budget.cache_home != Some(Home::Host) || bytes <= self.budget.pinned_bytes {
+            return Ok(());
+        }
+        Err(Error::Budget(format!(
+            "the KV cache in host memory takes {}, but {} of it may be pinned (--ram); a smaller --context \
+             or --batch lowers that, or --cache-home vram",
+            bytes_text_up(bytes),
+            bytes_text(self.budget.pinned_bytes)
+        )))
+    }
+
+    /// Slots of GPU memory for caches that travel.
+    fn cache_slots(&self, sizes: Sizes) -> usize {
+        sizes.host_caches.min(CACHE_DEPTH)
+    }
+
+    /// Bytes of GPU memory for KV caches.
+    fn caches(&self, sizes: Sizes) -> u64 {
+        let count = self.demand.caches - sizes.host_caches + self.cache_slots(sizes);
+        count as u64 * self.demand.cache_bytes
+    }
+
+    fn workspace(&self, sizes: Sizes) -> u64 {
+        u64::from(sizes.chunk) * self.demand.token_bytes
+            + u64::from(sizes.selected) * self.demand.selected_bytes
+    }
+
+    fn staging(&self, sizes: Sizes) -> u64 {
+        self.budget.threads as u64 * STAGING_EACH * sizes.piece_bytes
+    }
+
+    /// Bytes of slots, and of the staging buffers that fill them.
+    fn ring(&self, sizes: Sizes) -> u64 {
+        let staging = if self.budget.unstaged { 0 } else { self.staging(sizes) };
+        match sizes.depth {
+            0 => 0,
+            depth => depth as u64 * sizes.slot_bytes + staging,
+        }
+    }
+
+    /// Bytes that are taken before any unit is resident and before anything is carried.
+    fn base(&self, sizes: Sizes) -> u64 {
+        self.demand.fixed_bytes + self.caches(sizes) + self.workspace(sizes)
+    }
+
+    /// Bytes for what carries weights: the resident ones once, before the ring is made.
+    fn carrying(&self, sizes: Sizes, any_resident: bool) -> u64 {
+        let load = if any_resident { self.staging(sizes) } else { 0 };
+        load.max(self.ring(sizes))
+    }
+
+    /// Bytes of the units that no slot can hold.
+    fn too_large(&self, sizes: Sizes) -> u64 {
+        let large = self.demand.units.iter().filter(|unit| unit.bytes > sizes.slot_bytes);
+        large.map(|unit| unit.bytes).sum()
+    }
+
+    /// Bytes of GPU memory with which these sizes would do.
+    fn least(&self, sizes: Sizes) -> u64 {
+        let resident = self.too_large(sizes);
+        self.base(sizes) + resident + self.carrying(sizes, resident > 0)
+    }
+
+    /// The best homes for these sizes, if they fit.
+    fn candidate(&self, sizes: Sizes) -> Option<Candidate> {
+        let vram = self.budget.vram_bytes;
+        if self.least(sizes) > vram {
+            return None;
+        }
+        let room = vram.saturating_sub(self.base(sizes) + self.carrying(sizes, true));
+        let units = &self.demand.units;
+        let mut homes = choose_homes(units, room, sizes.slot_bytes);
+        let host_caches = sizes.host_caches as u64 * self.demand.cache_bytes;
+        let room = self.budget.pinned_bytes.saturating_sub(host_caches);
+        let reserved = read_ahead::reserve(room, units, &homes);
+        pin(units, &mut homes, room.saturating_sub(reserved));
+        let sum = |home: Home| {
+            let there = units.iter().zip(&homes).filter(|(_, h)| **h == home);
+            there.map(|(unit, _)| unit.bytes).sum::<u64>()
+        };
+        let (pinned_bytes, disk_bytes) = (sum(Home::Host), sum(Home::Disk));
+        let rates = self.cost.rates;
+        let travelling = pinned_bytes + disk_bytes;
+        let ring = Moves {
+            pinned_bytes,
+            disk_bytes,
+            host_caches: sizes.host_caches,
+            direct: false,
+            overlap: rates.overlap && (travelling == 0 || sizes.depth >= OVERLAP_DEPTH),
+        };
+        let in_place = Moves { direct: true, ..ring };
+        let seconds = |moves: &Moves| self.cost.work_seconds(moves, sizes.chunk, sizes.selected);
+        let can_be_direct = rates.direct.is_some() && travelling > 0 && disk_bytes == 0;
+        let is_direct = match self.budget.direct {
+            Some(wanted) => wanted && can_be_direct,
+            None => can_be_direct && seconds(&in_place) < seconds(&ring),
+        };
+        let moves = if is_direct { in_place } else { ring };
+        Some(Candidate { sizes, homes, moves, seconds: seconds(&moves) })
+    }
+
+    fn refusal(&self, least: Option<(u64, Sizes)>) -> Error {
+        let (bytes, caches) = least.map_or((0, 0), |(bytes, sizes)| (bytes, self.caches(sizes)));
+        Error::Budget(format!(
+            "--vram {} is too small for this model: streaming it needs at least {} \
+             (of which {} for the KV cache; a smaller --context lowers that)",
+            bytes_text(self.budget.vram_bytes),
+            bytes_text_up(bytes),
+            bytes_text(caches)
+        ))
+    }
+
+    fn finish(&self, candidate: Candidate) -> Plan {
+        let Candidate { mut sizes, homes, moves, .. } = candidate;
+        let units = self.demand.units.iter().zip(&homes);
+        let travelling = units.clone().filter(|(_, home)| **home != Home::Vram);
+        let streamed_bytes = moves.pinned_bytes + moves.disk_bytes;
+        let resident_bytes = units.map(|(unit, _)| unit.bytes).sum::<u64>() - streamed_bytes;
+        sizes.slot_bytes = travelling.map(|(unit, _)| unit.bytes).max().unwrap_or(0);
+        sizes.depth = if streamed_bytes == 0 { 0 } else { sizes.depth };
+        let caches = spread(self.demand.caches, sizes.host_caches);
+        let prediction = self.predict(sizes, &moves);
+        let carrying = self.carrying(sizes, resident_bytes > 0);
+        let pinned_cache_bytes = sizes.host_caches as u64 * self.demand.cache_bytes;
+        let room = self.budget.pinned_bytes.saturating_sub(moves.pinned_bytes + pinned_cache_bytes);
+        Plan {
+            caches,
+            cache_depth: self.cache_slots(sizes),
+            depth: sizes.depth,
+            slot_bytes: sizes.slot_bytes,
+            piece_bytes: sizes.piece_bytes,
+            threads: self.budget.threads,
+            chunk: sizes.chunk,
+            selected: sizes.selected,
+            cache_bytes: self.caches(sizes),
+            fixed_bytes: self.demand.fixed_bytes,
+            workspace_bytes: self.workspace(sizes),
+            resident_bytes,
+            pinned_bytes: moves.pinned_bytes,
+            read_ahead_bytes: read_ahead::bytes(room, &self.demand.units, &homes),
+            pinned_cache_bytes,
+            streamed_bytes,
+            direct: moves.direct,
+            total_bytes: self.base(sizes) + resident_bytes + carrying,
+            predicted_rate: prediction.decode_rate,
+            prediction,
+            homes,
+        }
+    }
+
+    fn predict(&self, sizes: Sizes, moves: &Moves) -> Prediction {
+        let decode = self.cost.decode(moves);
+        Prediction {
+            decode_rate: f64::from(self.demand.work.batch.max(1)) / decode.seconds(moves.overlap),
+            prefill_rate: self.cost.prefill_rate(moves, sizes.chunk, sizes.selected),
+            link_seconds: decode.link + decode.read,
+            gpu_seconds: decode.gpu,
+            disk_seconds: decode.disk,
+        }
+    }
+}
+
+/// Homes of `all` blocks' caches, `host` of them in host memory and evenly between the others.
+fn spread(all: usize, host: usize) -> Vec<Home> {
+    let before = |block: usize| block * host / all.max(1);
+    (0..all).map(|block| if before(block) < before(block + 1) { Home::Host } else { Home::Vram }).collect()
+}
+
+/// Keeps every unit larger than `slot_bytes` resident, and of the others as many bytes as fit
+/// in `room` besides, spread evenly over the model so that the link has work all the time.
+pub(super) fn choose_homes(units: &[UnitDemand], room: u64, slot_bytes: u64) -> Vec<Home> {
+    let mut homes: Vec<_> =
+        units.iter().map(|u| if u.bytes > slot_bytes { Home::Vram } else { Home::Disk }).collect();
+    let large: u64 = units.iter().map(|unit| unit.bytes).filter(|bytes| *bytes > slot_bytes).sum();
+    keep(units, &mut homes, room.saturating_sub(large), Home::Vram);
+    homes
+}
+
+/// Gives as many travelling units as fit a home in pinned memory.
+fn pin(units: &[UnitDemand], homes: &mut [Home], room: u64) {
+    keep(units, homes, room, Home::Host);
+}
+
+/// Gives units that are at home on disk a new home for `room` bytes, evenly spread.
+fn keep(units: &[UnitDemand], homes: &mut [Home], room: u64, new: Home) {
+    let on_disk = |homes: &[Home]| (0..units.len()).filter(|i| homes[*i] == Home::Disk).collect::<Vec<_>>();
+    let total: u64 = on_disk(homes).iter().map(|i| units[*i].bytes).sum();
+    let mut left = room;
+    // Bytes that should have the new home by now if they were spread perfectly.
+    let mut due: u128 = 0;
+    let mut kept: u128 = 0;
+    for i in on_disk(homes) {
+        let bytes = units[i].bytes;
+        due += u128::from(bytes) * u128::from(room.min(total));
+        let enough = (kept + u128::from(bytes)) * u128::from(total) <= due;
+        if enough && bytes <= left {
+            homes[i] = new;
+            kept += u128::from(bytes);
+            left -= bytes;
+        }
+    }
+    // What the even spread left over still keeps a few more, largest first.
+    let mut order = on_disk(homes);
+    order.sort_by_key(|i| Reverse(units[*i].bytes));
+    for i in order {
+        if units[i].bytes <= left {
+            homes[i] = new;
+            left -= units[i].bytes;
+        }
+    }
+}

@@ -1,0 +1,389 @@
+//! Timelines that share passes: their prompts are read together, then each pass takes one token of all.
+
+use std::ops::Range;
+use std::slice;
+use std::time::Instant;
+
+use super::{End, Figures, Limits, Phase};
+use crate::engine::{Class, Engine, Pass, PassToken};
+use crate::error::{Error, Result};
+use crate::os;
+use crate::sampler::Sampler;
+use crate::text::check_ids;
+
+/// Sequences of tokens, each with cache rows of its own, and the engine that remembers them.
+///
+/// What a sequence says does not depend on the others: within a class of passes a token's bits do
+/// not depend on its neighbours, and a sequence's own tokens alone decide the class.
+pub struct Batch<'a> {
+    engine: &'a mut Engine,
+    timelines: Vec<Timeline>,
+}
+
+/// One sequence's tokens and its place in the KV cache.
+struct Timeline {
+    tokens: Vec<u32>,
+    rows: Range<u32>,
+}
+
+impl Timeline {
+    fn room(&self) -> usize {
+        self.rows.len() - self.tokens.len()
+    }
+}
+
+/// What one sequence is to say.
+pub struct Request<'r> {
+    /// Its prompt.
+    pub prompt: &'r [u32],
+    /// What ends it.
+    pub limits: &'r Limits,
+    /// Chooses its tokens.
+    pub sampler: &'r mut Sampler,
+}
+
+/// What happened to a sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A token that belongs to the text was chosen.
+    Token(u32),
+    /// The text has ended.
+    End(End),
+}
+
+/// Tokens that a sequence reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Part<'p> {
+    sequence: usize,
+    ids: &'p [u32],
+}
+
+/// A sequence that goes on, with its next token.
+struct Chosen {
+    sequence: usize,
+    id: u32,
+}
+
+impl Chosen {
+    fn part(&self) -> Part<'_> {
+        Part { sequence: self.sequence, ids: slice::from_ref(&self.id) }
+    }
+}
+
+/// Parts that one pass reads.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Draft<'p> {
+    parts: Vec<Part<'p>>,
+    tokens: u32,
+    /// Sequences whose part ends here, and the index in the pass of each one's last token.
+    ends: Vec<(usize, u32)>,
+}
+
+/// The most that one pass takes.
+#[derive(Clone, Copy, Debug)]
+struct PassMost {
+    tokens: u32,
+    /// Tokens whose logits are wanted.
+    selected: u32,
+}
+
+/// Cuts what sequences read into passes, one after the other without a gap.
+fn cut<'p>(parts: &[Part<'p>], most: PassMost) -> Vec<Draft<'p>> {
+    let mut drafts = Vec::new();
+    let mut draft = Draft::default();
+    for part in parts {
+        let mut ids = part.ids;
+        while !ids.is_empty() {
+            let (now, later) = ids.split_at(ids.len().min((most.tokens - draft.tokens) as usize));
+            draft.parts.push(Part { sequence: part.sequence, ids: now });
+            draft.tokens += now.len() as u32;
+            if later.is_empty() {
+                draft.ends.push((part.sequence, draft.tokens - 1));
+            }
+            if draft.tokens == most.tokens || draft.ends.len() as u32 == most.selected {
+                drafts.push(std::mem::take(&mut draft));
+            }
+            ids = later;
+        }
+    }
+    drafts.extend(Some(draft).filter(|draft| draft.tokens > 0));
+    drafts
+}
+
+/// The class of passes that reads a prompt. A tile of tokens would be empty work for a single one.
+/// Only the text decides, neither the budget nor the neighbours, so that they change no bit.
+fn reading_class(prompt: &[u32]) -> Class {
+    if prompt.len() == 1 { Class::Decode } else { Class::Prefill }
+}
+
+/// What a generation has come to.
+struct Progress<'s, 'r, Each> {
+    requests: &'s mut [Request<'r>],
+    /// Tokens chosen, for each sequence.
+    chosen: Vec<usize>,
+    ends: Vec<Option<End>>,
+    each: Each,
+}
+
+impl<Each: FnMut(usize, Event) -> Result<bool>> Progress<'_, '_, Each> {
+    /// Takes a chosen token, or learns that none is wanted; whether the sequence goes on.
+    fn take(&mut self, sequence: usize, token: u32, room: usize) -> Result<bool> {
+        let limits = self.requests[sequence].limits;
+        let end = if limits.max_tokens == 0 {
+            Some(End::Length)
+        } else {
+            self.chosen[sequence] += 1;
+            if limits.end_tokens.contains(&token) {
+                Some(End::EndToken)
+            } else if !(self.each)(sequence, Event::Token(token))? {
+                Some(End::Stopped)
+            } else if self.chosen[sequence] == limits.max_tokens {
+                Some(End::Length)
+            } else {
+                (room == 0).then_some(End::Context)
+            }
+        };
+        if let Some(end) = end {
+            self.ends[sequence] = Some(end);
+            (self.each)(sequence, Event::End(end))?;
+        }
+        Ok(end.is_none())
+    }
+
+    fn chosen(&self) -> usize {
+        self.chosen.iter().sum()
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+impl<'a> Batch<'a> {
+    /// Empty sequences of at most `contexts` tokens each; the engine was loaded for their sum.
+    pub fn new(engine: &'a mut Engine, contexts: &[u32]) -> Self {
+        let mut next = 0;
+        let timeline = |context: &u32| {
+            let start = next;
+            next += context;
+            Timeline { tokens: Vec::new(), rows: start..next }
+        };
+        let timelines = contexts.iter().map(timeline).collect();
+        Batch { engine, timelines }
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        for timeline in &mut self.timelines {
+            timeline.tokens.clear();
+            self.engine.forget(timeline.rows.start);
+        }
+    }
+
+    /// Continues every sequence after its prompt, all in shared passes. `each` hears of every
+    /// token that belongs to a text, in the order in which they are chosen, and says whether that
+    /// text goes on; it also hears when one ends, and what it then says is ignored.
+    ///
+    /// # Errors
+    /// When there is no prompt, it is too long or not of this vocabulary, when the engine fails,
+    /// when the logits are not finite, or whatever `each` returns.
+    ///
+    /// # Panics
+    /// Unless there is a request for every sequence.
+    pub fn generate(
+        &mut self,
+        requests: &mut [Request<'_>],
+        each: impl FnMut(usize, Event) -> Result<bool>,
+    ) -> Result<Figures> {
+        assert_eq!(requests.len(), self.timelines.len(), "a request for every sequence");
+        let prompts: Vec<_> =
+            (0..).zip(&*requests).map(|(i, r)| Part { sequence: i, ids: r.prompt }).collect();
+        self.check(&prompts)?;
+        let (start, before) = (Instant::now(), self.engine.costs());
+        let (chosen, ends) = (vec![0; requests.len()], vec![None; requests.len()]);
+        let mut progress = Progress { requests, chosen, ends, each };
+        let mut live = Vec::new();
+        for class in [Class::Decode, Class::Prefill] {
+            let parts: Vec<_> = prompts.iter().filter(|p| reading_class(p.ids) == class).copied().collect();
+            live.extend(self.advance(&parts, class, &mut progress)?);
+        }
+        let (read, between) = (start.elapsed(), self.engine.costs());
+        let first_tokens = progress.chosen();
+        while !live.is_empty() {
+            let tokens = std::mem::take(&mut live);
+            let parts: Vec<_> = tokens.iter().map(Chosen::part).collect();
+            live = self.advance(&parts, Class::Decode, &mut progress)?;
+        }
+        let new_tokens = progress.chosen();
+        Ok(Figures {
+            prefill: Phase {
+                tokens: prompts.iter().map(|prompt| prompt.ids.len()).sum(),
+                time: read,
+                costs: between.since(&before),
+            },
+            decode: Phase {
+                tokens: new_tokens - first_tokens,
+                time: start.elapsed() - read,
+                costs: self.engine.costs().since(&between),
+            },
+            new_tokens,
+            ends: progress.ends.into_iter().flatten().collect(),
+        })
+    }
+
+    /// Reads a part of each sequence and chooses what comes after it; the sequences that go on.
+    fn advance<Each: FnMut(usize, Event) -> Result<bool>>(
+        &mut self,
+        parts: &[Part<'_>],
+        class: Class,
+        progress: &mut Progress<'_, '_, Each>,
+    ) -> Result<Vec<Chosen>> {
+        let mut live = Vec::new();
+        for draft in cut(parts, self.most(class)) {
+            self.pass(&draft, class)?;
+            if draft.ends.is_empty() {
+                continue;
+            }
+            let tokens = self.choose(&draft, progress.requests)?;
+            for (&(sequence, _), id) in draft.ends.iter().zip(tokens) {
+                if progress.take(sequence, id, self.timelines[sequence].room())? {
+                    live.push(Chosen { sequence, id });
+                } else {
+                    self.engine.forget(self.timelines[sequence].rows.start);
+                }
+            }
+        }
+        Ok(live)
+    }
+
+    /// Chooses the next token of every sequence whose part ended in the last pass.
+    fn choose(&mut self, draft: &Draft<'_>, requests: &mut [Request<'_>]) -> Result<Vec<u32>> {
+        let ends = || draft.ends.iter().map(|(sequence, _)| *sequence);
+        if ends().all(|sequence| requests[sequence].sampler.options().takes_likeliest()) {
+            return self.engine.most_likely();
+        }
+        let vocab = self.engine.decoder().vocab_size as usize;
+        let mut logits = self.engine.logits()?;
+        let rows = ends().zip(logits.chunks_exact_mut(vocab));
+        rows.map(|(sequence, row)| requests[sequence].sampler.sample(row, &self.timelines[sequence].tokens))
+            .collect()
+    }
+
+    /// Reads the tokens of one sequence; the logits of the last one are then at hand.
+    pub(super) fn read(&mut self, sequence: usize, ids: &[u32]) -> Result<()> {
+        let parts = [Part { sequence, ids }];
+        self.check(&parts)?;
+        let class = reading_class(ids);
+        cut(&parts, self.most(class)).iter().try_for_each(|draft| self.pass(draft, class))
+    }
+
+    /// Reads the tokens of one sequence and hands over the logits after each.
+    pub(super) fn read_scored(
+        &mut self,
+        sequence: usize,
+        ids: &[u32],
+        mut each: impl FnMut(usize, &[f32]) -> Result<()>,
+    ) -> Result<()> {
+        let parts = [Part { sequence, ids }];
+        self.check(&parts)?;
+        let vocab = self.engine.decoder().vocab_size as usize;
+        let most = self.most(Class::Prefill);
+        let most = PassMost { tokens: most.tokens.min(most.selected), ..most };
+        let mut index = 0;
+        for mut draft in cut(&parts, most) {
+            draft.ends = (0..draft.tokens).map(|token| (sequence, token)).collect();
+            self.pass(&draft, Class::Prefill)?;
+            for logits in self.engine.logits()?.chunks_exact(vocab) {
+                each(index, logits)?;
+                index += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// The most that the engine takes in a pass of a class.
+    fn most(&self, class: Class) -> PassMost {
+        let plan = self.engine.plan();
+        let tokens = match class {
+            Class::Prefill => plan.chunk,
+            Class::Decode => plan.chunk.min(self.engine.decode_tokens_max()),
+        };
+        PassMost { tokens, selected: plan.selected }
+    }
+
+    /// Refuses what cannot be read before anything is.
+    fn check(&self, parts: &[Part<'_>]) -> Result<()> {
+        for part in parts {
+            let timeline = &self.timelines[part.sequence];
+            check_ids(part.ids, self.engine.decoder().vocab_size)?;
+            if part.ids.is_empty() {
+                return Err(Error::Usage(
+                    "the prompt has no token to start from; give a longer --prompt, or --ids".into(),
+                ));
+            }
+            if part.ids.len() > timeline.room() {
+                return Err(Error::Usage(format!(
+                    "the text has more than {} tokens, which is all that this run can remember; \
+                     raise --context or shorten the prompt",
+                    timeline.rows.len()
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn pass(&mut self, draft: &Draft<'_>, class: Class) -> Result<()> {
+        os::check_interrupt()?;
+        let mut tokens = Vec::with_capacity(draft.tokens as usize);
+        for part in &draft.parts {
+            let Timeline { tokens: seen, rows } = &mut self.timelines[part.sequence];
+            let positions = seen.len() as u32..;
+            let token =
+                |(position, id): (u32, &u32)| PassToken { id: *id, position, cache_start: rows.start };
+            tokens.extend(positions.zip(part.ids).map(token));
+            seen.extend_from_slice(part.ids);
+        }
+        let selected: Vec<u32> = draft.ends.iter().map(|(_, token)| *token).collect();
+        self.engine.forward(&Pass { tokens: &tokens, selected: &selected, class })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each pass as the tokens it reads of each sequence, and the sequences that end in it.
+    fn shape(lengths: &[usize], tokens: u32, selected: u32) -> Vec<(Vec<(usize, usize)>, Vec<(usize, u32)>)> {
+        let ids = [7; 64];
+        let part = |(sequence, length): (usize, &usize)| Part { sequence, ids: &ids[..*length] };
+        let parts: Vec<_> = lengths.iter().enumerate().map(part).collect();
+        let drafts = cut(&parts, PassMost { tokens, selected });
+        let shape = |draft: Draft<'_>| {
+            assert_eq!(draft.tokens as usize, draft.parts.iter().map(|p| p.ids.len()).sum::<usize>());
+            (draft.parts.iter().map(|p| (p.sequence, p.ids.len())).collect(), draft.ends)
+        };
+        drafts.into_iter().map(shape).collect()
+    }
+
+    #[test]
+    fn prompts_are_cut_anywhere_and_share_passes() {
+        assert_eq!(shape(&[3], 8, 1), [(vec![(0, 3)], vec![(0, 2)])]);
+        assert_eq!(
+            shape(&[5, 2, 4], 4, 3),
+            [
+                (vec![(0, 4)], vec![]),
+                (vec![(0, 1), (1, 2), (2, 1)], vec![(0, 0), (1, 2)]),
+                (vec![(2, 3)], vec![(2, 2)]),
+            ]
+        );
+        // No pass decides more tokens than there are rows for logits.
+        assert_eq!(
+            shape(&[1, 1, 1], 8, 2),
+            [(vec![(0, 1), (1, 1)], vec![(0, 0), (1, 1)]), (vec![(2, 1)], vec![(2, 0)])]
+        );
+        assert_eq!(shape(&[2, 2], 4, 2).len(), 1);
+        assert_eq!(shape(&[], 4, 2), []);
+    }
+}

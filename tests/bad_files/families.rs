@@ -1,0 +1,116 @@
+//! Checkpoints whose tensors are not those that their configuration describes.
+
+use std::fs;
+use std::path::Path;
+
+use pipo_wgpu::checkpoint::Checkpoint;
+use pipo_wgpu::error::Result;
+use pipo_wgpu::model;
+use pipo_wgpu::pack::{Watch, write};
+use pipo_wgpu::quant::WeightKind;
+use serde_json::{Value, json};
+
+use super::{Case, edit_header, put, run};
+use crate::common::fixture;
+
+/// Copies a fixture's model.
+fn copy(name: &str, folder: &Path) {
+    for file in ["config.json", "model.safetensors"] {
+        fs::copy(fixture(name).join(file), folder.join(file)).expect("copies");
+    }
+}
+
+/// Changes one value of the configuration.
+fn config(folder: &Path, key: &str, value: Value) {
+    let text = fs::read(folder.join("config.json")).expect("readable");
+    let mut config: Value = serde_json::from_slice(&text).expect("valid JSON");
+    config[key] = value;
+    put(folder, "config.json", config.to_string());
+}
+
+/// Renames one tensor; the new name is as long as the old one.
+fn rename(folder: &Path, from: &str, to: &str) {
+    edit_header(folder, |header| {
+        let tensor = header.as_object_mut().expect("an object").remove(from).expect("is there");
+        header[to] = tensor;
+    });
+}
+
+fn pack_folder(folder: &Path) -> Result<()> {
+    let checkpoint = Checkpoint::open(folder)?;
+    let config = checkpoint.read_json("config.json")?.unwrap_or(Value::Null);
+    let decoder = model::describe(&folder.join("config.json"), &config, WeightKind::W4)?;
+    let out = tempfile::tempdir().expect("a temporary folder");
+    write(&out.path().join("packed"), &decoder.packed_units(), &checkpoint, &[], Watch::NONE)
+}
+
+#[test]
+fn opts_that_are_not_what_they_say() {
+    let cases: &[Case] = &[
+        (
+            "norms behind",
+            |f| config(f, "do_layer_norm_before", json!(false)),
+            "tensor `model.decoder.final_layer_norm.bias`",
+        ),
+        (
+            "no last norm",
+            |f| config(f, "_remove_final_layer_norm", json!(true)),
+            "tensor `model.decoder.final_layer_norm.bias`",
+        ),
+        ("no biases", |f| config(f, "enable_bias", json!(false)), ".bias` of"),
+        (
+            "bare norms",
+            |f| config(f, "layer_norm_elementwise_affine", json!(false)),
+            "config.json does not say what it is for",
+        ),
+        (
+            "a projection that is not there",
+            |f| config(f, "word_embed_proj_dim", json!(40)),
+            "tensor `model.decoder.project_in.weight` is missing",
+        ),
+        (
+            "fewer positions",
+            |f| config(f, "max_position_embeddings", json!(128)),
+            "tensor `model.decoder.embed_positions.weight` has shape [258, 72] but config.json implies [130, 72]",
+        ),
+        (
+            "another block",
+            |f| config(f, "num_hidden_layers", json!(3)),
+            "tensor `model.decoder.layers.2.self_attn_layer_norm.weight` is missing",
+        ),
+        (
+            "a tensor under another name",
+            |f| rename(f, "model.decoder.layers.1.fc1.bias", "model.decoder.layers.1.fc3.bias"),
+            "tensor `model.decoder.layers.1.fc1.bias` is missing",
+        ),
+    ];
+    run(cases, |folder| copy("opt", folder), pack_folder);
+}
+
+/// The tensors of a bare model are found without the leading `model.`, and are as complete.
+#[test]
+fn bare_opts_that_are_not_what_they_say() {
+    let cases: &[Case] = &[
+        (
+            "projections that nobody speaks of",
+            |f| config(f, "word_embed_proj_dim", json!(null)),
+            "tensor `model.decoder.embed_tokens.weight` has shape [128, 40] but config.json implies [128, 64]",
+        ),
+        (
+            "too few blocks",
+            |f| config(f, "num_hidden_layers", json!(2)),
+            "tensor `decoder.layers.2.fc1.bias`",
+        ),
+        (
+            "norms before",
+            |f| config(f, "do_layer_norm_before", json!(true)),
+            "tensor `model.decoder.final_layer_norm.weight` is missing",
+        ),
+        (
+            "a head of its own",
+            |f| config(f, "tie_word_embeddings", json!(false)),
+            "tensor `lm_head.weight` is missing",
+        ),
+    ];
+    run(cases, |folder| copy("opt_post", folder), pack_folder);
+}
