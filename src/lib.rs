@@ -21,6 +21,7 @@
 //! | route | how a travelling unit reaches GPU memory ([`pipeline::Route`]); or decode kernels read it in pinned memory where it is, which is called direct |
 //! | plan | homes, sizes and the predicted speed, from sizes and rates alone ([`plan::Plan`]) |
 //! | ring, slot, ticket, lease | the travelling unit with the next ticket fills slot `ticket % depth`; a lease lends a filled slot to kernels ([`pipeline::ring`]) |
+//! | read-ahead | the ring before the ring: units at home in the file fill slots of host memory before they travel ([`pipeline::read_ahead`]) |
 //! | pass | one walk over all units, for one or many tokens ([`engine::Pass`]) |
 //! | packed model | the on-disk form: units in execution order, 4 KiB aligned, checksummed ([`pack`]) |
 //!

@@ -359,3 +359,40 @@ fn a_packed_model_may_live_in_the_program_or_be_read_in_parts() {
         }
     }
 }
+
+/// Bytes of a file that this process has mapped in, by the kernel's own count.
+#[cfg(target_os = "linux")]
+fn mapped_in_bytes(path: &Path) -> u64 {
+    let name = path.file_name().unwrap().to_str().unwrap();
+    let text = fs::read_to_string("/proc/self/smaps").expect("readable");
+    let mut lines = text.lines().skip_while(|line| !line.ends_with(name));
+    assert!(lines.next().is_some(), "{name} is not mapped");
+    let rss = lines.find_map(|line| line.strip_prefix("Rss:")).expect("a size");
+    rss.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn reading_units_leaves_the_file_out_of_this_process_memory() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let dst = folder.path().join("left-out.safetensors");
+    let tensor = TensorSpec {
+        name: "w".into(),
+        rows: 2048,
+        cols: 1024,
+        kind: WeightKind::F32,
+        sources: vec![source("w", &[2048, 1024], 0..2048)],
+    };
+    let units = [UnitSpec { name: "block.0.mlp".into(), tensors: vec![tensor] }];
+    write_dummy(&dst, &units, &[], 1, Watch::NONE).expect("writes");
+    let packed = Packed::open(&dst).expect("opens");
+    packed.verify_all(Watch::NONE).expect("whole");
+    let mut to = vec![0; 8 << 20];
+    for target in [Target::Own, Target::Driver] {
+        packed.read_unit(0, 0, &mut to, target).expect("reads");
+    }
+    let opened = mapped_in_bytes(&dst);
+    assert!(opened < 1 << 20, "{opened} bytes");
+    assert!(packed.unit_bytes(0) == to);
+    assert!(mapped_in_bytes(&dst) >= 8 << 20, "the count can see pages");
+}

@@ -129,6 +129,28 @@ fn units_from_disk_give_the_same_bits_however_far_ahead_they_are_read() {
     }
 }
 
+/// A unit that is gone is an error that names the file, whether the stage that reads ahead asks for
+/// it or a loader's own thread.
+#[test]
+fn a_file_that_is_cut_short_while_it_is_in_use_is_named() {
+    for slots in [0, 2] {
+        let model = Model::new(&fixture("llama_mha"), WeightKind::W4);
+        let options = options(Route::Staged);
+        let mut plan = plan_with(&model, &options, 2, |_| Home::Disk);
+        plan.read_ahead_bytes = slots * plan.slot_bytes;
+        let mut engine = model.engine(plan, &options);
+        let file = std::fs::File::options().write(true).open(model.packed.path()).unwrap();
+        // The embedding table stays: its rows are read through the map.
+        assert_eq!(model.packed.units()[0].name, "embed");
+        file.set_len(model.packed.units()[0].bytes.end).unwrap();
+        let tokens = [PassToken { id: 1, position: 0, cache_start: 0 }];
+        let pass = Pass { tokens: &tokens, selected: &[0], class: Class::Decode };
+        let error = (0..5).find_map(|_| engine.forward(&pass).err()).expect("units are gone").to_string();
+        let name = model.packed.path().display().to_string();
+        assert!(error.contains(&name) && error.contains("cut short"), "{slots} slots: {error}");
+    }
+}
+
 #[test]
 fn weights_read_in_pinned_memory_give_the_same_bits() {
     if !gpu().has(Place::Pinned) {

@@ -15,8 +15,9 @@ use crate::engine::{self, Options};
 use crate::error::{Error, Result};
 use crate::gpu::{Facts, Gpu};
 use crate::model::{self, Decoder, dummy};
+use crate::pack::Packed;
 use crate::pipeline::Route;
-use crate::plan::{self, Budget, Demand, GpuTimes, PassTime, Plan, Rates, Work};
+use crate::plan::{self, Budget, Demand, GpuTimes, Home, PassTime, Plan, Rates, UnitDemand, Work};
 use crate::quant::WeightKind;
 use crate::size;
 use crate::trace::Trace;
@@ -39,39 +40,47 @@ const THREADS: usize = 4;
 /// # Errors
 /// When the model cannot be read, the budget is too small, or there is no GPU to plan for.
 pub fn run(args: &PlanArgs) -> Result<()> {
-    let (name, decoder) = outline(&args.model)?;
+    let Outline { name, decoder, packed } = outline(&args.model)?;
     let gpu = local_gpu(args)?;
     let need = need(args, &decoder)?;
     let options = prepare::options(&decoder, &args.budget, &args.device, &need)?;
-    let ground = match &gpu {
+    let mut ground = match &gpu {
         Some(gpu) => Ground::here(gpu, args, (&decoder, &options))?,
         None => Ground::elsewhere(args)?,
     };
     let facts = gpu.as_ref().map_or_else(Facts::assumed, |gpu| gpu.facts.clone());
     let options = Options { route: ground.route, ..options };
     let demand = engine::demand(&decoder, &facts, &options, false);
-    let plan = plan::plan(&demand, &ground.budget, &ground.rates)?;
+    let plan = ground.plan(&demand, packed.as_deref())?;
     let report = Report { name: &name, demand: &demand, ground: &ground, plan: &plan };
     let text = if args.json { report.json().to_string() } else { report.text() };
     Output::stdout().line(&text)
 }
 
+/// A model without its weights.
+struct Outline {
+    name: PathBuf,
+    decoder: Decoder,
+    /// The packed file, if that is what the user named.
+    packed: Option<Arc<Packed>>,
+}
+
 /// A model's description, from `config.json` or a packed file's header alone.
-fn outline(args: &ModelArgs) -> Result<(PathBuf, Decoder)> {
+fn outline(args: &ModelArgs) -> Result<Outline> {
     let kind = args.source.weights.unwrap_or(WeightKind::W4);
     match (&args.model, &args.source.dummy) {
         (_, Some(shape)) => {
             let name = PathBuf::from(shape);
             let decoder = model::describe(&name, &dummy::config(shape)?, kind)?;
-            Ok((name, decoder))
+            Ok(Outline { name, decoder, packed: None })
         }
         (Some(path), None) if path.is_dir() => {
             let (_, decoder) = describe_folder(&Checkpoint::without_weights(path)?, kind)?;
-            Ok((path.clone(), decoder))
+            Ok(Outline { name: path.clone(), decoder, packed: None })
         }
         _ => {
-            let opened = Opened::without_checking(args)?;
-            Ok((opened.name, opened.decoder))
+            let Opened { name, decoder, packed, .. } = Opened::without_checking(args)?;
+            Ok(Outline { name, decoder, packed: Some(packed) })
         }
     }
 }
@@ -117,7 +126,9 @@ struct Ground {
     budget: Budget,
     /// What it is about, for the first line.
     gpu: String,
-    /// What was not measured.
+    /// What the user said about another card.
+    given: Vec<String>,
+    /// What nobody said or measured.
     assumed: Vec<String>,
 }
 
@@ -134,7 +145,7 @@ impl Ground {
         }
         let Measured { rates, route, .. } = measured;
         let gpu = gpu.facts.describe();
-        let mut ground = Ground { rates, route, budget, gpu, assumed: Vec::new() };
+        let mut ground = Ground { rates, route, budget, gpu, given: Vec::new(), assumed: Vec::new() };
         ground.change(&args.card, args.device.route == Some(RouteChoice::Direct));
         Ok(ground)
     }
@@ -144,15 +155,14 @@ impl Ground {
         let vram_bytes = args.budget.vram.ok_or_else(|| {
             Error::Usage("expected --vram, how much memory the other card has, found none".into())
         })?;
-        let rates = Rates::default();
+        let rates = Rates { disk: f64::INFINITY, ..Rates::default() };
         let mut assumed = vec![format!("{:.0} µs a unit", rates.unit_seconds * 1e6)];
         let mut missing = |given: bool, what: &str, rate: f64| {
             if !given {
-                assumed.push(format!("{what} {:.3} GB/s", rate / 1e9));
+                assumed.push(rate_text(what, rate));
             }
         };
         missing(args.card.link.is_some(), "link", rates.link);
-        missing(args.card.disk.is_some(), "disk", rates.disk);
         missing(args.card.vram_rate.is_some(), "kernels", rates.kernel);
         let budget = Budget {
             vram_bytes,
@@ -165,9 +175,23 @@ impl Ground {
             unstaged: true,
         };
         let gpu = "another card".to_owned();
-        let mut ground = Ground { rates, route: Route::Dma, budget, gpu, assumed };
+        let mut ground = Ground { rates, route: Route::Dma, budget, gpu, given: Vec::new(), assumed };
         ground.change(&args.card, args.device.route == Some(RouteChoice::Direct));
         Ok(ground)
+    }
+
+    /// Plans. Units on disk are read as fast as their file is, or as the user says, or at a guess.
+    fn plan(&mut self, demand: &Demand, packed: Option<&Packed>) -> Result<Plan> {
+        let known = self.rates.disk.is_finite();
+        let packed = packed.filter(|_| !known);
+        let (plan, rates) = prepare::plan_with_disk(demand, &self.budget, &self.rates, packed)?;
+        self.rates = rates;
+        if self.rates.disk.is_finite() || !plan.homes.contains(&Home::Disk) {
+            return Ok(plan);
+        }
+        self.rates.disk = Rates::default().disk;
+        self.assumed.push(rate_text("disk", self.rates.disk));
+        plan::plan(demand, &self.budget, &self.rates)
     }
 
     /// Takes over what the user says about another card.
@@ -176,11 +200,11 @@ impl Ground {
             self.rates.link = link;
             self.rates.save = link;
             self.rates.direct = direct.then_some(link);
-            self.assumed.push(format!("link {:.3} GB/s", link / 1e9));
+            self.given.push(rate_text("link", link));
         }
         if let Some(disk) = card.disk {
             self.rates.disk = disk;
-            self.assumed.push(format!("disk {:.3} GB/s", disk / 1e9));
+            self.given.push(rate_text("disk", disk));
         }
         if let Some(vram_rate) = card.vram_rate {
             let kernel = KERNEL_SHARE * vram_rate;
@@ -188,9 +212,14 @@ impl Ground {
             self.rates.times = self.rates.times.map(|times| scale(&times, slower));
             self.rates.kernel = kernel;
             self.rates.prefill = PREFILL_FACTOR * kernel;
-            self.assumed.push(format!("kernels {:.3} GB/s", kernel / 1e9));
+            self.given.push(rate_text("memory", vram_rate));
+            self.assumed.push(rate_text("kernels", kernel));
         }
     }
+}
+
+fn rate_text(what: &str, rate: f64) -> String {
+    format!("{what} {:.2} GB/s", rate / 1e9)
 }
 
 fn scale(times: &GpuTimes, factor: f64) -> GpuTimes {
@@ -225,8 +254,10 @@ impl Report<'_> {
             ),
             format!("  on             {}", ground.gpu),
         ];
-        if !ground.assumed.is_empty() {
-            lines.push(format!("  assumed        {}", ground.assumed.join(", ")));
+        for (what, list) in [("given", &ground.given), ("assumed", &ground.assumed)] {
+            if !list.is_empty() {
+                lines.push(format!("  {what:<14} {}", list.join(", ")));
+            }
         }
         let texts = if batch == 1 { String::new() } else { format!("{batch} texts of ") };
         lines.push(format!("  work           {texts}{prompt_tokens} tokens read, {new_tokens} written"));
@@ -237,10 +268,11 @@ impl Report<'_> {
     fn json(&self) -> Value {
         let Report { name, demand, ground, plan } = self;
         let Rates { link, direct, kernel, prefill, save, disk, times, .. } = ground.rates;
-        let unit = |(unit, home): (&plan::UnitDemand, &plan::Home)| json!({ "name": unit.name, "bytes": unit.bytes, "home": home });
+        let unit = |(unit, home): (&UnitDemand, &Home)| json!({ "name": unit.name, "bytes": unit.bytes, "home": home });
         json!({
             "model": name.display().to_string(),
             "gpu": ground.gpu,
+            "given": ground.given,
             "assumed": ground.assumed,
             "vram_bytes": ground.budget.vram_bytes,
             "ram_bytes": ground.budget.pinned_bytes,

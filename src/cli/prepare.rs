@@ -12,8 +12,10 @@ use crate::error::{Error, Result};
 use crate::gpu::{AdapterChoice, Gpu, Place};
 use crate::model::Decoder;
 use crate::os;
+use crate::pack::Packed;
 use crate::pipeline::Route;
-use crate::plan::{self, Budget, Home, Plan, Work};
+use crate::pipeline::cache_ring::CacheRing;
+use crate::plan::{self, Budget, Demand, Home, Plan, Rates, Work};
 use crate::size;
 use crate::trace::Trace;
 
@@ -78,9 +80,25 @@ pub fn prepare(
     let options = Options { route: measured.route, ..options };
     let demand = engine::demand(&opened.decoder, &gpu.facts, &options, need.all_logits);
     let limits = limits(&gpu, budget, device, &measured);
-    let plan = plan::plan(&demand, &Budget { vram_bytes, ..limits }, &measured.rates)?;
+    let (plan, _) = plan_with_disk(&demand, &limits, &measured.rates, Some(&opened.packed))?;
     let context = options.cache_rows / need.work.batch.max(1);
     Ok(Prepared { gpu, plan, context, options, vram_bytes })
+}
+
+/// Plans; where units will live on disk, again with the rate at which their file is read, which
+/// comes back as well.
+pub(super) fn plan_with_disk(
+    demand: &Demand,
+    budget: &Budget,
+    rates: &Rates,
+    packed: Option<&Packed>,
+) -> Result<(Plan, Rates)> {
+    let plan = plan::plan(demand, budget, rates)?;
+    let file = packed.filter(|packed| packed.is_file() && plan.homes.contains(&Home::Disk));
+    let Some(file) = file else { return Ok((plan, *rates)) };
+    let rates = Rates { disk: probe::disk_rate(file)?, ..*rates };
+    note(format_args!("disk   {:.2} GB/s", rates.disk / 1e9));
+    Ok((plan::plan(demand, budget, &rates)?, rates))
 }
 
 /// The engine's options, but for the route, which is measured.
@@ -124,7 +142,8 @@ pub(super) fn limits(gpu: &Gpu, budget: &BudgetArgs, device: &DeviceArgs, measur
             true => budget.ram.unwrap_or_else(default_ram),
             false => 0,
         },
-        cache_home: budget.cache_home,
+        // Where no queue moves caches beside the kernels, they only travel if the user says so.
+        cache_home: budget.cache_home.or((!CacheRing::is_open(gpu)).then_some(Home::Vram)),
         direct: match device.route {
             None | Some(RouteChoice::Fastest) => None,
             Some(RouteChoice::Direct) => Some(true),

@@ -1,5 +1,6 @@
 //! Measures what the planner needs to know: the link's, the kernels' and a model's own times.
 
+mod disk;
 mod kernel;
 mod link;
 mod remembered;
@@ -14,6 +15,7 @@ use crate::model::Decoder;
 use crate::pipeline::Route;
 use crate::plan::{GpuTimes, Rates};
 
+pub use disk::disk_rate;
 use remembered::Remembered;
 
 /// Loader threads on a machine with a GPU of its own: four carry more than one, eight hardly
@@ -99,6 +101,7 @@ pub fn measure(gpu: &Arc<Gpu>, wanted: &Wanted<'_>, say: &mut dyn FnMut(&str)) -
         prefill: PREFILL_FACTOR * kernel.bytes,
         unit_seconds: kernel.unit_seconds,
         save,
+        // Known when it is known that units live there: see `disk_rate`.
         disk: f64::INFINITY,
         // Where the GPU is the CPU, copies and kernels share its cores.
         overlap: !gpu.facts.is_software(),

@@ -107,6 +107,21 @@ impl DirectFile {
         &self.path
     }
 
+    /// Says that few bytes of a range of [`Self::map`] will be touched, here and there, so that
+    /// touching one does not bring its whole neighbourhood into the page cache.
+    pub fn expect_scattered(&self, range: Range<u64>) {
+        #[cfg(unix)]
+        if let Err(problem) = self.map.advise_range(
+            memmap2::Advice::Random,
+            range.start as usize,
+            (range.end - range.start) as usize,
+        ) {
+            log::debug!("{range:?} keeps its read-ahead: {problem}");
+        }
+        #[cfg(not(unix))]
+        let _ = range;
+    }
+
     /// Its bytes. A file that is cut short ends the process when they are touched, so that this
     /// is for what is read once, at the start.
     pub fn map(&self) -> &Mmap {

@@ -81,6 +81,10 @@ impl Packed {
         let manifest = manifest(&metadata).map_err(complain)?;
         let units = units(&metadata, &manifest, data).map_err(complain)?;
         let files = files(&metadata, data).map_err(complain)?;
+        if let (Bytes::File(file), Some(first), Some(last)) = (&bytes, units.first(), units.last()) {
+            // Whole units are read, not touched; single rows of the embedding table are.
+            file.expect_scattered(first.bytes.start..last.bytes.end);
+        }
         Ok(Packed { path, bytes, units, files })
     }
 

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::ops::RangeInclusive;
 
-use super::cost::{Cost, Moves};
+use super::cost::{Cost, Layout};
 use super::{Budget, Demand, Home, Plan, Prediction, Rates, STAGING_EACH, UnitDemand, read_ahead};
 use crate::error::{Error, Result};
 use crate::size::{format as bytes_text, format_up as bytes_text_up};
@@ -64,7 +64,9 @@ struct Sizes {
 struct Candidate {
     sizes: Sizes,
     homes: Vec<Home>,
-    moves: Moves,
+    pinned_bytes: u64,
+    disk_bytes: u64,
+    direct: bool,
     seconds: f64,
 }
 
@@ -74,7 +76,7 @@ fn best(found: Vec<Candidate>) -> Option<Candidate> {
     let fastest = found.iter().map(|candidate| candidate.seconds).fold(f64::INFINITY, f64::min);
     let good = found.into_iter().filter(|candidate| candidate.seconds <= fastest * (1.0 + EQUAL_SHARE));
     good.min_by_key(|candidate| {
-        let travelling = candidate.moves.pinned_bytes + candidate.moves.disk_bytes;
+        let travelling = candidate.pinned_bytes + candidate.disk_bytes;
         let tenths_of_a_percent = (candidate.seconds / fastest * 1000.0) as u64;
         (
             travelling > 0,
@@ -261,24 +263,19 @@ impl Planner<'_> {
             there.map(|(unit, _)| unit.bytes).sum::<u64>()
         };
         let (pinned_bytes, disk_bytes) = (sum(Home::Host), sum(Home::Disk));
-        let rates = self.cost.rates;
-        let travelling = pinned_bytes + disk_bytes;
-        let ring = Moves {
-            pinned_bytes,
-            disk_bytes,
-            host_caches: sizes.host_caches,
-            direct: false,
-            overlap: rates.overlap && (travelling == 0 || sizes.depth >= OVERLAP_DEPTH),
+        let ring =
+            Layout { homes: &homes, depth: sizes.depth, host_caches: sizes.host_caches, direct: false };
+        let in_place = Layout { direct: true, ..ring };
+        let seconds = |layout: &Layout<'_>| self.cost.work_seconds(layout, sizes.chunk, sizes.selected);
+        let can_be_direct = self.cost.rates.direct.is_some() && pinned_bytes > 0 && disk_bytes == 0;
+        let choices: &[Layout<'_>] = match self.budget.direct {
+            Some(true) if can_be_direct => &[in_place],
+            None if can_be_direct => &[ring, in_place],
+            _ => &[ring],
         };
-        let in_place = Moves { direct: true, ..ring };
-        let seconds = |moves: &Moves| self.cost.work_seconds(moves, sizes.chunk, sizes.selected);
-        let can_be_direct = rates.direct.is_some() && travelling > 0 && disk_bytes == 0;
-        let is_direct = match self.budget.direct {
-            Some(wanted) => wanted && can_be_direct,
-            None => can_be_direct && seconds(&in_place) < seconds(&ring),
-        };
-        let moves = if is_direct { in_place } else { ring };
-        Some(Candidate { sizes, homes, moves, seconds: seconds(&moves) })
+        let timed = choices.iter().map(|layout| (seconds(layout), layout.direct));
+        let (seconds, direct) = timed.min_by(|a, b| a.0.total_cmp(&b.0))?;
+        Some(Candidate { sizes, homes, pinned_bytes, disk_bytes, direct, seconds })
     }
 
     fn refusal(&self, least: Option<(u64, Sizes)>) -> Error {
@@ -293,18 +290,19 @@ impl Planner<'_> {
     }
 
     fn finish(&self, candidate: Candidate) -> Plan {
-        let Candidate { mut sizes, homes, moves, .. } = candidate;
+        let Candidate { mut sizes, homes, pinned_bytes, disk_bytes, direct, .. } = candidate;
         let units = self.demand.units.iter().zip(&homes);
         let travelling = units.clone().filter(|(_, home)| **home != Home::Vram);
-        let streamed_bytes = moves.pinned_bytes + moves.disk_bytes;
+        let streamed_bytes = pinned_bytes + disk_bytes;
         let resident_bytes = units.map(|(unit, _)| unit.bytes).sum::<u64>() - streamed_bytes;
         sizes.slot_bytes = travelling.map(|(unit, _)| unit.bytes).max().unwrap_or(0);
         sizes.depth = if streamed_bytes == 0 { 0 } else { sizes.depth };
         let caches = spread(self.demand.caches, sizes.host_caches);
-        let prediction = self.predict(sizes, &moves);
+        let layout = Layout { homes: &homes, depth: sizes.depth, host_caches: sizes.host_caches, direct };
+        let prediction = self.predict(sizes, &layout);
         let carrying = self.carrying(sizes, resident_bytes > 0);
         let pinned_cache_bytes = sizes.host_caches as u64 * self.demand.cache_bytes;
-        let room = self.budget.pinned_bytes.saturating_sub(moves.pinned_bytes + pinned_cache_bytes);
+        let room = self.budget.pinned_bytes.saturating_sub(pinned_bytes + pinned_cache_bytes);
         Plan {
             caches,
             cache_depth: self.cache_slots(sizes),
@@ -318,11 +316,11 @@ impl Planner<'_> {
             fixed_bytes: self.demand.fixed_bytes,
             workspace_bytes: self.workspace(sizes),
             resident_bytes,
-            pinned_bytes: moves.pinned_bytes,
+            pinned_bytes,
             read_ahead_bytes: read_ahead::bytes(room, &self.demand.units, &homes),
             pinned_cache_bytes,
             streamed_bytes,
-            direct: moves.direct,
+            direct,
             total_bytes: self.base(sizes) + resident_bytes + carrying,
             predicted_rate: prediction.decode_rate,
             prediction,
@@ -330,14 +328,14 @@ impl Planner<'_> {
         }
     }
 
-    fn predict(&self, sizes: Sizes, moves: &Moves) -> Prediction {
-        let decode = self.cost.decode(moves);
+    fn predict(&self, sizes: Sizes, layout: &Layout<'_>) -> Prediction {
+        let decode = self.cost.decode(layout);
         Prediction {
-            decode_rate: f64::from(self.demand.work.batch.max(1)) / decode.seconds(moves.overlap),
-            prefill_rate: self.cost.prefill_rate(moves, sizes.chunk, sizes.selected),
-            link_seconds: decode.link + decode.read,
-            gpu_seconds: decode.gpu,
-            disk_seconds: decode.disk,
+            decode_rate: f64::from(self.demand.work.batch.max(1)) / decode.seconds,
+            prefill_rate: self.cost.prefill_rate(layout, sizes.chunk, sizes.selected),
+            link_seconds: decode.busy.link + decode.busy.read,
+            gpu_seconds: decode.busy.gpu,
+            disk_seconds: decode.busy.disk,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Seconds of passes and of the whole work, from sizes and rates.
 
-use super::{Demand, Rates};
+use super::timeline::{self, Lap};
+use super::{Demand, Home, PassTime, Rates, UnitDemand};
 
 /// Tokens that decode kernels serve with one read of the weights.
 const TOKENS_PER_READ: u64 = 8;
@@ -18,33 +19,40 @@ pub(super) struct Busy {
     pub(super) save: f64,
     /// The disk.
     pub(super) disk: f64,
-    /// The GPU's kernels.
+    /// The GPU's kernels, and what the host does between passes.
     pub(super) gpu: f64,
 }
 
 impl Busy {
-    /// Seconds of the pass: the slowest decides, or all take turns.
-    pub(super) fn seconds(&self, overlap: bool) -> f64 {
-        match overlap {
-            true => (self.link + self.read).max(self.save).max(self.disk).max(self.gpu),
-            false => self.link + self.save + self.disk + self.gpu,
-        }
+    /// Seconds in which each part could do its share, all at once.
+    fn at_once(&self) -> f64 {
+        (self.link + self.read).max(self.save).max(self.disk).max(self.gpu)
+    }
+
+    /// Seconds when they take turns.
+    fn in_turn(&self) -> f64 {
+        self.link + self.save + self.disk + self.gpu
     }
 }
 
-/// What has to move in every pass.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Moves {
-    /// Bytes of units at home in pinned memory.
-    pub(super) pinned_bytes: u64,
-    /// Bytes of units at home in the file.
-    pub(super) disk_bytes: u64,
+/// Where everything is in a pass.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Layout<'a> {
+    /// Home of each unit.
+    pub(super) homes: &'a [Home],
+    /// Slots of the ring.
+    pub(super) depth: usize,
     /// Blocks whose cache is at home in host memory.
     pub(super) host_caches: usize,
     /// Whether decode kernels read pinned units where they are.
     pub(super) direct: bool,
-    /// Whether loads and kernels run at the same time.
-    pub(super) overlap: bool,
+}
+
+/// How a pass uses the machine, and how long it takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct PassCost {
+    pub(super) busy: Busy,
+    pub(super) seconds: f64,
 }
 
 /// A model's sizes and a machine's rates.
@@ -54,11 +62,33 @@ pub(super) struct Cost<'a> {
     pub(super) rates: &'a Rates,
 }
 
+/// What the units of a pass compute, seconds each, and what the host does besides.
+struct Compute {
+    units: Vec<f64>,
+    host: f64,
+}
+
+/// What caches at home in host memory cost a pass.
+#[derive(Clone, Copy)]
+struct CacheTraffic {
+    loaded_bytes: f64,
+    saved_bytes: f64,
+}
+
 impl Cost<'_> {
     /// Prompt tokens of all sequences.
     fn prompt_tokens(&self) -> u64 {
         let work = self.demand.work;
-        u64::from(work.prompt_tokens.max(1)) * u64::from(work.batch.max(1))
+        u64::from(work.prompt_tokens.max(1)) * self.batch()
+    }
+
+    fn batch(&self) -> u64 {
+        u64::from(self.demand.work.batch.max(1))
+    }
+
+    /// How often a decode pass reads the weights.
+    fn reads(&self) -> f64 {
+        self.batch().div_ceil(TOKENS_PER_READ) as f64
     }
 
     /// Bytes of one token's keys and values in one block.
@@ -66,96 +96,159 @@ impl Cost<'_> {
         self.demand.cache_bytes as f64 / f64::from(self.demand.tokens_max.max(1))
     }
 
-    /// Bytes of all units.
-    fn weights_bytes(&self) -> u64 {
-        self.demand.units.iter().map(|unit| unit.bytes).sum()
+    /// Bytes of one block's rows that hold something, when each sequence has so many tokens.
+    fn filled_bytes(&self, tokens: f64) -> f64 {
+        (tokens * self.batch() as f64 * self.row_bytes()).min(self.demand.cache_bytes as f64)
     }
 
-    /// How a decode pass in the middle of the text uses the machine.
-    pub(super) fn decode(&self, moves: &Moves) -> Busy {
-        let (work, rates) = (self.demand.work, self.rates);
-        let batch = u64::from(work.batch.max(1));
-        let reads = batch.div_ceil(TOKENS_PER_READ) as f64;
-        let rows = batch as f64 * (f64::from(work.prompt_tokens) + f64::from(work.new_tokens) / 2.0);
-        let filled = (rows * self.row_bytes()).min(self.demand.cache_bytes as f64);
-        let blocks = self.demand.caches;
-        let mut gpu = match &rates.times {
-            Some(times) => times.decode.seconds(blocks),
-            None => {
-                let bytes = self.weights_bytes() as f64 * reads + filled * blocks as f64;
-                bytes / rates.kernel + self.demand.units.len() as f64 * rates.unit_seconds
-            }
-        };
-        let caches = moves.host_caches as f64;
-        let mut link_bytes = caches * filled + moves.disk_bytes as f64;
-        let mut read = 0.0;
-        match rates.direct.filter(|_| moves.direct) {
-            Some(direct) => {
-                let bytes = moves.pinned_bytes as f64 * reads;
-                read = bytes / direct;
-                gpu += (read - bytes / rates.kernel).max(0.0);
-            }
-            None => link_bytes += moves.pinned_bytes as f64,
-        }
-        Busy {
-            link: link_bytes / rates.link + caches * CACHE_TRIP_SECONDS,
-            read,
-            save: caches * batch as f64 * self.row_bytes() / rates.save,
-            disk: moves.disk_bytes as f64 / rates.disk,
-            gpu,
-        }
+    /// Of the middle decode pass.
+    fn decode_filled_bytes(&self) -> f64 {
+        let work = self.demand.work;
+        self.filled_bytes(f64::from(work.prompt_tokens) + f64::from(work.new_tokens) / 2.0)
     }
 
-    /// How a pass over `tokens` of the prompt uses the machine, `selected` of them with logits.
-    fn prefill_pass(&self, moves: &Moves, tokens: f64, selected: u32) -> Busy {
+    /// A decode pass in the middle of the text.
+    pub(super) fn decode(&self, layout: &Layout<'_>) -> PassCost {
         let rates = self.rates;
-        let blocks = self.demand.caches;
-        let gpu = match &rates.times {
-            Some(times) => times.prefill.seconds(blocks) + tokens * times.prefill_token.seconds(blocks),
+        let mut compute = self.decode_compute();
+        let mut read = 0.0;
+        if let Some(direct) = rates.direct.filter(|_| layout.direct) {
+            let homes = layout.homes.iter().zip(&self.demand.units);
+            for (seconds, (_, unit)) in
+                compute.units.iter_mut().zip(homes).filter(|(_, (home, _))| **home == Home::Host)
+            {
+                let bytes = unit.bytes as f64 * self.reads();
+                read += bytes / direct;
+                *seconds += (bytes / direct - bytes / rates.kernel).max(0.0);
+            }
+        }
+        let caches = CacheTraffic {
+            loaded_bytes: self.decode_filled_bytes(),
+            saved_bytes: self.batch() as f64 * self.row_bytes(),
+        };
+        self.pass(layout, &compute, caches, read)
+    }
+
+    /// A pass over `tokens` of the prompt, `selected` of them with logits.
+    fn prefill(&self, layout: &Layout<'_>, tokens: f64, selected: u32) -> PassCost {
+        let compute = self.prefill_compute(tokens, selected);
+        let caches = CacheTraffic {
+            loaded_bytes: self.filled_bytes(f64::from(self.demand.work.prompt_tokens) / 2.0),
+            saved_bytes: tokens * self.row_bytes(),
+        };
+        self.pass(&Layout { direct: false, ..*layout }, &compute, caches, 0.0)
+    }
+
+    /// Plays a pass through.
+    fn pass(&self, layout: &Layout<'_>, compute: &Compute, caches: CacheTraffic, read: f64) -> PassCost {
+        let rates = self.rates;
+        let units = || self.demand.units.iter().zip(layout.homes);
+        let travels = |home: &Home| *home == Home::Disk || (*home == Home::Host && !layout.direct);
+        let weights: u64 = units().filter(|(_, home)| travels(home)).map(|(unit, _)| unit.bytes).sum();
+        let disk: u64 = units().filter(|(_, home)| **home == Home::Disk).map(|(unit, _)| unit.bytes).sum();
+        let blocks = layout.host_caches as f64;
+        let weights_seconds = weights as f64 / rates.link;
+        let caches_seconds = blocks * (caches.loaded_bytes / rates.link + CACHE_TRIP_SECONDS);
+        let busy = Busy {
+            link: weights_seconds + caches_seconds,
+            read,
+            save: blocks * caches.saved_bytes / rates.save,
+            disk: disk as f64 / rates.disk,
+            gpu: compute.units.iter().sum::<f64>() + compute.host,
+        };
+        if !rates.overlap {
+            return PassCost { busy, seconds: busy.in_turn() };
+        }
+        // Caches share the link with the units, about evenly.
+        let slower = if weights == 0 { 1.0 } else { busy.link / weights_seconds };
+        let laps = units().zip(&compute.units).map(|((unit, home), compute)| Lap {
+            load: travels(home).then(|| unit.bytes as f64 / rates.link * slower),
+            compute: *compute,
+        });
+        let laps: Vec<_> = laps.collect();
+        let ring = timeline::pass_seconds(&laps, layout.depth, compute.host);
+        PassCost { busy, seconds: ring.max(busy.at_once()) }
+    }
+
+    fn is_head(unit: &UnitDemand) -> bool {
+        unit.name.starts_with("head")
+    }
+
+    /// A pass's compute from what a trial found: `block` seconds are shared by the block's units
+    /// as `share` says, `rest` is of the heads and the host.
+    fn from_trial(&self, time: PassTime, share: impl Fn(&UnitDemand) -> f64) -> Compute {
+        let units = &self.demand.units;
+        let in_blocks: f64 = units.iter().filter(|unit| !Self::is_head(unit)).map(&share).sum();
+        let heads: u64 = units.iter().filter(|unit| Self::is_head(unit)).map(|unit| unit.bytes).sum();
+        let head_seconds = (heads as f64 * self.reads() / self.rates.kernel).min(time.rest);
+        let all_blocks = time.block * self.demand.caches as f64;
+        let seconds = |unit: &UnitDemand| match Self::is_head(unit) {
+            true => head_seconds * unit.bytes as f64 / heads.max(1) as f64,
+            false => all_blocks * share(unit) / in_blocks.max(f64::MIN_POSITIVE),
+        };
+        Compute { units: units.iter().map(seconds).collect(), host: time.rest - head_seconds }
+    }
+
+    fn decode_compute(&self) -> Compute {
+        let (rates, units) = (self.rates, &self.demand.units);
+        if let Some(times) = &rates.times {
+            // Launches take most of the time of a unit, whatever its size.
+            return self.from_trial(times.decode, |_| 1.0);
+        }
+        let cache = self.decode_filled_bytes() * self.demand.caches as f64 / units.len().max(1) as f64;
+        let seconds = |unit: &UnitDemand| {
+            (unit.bytes as f64 * self.reads() + cache) / rates.kernel + rates.unit_seconds
+        };
+        Compute { units: units.iter().map(seconds).collect(), host: 0.0 }
+    }
+
+    fn prefill_compute(&self, tokens: f64, selected: u32) -> Compute {
+        let (rates, units) = (self.rates, &self.demand.units);
+        let mut compute = match &rates.times {
+            Some(times) => {
+                let (fixed, each) = (times.prefill, times.prefill_token);
+                let all = |fixed: f64, each: f64| fixed + tokens * each;
+                let time = PassTime { block: all(fixed.block, each.block), rest: all(fixed.rest, each.rest) };
+                self.from_trial(time, |unit| unit.bytes as f64)
+            }
             None => {
-                let bytes = self.weights_bytes() as f64;
-                let products = (bytes * tokens / rates.prefill).max(bytes / rates.kernel);
-                products + self.demand.units.len() as f64 * rates.unit_seconds
+                let seconds = |unit: &UnitDemand| {
+                    let bytes = unit.bytes as f64;
+                    (bytes * tokens / rates.prefill).max(bytes / rates.kernel) + rates.unit_seconds
+                };
+                Compute { units: units.iter().map(seconds).collect(), host: 0.0 }
             }
         };
         // Logits of many tokens are made by decode kernels.
-        let is_head = |unit: &&super::UnitDemand| unit.name.starts_with("head");
-        let head: u64 = self.demand.units.iter().filter(is_head).map(|unit| unit.bytes).sum();
-        let more_reads = u64::from(selected).div_ceil(TOKENS_PER_READ).saturating_sub(1);
-        let caches = moves.host_caches as f64;
-        let filled =
-            (self.prompt_tokens() as f64 / 2.0 * self.row_bytes()).min(self.demand.cache_bytes as f64);
-        let link_bytes = moves.pinned_bytes as f64 + moves.disk_bytes as f64 + caches * filled;
-        Busy {
-            link: link_bytes / rates.link + caches * CACHE_TRIP_SECONDS,
-            read: 0.0,
-            save: caches * tokens * self.row_bytes() / rates.save,
-            disk: moves.disk_bytes as f64 / rates.disk,
-            gpu: gpu + (head * more_reads) as f64 / rates.kernel,
+        let more_reads = u64::from(selected).div_ceil(TOKENS_PER_READ).saturating_sub(1) as f64;
+        for (seconds, unit) in compute.units.iter_mut().zip(units).filter(|(_, unit)| Self::is_head(unit)) {
+            *seconds += more_reads * unit.bytes as f64 / rates.kernel;
         }
+        compute
     }
 
     /// Seconds to read the prompts in passes of at most `chunk` tokens.
-    pub(super) fn prefill_seconds(&self, moves: &Moves, chunk: u32, selected: u32) -> f64 {
+    fn prefill_seconds(&self, layout: &Layout<'_>, chunk: u32, selected: u32) -> f64 {
         let tokens = self.prompt_tokens();
         if tokens <= 1 {
-            return self.decode(moves).seconds(moves.overlap);
+            return self.decode(layout).seconds;
         }
-        let chunk = if self.demand.all_logits { chunk.min(selected) } else { chunk };
+        let (chunk, selected) = match self.demand.all_logits {
+            true => (chunk.min(selected), selected),
+            false => (chunk, 1),
+        };
         let passes = tokens.div_ceil(u64::from(chunk.max(1))) as f64;
-        let selected = if self.demand.all_logits { selected } else { 1 };
-        passes * self.prefill_pass(moves, tokens as f64 / passes, selected).seconds(moves.overlap)
+        passes * self.prefill(layout, tokens as f64 / passes, selected).seconds
     }
 
     /// Prompt tokens a second.
-    pub(super) fn prefill_rate(&self, moves: &Moves, chunk: u32, selected: u32) -> f64 {
-        self.prompt_tokens() as f64 / self.prefill_seconds(moves, chunk, selected)
+    pub(super) fn prefill_rate(&self, layout: &Layout<'_>, chunk: u32, selected: u32) -> f64 {
+        self.prompt_tokens() as f64 / self.prefill_seconds(layout, chunk, selected)
     }
 
     /// Seconds of the whole work.
-    pub(super) fn work_seconds(&self, moves: &Moves, chunk: u32, selected: u32) -> f64 {
-        let decode = self.decode(moves).seconds(moves.overlap);
+    pub(super) fn work_seconds(&self, layout: &Layout<'_>, chunk: u32, selected: u32) -> f64 {
         let passes = f64::from(self.demand.work.new_tokens.saturating_sub(1));
-        self.prefill_seconds(moves, chunk, selected) + passes * decode
+        self.prefill_seconds(layout, chunk, selected) + passes * self.decode(layout).seconds
     }
 }

@@ -1,7 +1,7 @@
 //! Plans against their budgets, and predictions against arithmetic.
 
 use super::choose::choose_homes;
-use super::cost::{Cost, Moves};
+use super::cost::{Cost, Layout};
 use super::*;
 use crate::error::Result;
 
@@ -116,25 +116,24 @@ fn staging_of_the_load_and_the_ring_are_not_counted_together() {
     assert!(unstaged.total_bytes <= 18 << 20 && staged.total_bytes <= 18 << 20);
 }
 
-fn decode(units: &[u64], rates: Rates, moves: Moves) -> f64 {
-    let mut demand = demand(units);
-    demand.cache_bytes = 0;
-    Cost { demand: &demand, rates: &rates }.decode(&moves).seconds(moves.overlap)
+fn decode(rates: &Rates, home: Home, depth: usize, direct: bool) -> f64 {
+    let demand = Demand { cache_bytes: 0, ..demand(&[500_000_000; 2]) };
+    let layout = Layout { homes: &[home; 2], depth, host_caches: 0, direct };
+    Cost { demand: &demand, rates }.decode(&layout).seconds
 }
 
 #[test]
 fn prediction_is_the_slowest_of_link_disk_and_kernels() {
-    let units = [1_000_000_000];
-    let all = Moves { pinned_bytes: 1_000_000_000, overlap: true, ..Moves::default() };
     let close = |found: f64, expected: f64| assert!((found - expected).abs() < 1e-9, "{found} {expected}");
-    close(decode(&units, RATES, all), 1.0);
-    close(decode(&units, RATES, Moves { overlap: false, ..all }), 1.1);
+    let in_turn = Rates { overlap: false, ..RATES };
+    close(decode(&RATES, Home::Host, 2, false), 1.0);
+    close(decode(&RATES, Home::Host, 1, false), 1.1);
+    close(decode(&in_turn, Home::Host, 2, false), 1.1);
     let direct = Rates { direct: Some(2e9), link: 2e9, ..RATES };
-    close(decode(&units, direct, Moves { direct: true, ..all }), 0.5);
-    let disk = Moves { pinned_bytes: 0, disk_bytes: 1_000_000_000, ..all };
-    close(decode(&units, Rates { disk: 0.25e9, ..RATES }, disk), 4.0);
-    close(decode(&units, Rates { disk: 0.25e9, ..RATES }, Moves { overlap: false, ..disk }), 5.1);
-    close(decode(&units, RATES, Moves { pinned_bytes: 0, ..all }), 0.1);
+    close(decode(&direct, Home::Host, 2, true), 0.5);
+    close(decode(&Rates { disk: 0.25e9, ..RATES }, Home::Disk, 2, false), 4.0);
+    close(decode(&Rates { disk: 0.25e9, ..in_turn }, Home::Disk, 2, false), 5.1);
+    close(decode(&RATES, Home::Vram, 0, false), 0.1);
 }
 
 #[test]

@@ -118,14 +118,14 @@ fn travelling_weights_give_the_text_of_resident_ones() {
         );
         let resident = place.run(&run).succeeded(&run);
         assert!(resident.stderr.contains("streamed 0.00 MB"), "{}", resident.stderr);
-        let vram = place.least_vram(&format!("{run} --depth 3"));
         for (options, slots) in [
             ("--depth 1", "1 slots"),
             ("--depth 2", "2 slots"),
             ("--depth 3", "3 slots"),
             ("--depth 2 --route write-buffer", "2 slots"),
         ] {
-            let line = format!("{run} {vram} {options}");
+            let line = format!("{run} {options}");
+            let line = format!("{line} {}", place.least_vram(&line));
             let streamed = place.run(&line).succeeded(&line);
             assert_eq!(streamed.stdout, resident.stdout, "{line}");
             assert!(streamed.stderr.contains(slots), "{line}: {}", streamed.stderr);

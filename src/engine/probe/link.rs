@@ -77,7 +77,7 @@ struct Bench<'a> {
     gpu: &'a Arc<Gpu>,
     route: Route,
     unit_bytes: u64,
-    data: Arc<[u8]>,
+    data: Arc<Vec<u8>>,
     pinned: Arc<[Option<Arc<Buffer>>]>,
 }
 
@@ -85,7 +85,7 @@ impl<'a> Bench<'a> {
     fn new(gpu: &'a Arc<Gpu>, route: Route, unit_bytes: u64) -> Result<Self> {
         let unit_bytes = unit_bytes / 4096 * 4096;
         // Bytes of 0x5a: memory that was only ever asked for would all be one page.
-        let data: Arc<[u8]> = vec![0x5a; (UNITS * unit_bytes) as usize].into();
+        let data = Arc::new(vec![0x5a; (UNITS * unit_bytes) as usize]);
         let mut pinned = Vec::new();
         if route == Route::Dma {
             for _ in 0..UNITS {

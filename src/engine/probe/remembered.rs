@@ -1,6 +1,7 @@
 //! Keeps what was measured in the user's cache folder, so that it is measured once.
 
 use std::path::PathBuf;
+use std::time::UNIX_EPOCH;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -26,15 +27,16 @@ pub(super) struct Remembered {
 }
 
 impl Remembered {
-    /// The measurements of an adapter by this version of the program.
+    /// The measurements of an adapter by this build of the program.
     ///
     /// # Errors
     /// As [`os::cache_folder`].
     pub(super) fn of(gpu: &Gpu, again: bool) -> Result<Self> {
         let info = &gpu.facts.info;
         let adapter = format!(
-            "pipo-wgpu {}; {}; {}; {}; {}",
+            "pipo-wgpu {} of {}; {}; {}; {}; {}",
             env!("CARGO_PKG_VERSION"),
+            built(),
             info.name,
             info.backend,
             info.driver,
@@ -81,6 +83,13 @@ impl Remembered {
             .ok()?;
         (entry.key == key).then_some(entry.value)
     }
+}
+
+/// Seconds from 1970 to the making of this program, whose kernels may be faster than others'.
+fn built() -> u64 {
+    let modified = || std::env::current_exe().and_then(|path| path.metadata()?.modified());
+    let since = modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    since.map_or(0, |since| since.as_secs())
 }
 
 fn write<T: Serialize>(path: &std::path::Path, entry: &Entry<T>) -> std::io::Result<()> {

@@ -86,13 +86,14 @@ pub(super) fn key(decoder: &Decoder, options: &Options, lengths: &Lengths) -> St
     let units: Vec<_> = short.units.iter().map(|unit| unit.spec.bytes().to_string()).collect();
     let kinds = short.units[0].spec.tensors.iter().map(|tensor| format!("{:?}", tensor.kind));
     format!(
-        "trial of {} heads of {} and {}, units of {} in {}, exact {}, {lengths:?}",
+        "trial of {} heads of {} and {}, units of {} in {}, exact {}, cache {:?}, {lengths:?}",
         decoder.heads,
         decoder.head_dim,
         decoder.kv_heads,
         units.join("+"),
         kinds.collect::<Vec<_>>().join("+"),
         options.exact,
+        options.cache,
     )
 }
 

@@ -48,14 +48,14 @@ fn direct_reads_leave_no_pages_in_the_cache() {
     let file = DirectFile::open(&path).unwrap();
     assert!(file.is_cached(0..8 << 20), "a file that was just written is cached");
     forget_cached(&path).unwrap();
-    if file.past_cache.is_none() || file.is_cached(0..4096) {
+    if file.past_cache.is_none() || is_cached(&file.map, 0..4096) {
         eprintln!("SKIPPED: {} knows no direct reads", path.display());
         return;
     }
     let mut memory = AnonymousMemory::new(8 << 20).unwrap();
     file.read(0, memory.bytes_mut(), Target::Own).unwrap();
     assert!(memory.bytes_mut() == content && !file.refused.load(Ordering::Relaxed));
-    assert!((0..2048).all(|page| !file.is_cached(page * 4096..(page + 1) * 4096)));
+    assert!((0..2048).all(|page| !is_cached(&file.map, page * 4096..(page + 1) * 4096)));
 }
 
 #[test]
