@@ -29,9 +29,9 @@ impl Busy {
         (self.link + self.read).max(self.save).max(self.disk).max(self.gpu)
     }
 
-    /// Seconds when they take turns.
+    /// Seconds when all but the disk, which has its own memory to read ahead into, take turns.
     fn in_turn(&self) -> f64 {
-        self.link + self.save + self.disk + self.gpu
+        (self.link + self.save + self.gpu).max(self.disk)
     }
 }
 
