@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pipo_wgpu::engine::{Class, Engine, Options, Pass, PassToken, Weights};
+use pipo_wgpu::engine::{CacheKind, Class, Engine, Options, Pass, PassToken, Weights};
 use pipo_wgpu::gpu::{AdapterChoice, Gpu, Place};
 use pipo_wgpu::pipeline::Route;
 use pipo_wgpu::plan::{Home, Plan};
@@ -43,8 +43,13 @@ fn a_cache_in_host_memory_gives_the_same_bits() {
         return;
     }
     let routes = Route::ALL.into_iter().filter(|route| *route != Route::WriteBuffer && route.is_open(gpu()));
-    for (name, kind) in [("smol", WeightKind::W4), ("llama_bias", WeightKind::F32)] {
+    for (name, kind, cache) in [
+        ("smol", WeightKind::W4, None),
+        ("llama_bias", WeightKind::F32, None),
+        ("grid_q4", WeightKind::W4, Some(CacheKind::Q8)),
+    ] {
         let model = Model::new(&fixture(name), kind);
+        let options = |route| Options { cache, ..options(route) };
         let staged = options(Route::Staged);
         let resident = run(&mut model.engine(plan_with(&model, &staged, 0, |_| Home::Vram), &staged), 16);
         for (how, caches) in HOMES {
@@ -128,7 +133,7 @@ fn a_cache_in_host_memory_takes_only_its_slots_from_the_gpu() {
     let model = Model::new(&fixture("smol"), WeightKind::W4);
     let options = options(Route::Staged);
     let width = u64::from(model.decoder.cache_width());
-    let cache_bytes = 2 * u64::from(CACHE_ROWS) * width * 2;
+    let cache_bytes = 2 * (u64::from(CACHE_ROWS) * width * 2).next_multiple_of(256);
     let blocks = u64::from(model.decoder.blocks);
     let taken = |caches: HomeOf, depth: usize| {
         // A device of its own: the books must hold nothing else.

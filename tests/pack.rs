@@ -365,10 +365,18 @@ fn a_packed_model_may_live_in_the_program_or_be_read_in_parts() {
 fn mapped_in_bytes(path: &Path) -> u64 {
     let name = path.file_name().unwrap().to_str().unwrap();
     let text = fs::read_to_string("/proc/self/smaps").expect("readable");
-    let mut lines = text.lines().skip_while(|line| !line.ends_with(name));
-    assert!(lines.next().is_some(), "{name} is not mapped");
-    let rss = lines.find_map(|line| line.strip_prefix("Rss:")).expect("a size");
-    rss.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
+    let (mut is_of_file, mut kib) = (false, 0);
+    for line in text.lines() {
+        // A mapping's first line is `start-end flags offset device inode path`.
+        match line.split_once(' ') {
+            Some((place, _)) if place.contains('-') => is_of_file = line.ends_with(name),
+            Some(("Rss:", size)) if is_of_file => {
+                kib += size.trim().trim_end_matches(" kB").parse::<u64>().expect("a number");
+            }
+            _ => {}
+        }
+    }
+    kib << 10
 }
 
 #[cfg(target_os = "linux")]

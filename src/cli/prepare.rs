@@ -133,8 +133,9 @@ pub(super) fn measure(
 
 /// What the plan may use of this machine.
 pub(super) fn limits(gpu: &Gpu, budget: &BudgetArgs, device: &DeviceArgs, measured: &Measured) -> Budget {
-    let Measured { rates, route, threads, piece_bytes } = *measured;
-    let for_weights = rates.direct.is_some() || (route == Route::Dma && !gpu.facts.is_software());
+    let Measured { route, threads, piece_bytes, .. } = *measured;
+    // Where the GPU is the CPU, pinned memory is one copy more.
+    let for_weights = gpu.has(Place::Pinned) && !gpu.facts.is_software();
     let for_caches = budget.cache_home == Some(Home::Host) && gpu.has(Place::Pinned);
     Budget {
         vram_bytes: vram_bytes(gpu, budget),

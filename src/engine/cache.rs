@@ -9,7 +9,7 @@ use super::{Options, PassToken};
 use crate::error::{Error, Result};
 use crate::gpu::{Gpu, Place};
 use crate::model::{Decoder, Op, Unit};
-use crate::pipeline::cache_ring::{CacheRing, CacheRingOptions, KeysValues, Rows, regions};
+use crate::pipeline::cache_ring::{CacheRing, CacheRingOptions, KeysValues, Rows};
 use crate::plan::{Home, Plan};
 use crate::trace::Task;
 
@@ -62,26 +62,22 @@ impl Caches {
                 options.cache_rows
             )));
         }
-        let make = |place: Option<Place>| -> Result<KeysValues> {
-            let part = |label| match place {
-                Some(place) => gpu.buffer_in(place, label, bytes),
-                None => gpu.buffer(label, bytes, USAGE),
-            };
-            Ok([part("key cache")?, part("value cache")?])
-        };
+        let memory = Memory { gpu, part_bytes: bytes };
         let travels = |block: usize| plan.caches[block] == Home::Host && plan.cache_depth > 0;
         let blocks: Vec<_> = (0..plan.caches.len()).filter(|block| travels(*block)).collect();
+        let count = |home: Home| plan.caches.iter().filter(|h| **h == home).count();
+        let mut in_vram = memory.take(None, count(Home::Vram))?.into_iter();
+        let mut pinned = memory.take(Some(Place::Pinned), count(Home::Host) - blocks.len())?.into_iter();
         let in_place = (0..plan.caches.len()).map(|block| match plan.caches[block] {
-            _ if travels(block) => Ok(None),
-            Home::Vram => make(None).map(Some),
-            _ => make(Some(Place::Pinned)).map(Some),
+            _ if travels(block) => None,
+            Home::Vram => in_vram.next(),
+            _ => pinned.next(),
         });
-        let in_place = in_place.collect::<Result<_>>()?;
-        let travelling: Vec<_> = blocks.iter().map(|_| make(Some(Place::Pinned))).collect::<Result<_>>()?;
+        let in_place = in_place.collect();
+        let travelling = memory.take(Some(Place::Pinned), blocks.len())?;
         let is_ring = !blocks.is_empty() && CacheRing::is_open(gpu);
         let depth = plan.cache_depth.min(blocks.len());
-        let slots: Vec<_> =
-            (0..depth).map(|_| make(is_ring.then_some(Place::Vram))).collect::<Result<_>>()?;
+        let slots = memory.take(is_ring.then_some(Place::Vram), depth)?;
         let (travelling, slots): (Arc<[_]>, Arc<[_]>) = (travelling.into(), slots.into());
         let name = |block: &usize| {
             let unit = decoder.units.iter().find(|unit| block_of(unit) == Some(*block as u32));
@@ -167,8 +163,9 @@ impl Caches {
             return ring.lease();
         }
         let slot = index % self.slots.len();
-        let way = [&self.travelling[index], &self.slots[slot]];
-        walk.copy(Task::LoadCache, unit, way, &regions(&self.before, self.row_bytes), timer);
+        let (from, to) = (&self.travelling[index], &self.slots[slot]);
+        let regions = from.regions_to(to, &self.before, self.row_bytes);
+        walk.copy((Task::LoadCache, unit), [&from.buffer, &to.buffer], &regions, timer);
         Ok(slot)
     }
 
@@ -184,8 +181,9 @@ impl Caches {
             walk.submit();
             return ring.release(&self.written);
         }
-        let way = [&self.slots[index % self.slots.len()], &self.travelling[index]];
-        walk.copy(Task::SaveCache, unit, way, &regions(&self.written, self.row_bytes), timer);
+        let (from, to) = (&self.slots[index % self.slots.len()], &self.travelling[index]);
+        let regions = from.regions_to(to, &self.written, self.row_bytes);
+        walk.copy((Task::SaveCache, unit), [&from.buffer, &to.buffer], &regions, timer);
     }
 
     /// Bytes that travel to the GPU for the pass at hand.
@@ -193,6 +191,45 @@ impl Caches {
         let rows: u64 = self.before.iter().map(|rows| u64::from(rows.end - rows.start)).sum();
         2 * rows * self.row_bytes * self.travelling.len() as u64
     }
+}
+
+/// Bytes of a buffer that several blocks share, at most. One for each block would take up to 2 MiB
+/// more than it needs, which is as much as a small cache.
+const SHARED_BYTES_MAX: u64 = 1 << 30;
+
+/// Takes memory for caches.
+struct Memory<'a> {
+    gpu: &'a Gpu,
+    part_bytes: u64,
+}
+
+impl Memory<'_> {
+    /// Takes memory for `count` blocks, in a place that Vulkan offers, or in GPU memory.
+    fn take(&self, place: Option<Place>, count: usize) -> Result<Vec<KeysValues>> {
+        let each = KeysValues::bytes(self.part_bytes);
+        let most = SHARED_BYTES_MAX.min(self.gpu.facts.limits.max_buffer_size);
+        let together = usize::try_from(most / each).unwrap_or(usize::MAX).max(1);
+        let mut taken = Vec::with_capacity(count);
+        while taken.len() < count {
+            let blocks = together.min(count - taken.len());
+            let bytes = blocks as u64 * each;
+            let buffer = Arc::new(match place {
+                Some(place) => self.gpu.buffer_in(place, "KV cache", bytes)?,
+                None => self.gpu.buffer("KV cache", bytes, USAGE)?,
+            });
+            taken.extend((0..blocks as u64).map(|block| KeysValues {
+                buffer: Arc::clone(&buffer),
+                start: block * each,
+                part_bytes: self.part_bytes,
+            }));
+        }
+        Ok(taken)
+    }
+}
+
+/// Bytes of one block's cache of so many rows.
+pub(super) fn block_bytes(rows: u32, row_bytes: u64) -> u64 {
+    KeysValues::bytes(u64::from(rows) * row_bytes)
 }
 
 const USAGE: wgpu::BufferUsages =

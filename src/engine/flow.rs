@@ -37,6 +37,14 @@ impl Flow {
         Flow { forms: decoder.units.iter().map(|unit| unit.ops.len()).map(of_unit).collect() }
     }
 
+    /// Whether anything writes floats to an activation.
+    pub(super) fn has_floats(&self, decoder: &Decoder, activation: Activation) -> bool {
+        let units = decoder.units.iter().zip(&self.forms);
+        let mut ops = units.flat_map(|(unit, forms)| unit.ops.iter().zip(forms));
+        activation == decoder.embedded()
+            || ops.any(|(op, form)| op.output() == activation && !form.int8_output)
+    }
+
     /// The form of an operation.
     pub(super) fn of(&self, unit: usize, op: usize) -> Form {
         self.forms[unit][op]

@@ -186,17 +186,19 @@ fn cache_kind(decoder: &Decoder, options: &Options) -> CacheKind {
 pub fn demand(decoder: &Decoder, facts: &Facts, options: &Options, all_logits: bool) -> Demand {
     let unit =
         |unit: &crate::model::Unit| UnitDemand { name: unit.spec.name.clone(), bytes: unit.spec.bytes() };
+    let flow = Flow::new(decoder, options.exact);
+    let row_bytes = cache_kind(decoder, options).row_bytes(decoder.cache_width());
     Demand {
         units: decoder.units.iter().map(unit).collect(),
         caches: decoder.blocks as usize,
-        cache_bytes: 2 * workspace::cache_bytes(decoder, options.cache_rows, cache_kind(decoder, options)),
+        cache_bytes: cache::block_bytes(options.cache_rows, row_bytes),
         fixed_bytes: workspace::fixed_bytes(
             decoder,
             Shapes::for_adapter(facts).attention.splits,
             options.work.batch,
         ) + decoder.units.iter().map(vectors::bytes).sum::<u64>(),
-        token_bytes: workspace::token_bytes(decoder),
-        selected_bytes: workspace::selected_bytes(decoder),
+        token_bytes: workspace::token_bytes(decoder, &flow),
+        selected_bytes: workspace::selected_bytes(decoder, &flow),
         tokens_max: options.cache_rows,
         all_logits,
         work: options.work,
@@ -224,8 +226,9 @@ impl Engine {
             splits: Shapes::for_adapter(&gpu.facts).attention.splits,
             batch: options.work.batch,
         };
-        let workspace = Workspace::new(gpu, &decoder, &sizes)?;
-        let row_bytes = workspace::cache_bytes(&decoder, 1, sizes.cache);
+        let flow = Flow::new(&decoder, options.exact);
+        let workspace = Workspace::new(gpu, &decoder, &flow, &sizes)?;
+        let row_bytes = sizes.cache.row_bytes(decoder.cache_width());
         let caches = Caches::new(gpu, &decoder, &plan, options, row_bytes)?;
         let names: Arc<[String]> = decoder.units.iter().map(|u| u.spec.name.clone()).collect();
         let carrier = Carrier { gpu, decoder: &decoder, weights, plan: &plan, options };
@@ -236,7 +239,7 @@ impl Engine {
             decoder: &decoder,
             workspace: &workspace,
             caches: &caches,
-            flow: &Flow::new(&decoder, options.exact),
+            flow: &flow,
             exact: options.exact,
             cache: sizes.cache,
             batch: sizes.batch,

@@ -171,8 +171,11 @@ impl Probe<'_> {
     }
 
     fn save(&mut self) -> Result<f64> {
-        let (gpu, vram) = (self.gpu, self.vram_bytes);
-        self.remembered.or_measure(&format!("save in {vram}"), || kernel::save_rate(gpu, vram))
+        let (gpu, vram, say) = (self.gpu, self.vram_bytes, &mut *self.say);
+        self.remembered.or_measure(&format!("save in {vram}"), || {
+            say("the link's way back");
+            kernel::save_rate(gpu, vram)
+        })
     }
 
     /// The model's own times; `None` where the budget is too small to take them.

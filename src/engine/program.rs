@@ -13,12 +13,11 @@ use crate::error::Result;
 use crate::gpu::{Binding, Buffer, Dispatch, Pipelines};
 use crate::kernels::{
     CacheKind, ExactArgs, Int8Args, Matrix, Shapes, argmax, attention, attention_merge, embed, matmul_exact,
-    matmul_q4, matmul_q8, matvec_exact, matvec_q4, matvec_q8, rope_store, select_rows,
+    matmul_int8, matvec_exact, matvec_int8, rope_store, select_rows,
 };
 use crate::model::{Activation, Decoder, Op, Tensor};
 use crate::pack::layout::{Section, TensorSpec};
 use crate::pipeline::cache_ring::KeysValues;
-use crate::quant::WeightKind;
 use pointwise::LayerNorm;
 
 /// The most tokens that a matvec workgroup serves.
@@ -294,18 +293,11 @@ impl Builder<'_> {
         let (x_codes, x_scales) = (self.workspace.q8_codes(), self.workspace.q8_scales());
         let args = Int8Args { step, codes, scales, bias, x_codes, x_scales, y };
         let shape = shapes.matvec_int8;
-        match (class, kind) {
-            (Class::Prefill, WeightKind::W4) => {
-                matmul_q4::dispatch(pipelines, &matmul_q4::Spec { matrix }, &args)
-            }
-            (Class::Prefill, _) => matmul_q8::dispatch(pipelines, &matmul_q8::Spec { matrix }, &args),
-            (Class::Decode, WeightKind::W4) => {
-                let spec = matvec_q4::Spec { matrix, shape, tokens_per_group };
-                matvec_q4::dispatch(pipelines, &spec, &args)
-            }
-            (Class::Decode, _) => {
-                let spec = matvec_q8::Spec { matrix, shape, tokens_per_group };
-                matvec_q8::dispatch(pipelines, &spec, &args)
+        match class {
+            Class::Prefill => matmul_int8::dispatch(pipelines, &matmul_int8::Spec { matrix, kind }, &args),
+            Class::Decode => {
+                let spec = matvec_int8::Spec { matrix, kind, shape, tokens_per_group };
+                matvec_int8::dispatch(pipelines, &spec, &args)
             }
         }
     }
@@ -324,8 +316,8 @@ impl Builder<'_> {
             rows: self.workspace.inputs.rows(),
             angles: self.workspace.inputs.angles(),
             qkv: self.f32(Activation::Qkv),
-            cache_k: cache[0].all(),
-            cache_v: cache[1].all(),
+            cache_k: cache.keys(),
+            cache_v: cache.values(),
         };
         rope_store::dispatch(pipelines, &spec, &args)
     }
@@ -352,8 +344,8 @@ impl Builder<'_> {
             step: self.step(false),
             rows: self.workspace.inputs.rows(),
             qkv: self.f32(Activation::Qkv),
-            cache_k: cache[0].all(),
-            cache_v: cache[1].all(),
+            cache_k: cache.keys(),
+            cache_v: cache.values(),
             y: parts.clone().unwrap_or(y.clone()),
         };
         let mut dispatches = Vec::new();

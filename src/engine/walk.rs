@@ -3,7 +3,6 @@
 use super::program::Step;
 use super::timing::UnitTimer;
 use crate::gpu::{CopyRegion, Dispatch, Gpu};
-use crate::pipeline::cache_ring::KeysValues;
 use crate::trace::Task;
 
 /// Commands of a pass on their way to the queue.
@@ -43,13 +42,11 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Encodes copies of the same regions from the first buffer to its counterpart, and from the
-    /// second.
+    /// Encodes copies of regions of the first buffer to the second, for a unit.
     pub(super) fn copy(
         &mut self,
-        task: Task,
-        unit: usize,
-        [from, to]: [&KeysValues; 2],
+        (task, unit): (Task, usize),
+        [from, to]: [&wgpu::Buffer; 2],
         regions: &[CopyRegion],
         timer: &mut Option<UnitTimer>,
     ) {
@@ -58,10 +55,8 @@ impl<'a> Walk<'a> {
         if let Some((queries, first)) = &stamps {
             encoder.write_timestamp(queries, *first);
         }
-        for (from, to) in from.iter().zip(to) {
-            for region in regions.iter().filter(|region| region.bytes > 0) {
-                encoder.copy_buffer_to_buffer(from, region.from, to, region.to, region.bytes);
-            }
+        for region in regions.iter().filter(|region| region.bytes > 0) {
+            encoder.copy_buffer_to_buffer(from, region.from, to, region.to, region.bytes);
         }
         if let Some((queries, first)) = &stamps {
             encoder.write_timestamp(queries, first + 1);

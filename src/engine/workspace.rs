@@ -1,11 +1,12 @@
 //! The GPU memory a pass works in: activations, quantised activations and logits.
 
 use super::Sizes;
+use super::flow::Flow;
 use super::inputs::{self, InputLayout, Inputs};
 use crate::error::{Error, Result};
 use crate::gpu::{Binding, Buffer, Gpu, Readback};
-use crate::kernels::{self, CacheKind, attention};
-use crate::model::{Activation, Decoder, Op};
+use crate::kernels::{self, attention};
+use crate::model::{Activation, Decoder, Op, Unit};
 use crate::quant::groups;
 
 /// Activations with one row for each token of a pass.
@@ -30,9 +31,37 @@ pub(super) fn stride(decoder: &Decoder, activation: Activation) -> u32 {
     kernels::stride(decoder.width(activation))
 }
 
-fn row_bytes(decoder: &Decoder, activations: &[Activation]) -> u64 {
-    let used = activations.iter().filter(|a| decoder.uses(**a));
-    used.map(|a| u64::from(stride(decoder, *a)) * 4).sum()
+/// Activations whose floats are used, those in one list that can take turns in one buffer.
+fn buffers(decoder: &Decoder, flow: &Flow, activations: &[Activation]) -> Vec<Vec<Activation>> {
+    let mut lists: Vec<Vec<Activation>> = Vec::new();
+    for activation in activations.iter().filter(|a| flow.has_floats(decoder, **a)) {
+        let fits = |list: &&mut Vec<Activation>| list.iter().all(|a| take_turns(decoder, *a, *activation));
+        match lists.iter_mut().find(fits) {
+            Some(list) => list.push(*activation),
+            None => lists.push(vec![*activation]),
+        }
+    }
+    lists
+}
+
+/// Whether two activations are never needed at the same time: each unit uses one of them at most,
+/// and writes it before it reads it. Nor may one's values get into the other's padding.
+fn take_turns(decoder: &Decoder, a: Activation, b: Activation) -> bool {
+    let whole = |a| decoder.width(a) == stride(decoder, a);
+    let fresh = |unit: &Unit, a: Activation| {
+        let first = unit.ops.iter().find(|op| op.input() == a || op.output() == a);
+        first.is_none_or(|op| op.output() == a && op.input() != a && !op.updates())
+    };
+    let uses = |unit: &Unit, a| unit.ops.iter().any(|op| op.input() == a || op.output() == a);
+    let apart = |unit: &Unit| !(uses(unit, a) && uses(unit, b)) && fresh(unit, a) && fresh(unit, b);
+    let carried = [Activation::Residual, decoder.embedded(), Activation::Logits];
+    whole(a) && whole(b) && !carried.contains(&a) && !carried.contains(&b) && decoder.units.iter().all(apart)
+}
+
+/// Bytes of one row of each buffer.
+fn row_bytes(decoder: &Decoder, flow: &Flow, activations: &[Activation]) -> u64 {
+    let widest = |list: &Vec<Activation>| list.iter().map(|a| stride(decoder, *a)).max().unwrap_or(0);
+    buffers(decoder, flow, activations).iter().map(|list| u64::from(widest(list)) * 4).sum()
 }
 
 /// Groups of the widest activation that is ever quantised: one that a matrix is applied to.
@@ -43,16 +72,16 @@ fn q8_groups(decoder: &Decoder) -> u64 {
 }
 
 /// GPU bytes that one more token of a pass takes.
-pub(super) fn token_bytes(decoder: &Decoder) -> u64 {
-    row_bytes(decoder, &PER_TOKEN)
+pub(super) fn token_bytes(decoder: &Decoder, flow: &Flow) -> u64 {
+    row_bytes(decoder, flow, &PER_TOKEN)
         + q8_groups(decoder) * (Q8_CODE_BYTES + Q8_SCALE_BYTES)
         + inputs::token_bytes(decoder)
 }
 
 /// GPU bytes that one more token with logits takes: the logits twice, because they are read back,
 /// and the most likely token's id.
-pub(super) fn selected_bytes(decoder: &Decoder) -> u64 {
-    row_bytes(decoder, &PER_SELECTED) + row_bytes(decoder, &[Activation::Logits]) + 8
+pub(super) fn selected_bytes(decoder: &Decoder, flow: &Flow) -> u64 {
+    row_bytes(decoder, flow, &PER_SELECTED) + row_bytes(decoder, flow, &[Activation::Logits]) + 8
 }
 
 /// GPU bytes that do not depend on a pass's number of tokens.
@@ -68,15 +97,10 @@ fn split_bytes(decoder: &Decoder, splits: u32, batch: u32) -> u64 {
     }
 }
 
-/// Bytes of one block's keys, or values.
-pub(super) fn cache_bytes(decoder: &Decoder, rows: u32, kind: CacheKind) -> u64 {
-    u64::from(rows) * kind.row_bytes(decoder.cache_width())
-}
-
 /// All of it.
 pub(super) struct Workspace {
     pub(super) inputs: Inputs,
-    activations: Vec<(Activation, Buffer)>,
+    activations: Vec<(Vec<Activation>, Buffer)>,
     q8_codes: Buffer,
     q8_scales: Buffer,
     /// Where adapters split a context: f32 `[decode tokens, heads, splits, head_dim + 2]`.
@@ -88,7 +112,7 @@ pub(super) struct Workspace {
 }
 
 impl Workspace {
-    pub(super) fn new(gpu: &Gpu, decoder: &Decoder, sizes: &Sizes) -> Result<Self> {
+    pub(super) fn new(gpu: &Gpu, decoder: &Decoder, flow: &Flow, sizes: &Sizes) -> Result<Self> {
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
         let buffer = |label: &str, bytes: u64| -> Result<Buffer> {
             let limit = gpu.facts.limits.max_storage_buffer_binding_size;
@@ -102,9 +126,10 @@ impl Workspace {
         };
         let mut activations = Vec::new();
         for (list, rows) in [(&PER_TOKEN[..], sizes.chunk), (&PER_SELECTED[..], sizes.selected)] {
-            for activation in list.iter().filter(|a| decoder.uses(**a)) {
-                let bytes = u64::from(rows) * u64::from(stride(decoder, *activation)) * 4;
-                activations.push((*activation, buffer(&format!("{activation:?}"), bytes)?));
+            for list in buffers(decoder, flow, list) {
+                let bytes = u64::from(rows) * row_bytes(decoder, flow, &list);
+                let made = buffer(&format!("{list:?}"), bytes)?;
+                activations.push((list, made));
             }
         }
         let (chunk, selected) = (u64::from(sizes.chunk), u64::from(sizes.selected));
@@ -127,7 +152,7 @@ impl Workspace {
     }
 
     pub(super) fn activation(&self, activation: Activation) -> &Buffer {
-        let found = self.activations.iter().find(|(a, _)| *a == activation);
+        let found = self.activations.iter().find(|(list, _)| list.contains(&activation));
         &found.expect("every activation that is used has a buffer").1
     }
 

@@ -85,7 +85,7 @@ impl Buffer {
         lane: &mut TransferLane,
     ) -> Result<()> {
         let region = CopyRegion { from: range.start, to: at, bytes: range.end - range.start };
-        copy_buffers(&[(from, self)], &[region], lane)
+        copy_buffers((from, self), &[region], lane)
     }
 
     /// The whole buffer as a shader sees it.
@@ -112,8 +112,8 @@ pub struct CopyRegion {
     pub bytes: u64,
 }
 
-/// Copies the same regions within each pair of buffers `(from, to)` on a lane of a transfer queue,
-/// and waits for them.
+/// Copies regions of the first buffer to the second on a lane of a transfer queue, and waits for
+/// them.
 ///
 /// # Errors
 /// [`Error::Gpu`] if one of the buffers is not in a [`super::Place`], or the copy fails.
@@ -121,7 +121,7 @@ pub struct CopyRegion {
 /// # Panics
 /// If a region lies beyond its buffer.
 pub fn copy_buffers(
-    pairs: &[(&Buffer, &Buffer)],
+    (from, to): (&Buffer, &Buffer),
     regions: &[CopyRegion],
     lane: &mut TransferLane,
 ) -> Result<()> {
@@ -129,16 +129,12 @@ pub fn copy_buffers(
     if regions.is_empty() {
         return Ok(());
     }
-    let mut raw = Vec::with_capacity(pairs.len());
-    for (from, to) in pairs {
-        let inside = |r: &CopyRegion| r.from + r.bytes <= from.bytes && r.to + r.bytes <= to.bytes;
-        assert!(regions.iter().all(inside), "{regions:?} of {} and {} bytes", from.bytes, to.bytes);
-        let (Some(source), Some(target)) = (&from.beyond, &to.beyond) else {
-            return Err(Error::Gpu("the transfer queue cannot reach these buffers".into()));
-        };
-        raw.push((source, target));
+    let inside = |r: &CopyRegion| r.from + r.bytes <= from.bytes && r.to + r.bytes <= to.bytes;
+    assert!(regions.iter().all(inside), "{regions:?} of {} and {} bytes", from.bytes, to.bytes);
+    match (&from.beyond, &to.beyond) {
+        (Some(source), Some(target)) => lane.copy(source, target, &regions),
+        _ => Err(Error::Gpu("the transfer queue cannot reach these buffers".into())),
     }
-    lane.copy(&raw, &regions)
 }
 
 impl Drop for Buffer {

@@ -60,7 +60,7 @@ impl TransferLane {
         match **queue {}
     }
 
-    pub(super) fn copy(&mut self, _pairs: &[(&Raw, &Raw)], _regions: &[CopyRegion]) -> Result<()> {
+    pub(super) fn copy(&mut self, _from: &Raw, _to: &Raw, _regions: &[CopyRegion]) -> Result<()> {
         match *self {}
     }
 }

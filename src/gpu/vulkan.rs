@@ -350,11 +350,11 @@ impl TransferLane {
         Ok(TransferLane { queue: Arc::clone(queue), pool, commands: commands[0] })
     }
 
-    /// Copies regions between pairs of buffers, each `(from, to)`, and waits until all is done.
+    /// Copies regions of one buffer to another, and waits until all is done.
     ///
     /// # Errors
     /// When the driver fails, or the copy takes longer than [`WAIT_MAX`].
-    pub(super) fn copy(&mut self, pairs: &[(&Raw, &Raw)], regions: &[CopyRegion]) -> Result<()> {
+    pub(super) fn copy(&mut self, from: &Raw, to: &Raw, regions: &[CopyRegion]) -> Result<()> {
         let raw = &self.queue.raw;
         let region = |r: &CopyRegion| vk::BufferCopy { src_offset: r.from, dst_offset: r.to, size: r.bytes };
         let regions: Vec<_> = regions.iter().map(region).collect();
@@ -363,9 +363,7 @@ impl TransferLane {
         // buffers are alive, hold the regions (none of them empty), and are shared with this family.
         unsafe {
             raw.begin_command_buffer(self.commands, &begin).map_err(|e| failed(&e))?;
-            for (from, to) in pairs {
-                raw.cmd_copy_buffer(self.commands, from.handle, to.handle, &regions);
-            }
+            raw.cmd_copy_buffer(self.commands, from.handle, to.handle, &regions);
             raw.end_command_buffer(self.commands).map_err(|e| failed(&e))?;
         }
         let value = self.submit()?;

@@ -18,11 +18,9 @@ pub mod glu_q8;
 pub mod layer_norm;
 pub mod layer_norm_q8;
 pub mod matmul_exact;
-pub mod matmul_q4;
-pub mod matmul_q8;
+pub mod matmul_int8;
 pub mod matvec_exact;
-pub mod matvec_q4;
-pub mod matvec_q8;
+pub mod matvec_int8;
 pub mod quantize_q8;
 pub mod rms_norm;
 pub mod rms_norm_q8;
@@ -183,7 +181,7 @@ impl Shape {
 /// The shapes that an adapter runs best.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shapes {
-    /// For [`matvec_q4`] and [`matvec_q8`].
+    /// For [`matvec_int8`].
     pub matvec_int8: Shape,
     /// For [`matvec_exact`].
     pub matvec_exact: Shape,

@@ -243,11 +243,10 @@ impl Decoder {
         };
         short.units.retain(is_kept);
         short.blocks = blocks.min(self.blocks);
-        if self.embed.is_none() {
-            // The table is the head, which lies behind fewer units now.
-            let gone = self.units.len() - short.units.len();
-            short.table.iter_mut().for_each(|part| part.unit -= gone);
-        }
+        // Where the table is the head, it lies behind fewer units now.
+        let gone = self.units.len() - short.units.len();
+        let in_units = |part: &&mut TablePart| part.unit >= self.packed_index(0);
+        short.table.iter_mut().filter(in_units).for_each(|part| part.unit -= gone);
         short
     }
 

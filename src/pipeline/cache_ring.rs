@@ -16,14 +16,58 @@ use std::time::Instant;
 
 use super::ring::{Ring, RingShape};
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, CopyRegion, Gpu, Place, TransferLane, WAIT_MAX, copy_buffers, locked};
+use crate::gpu::{Binding, Buffer, CopyRegion, Gpu, Place, TransferLane, WAIT_MAX, copy_buffers, locked};
 use crate::trace::{Task, Trace};
 
 /// Cache rows, e.g. of one sequence.
 pub type Rows = Range<u32>;
 
-/// One block's keys and values, each `[cache rows, row bytes]`.
-pub type KeysValues = [Buffer; 2];
+/// One block's keys, then its values, each `[cache rows, row bytes]`, somewhere in a buffer.
+#[derive(Clone)]
+pub struct KeysValues {
+    /// The buffer, which may hold other blocks as well.
+    pub buffer: Arc<Buffer>,
+    /// First byte of the keys.
+    pub start: u64,
+    /// Bytes of the keys, and of the values.
+    pub part_bytes: u64,
+}
+
+/// Keys and values start on multiples of this, so that each can be bound by itself.
+const PART_ALIGNMENT: u64 = 256;
+
+impl KeysValues {
+    /// Bytes of keys and values, of so many each.
+    pub fn bytes(part_bytes: u64) -> u64 {
+        2 * part_bytes.next_multiple_of(PART_ALIGNMENT)
+    }
+
+    /// The keys as kernels see them.
+    pub fn keys(&self) -> Binding<'_> {
+        self.buffer.part(self.start..self.start + self.part_bytes)
+    }
+
+    /// The values as kernels see them.
+    pub fn values(&self) -> Binding<'_> {
+        let start = self.values_start();
+        self.buffer.part(start..start + self.part_bytes)
+    }
+
+    fn values_start(&self) -> u64 {
+        self.start + self.part_bytes.next_multiple_of(PART_ALIGNMENT)
+    }
+
+    /// Where rows lie here and there.
+    pub fn regions_to(&self, there: &KeysValues, rows: &[Rows], row_bytes: u64) -> Vec<CopyRegion> {
+        let starts = [(self.start, there.start), (self.values_start(), there.values_start())];
+        let of_rows = |rows: &Rows| {
+            let first = u64::from(rows.start) * row_bytes;
+            let bytes = u64::from(rows.end) * row_bytes - first;
+            starts.map(|(from, to)| CopyRegion { from: from + first, to: to + first, bytes })
+        };
+        rows.iter().flat_map(of_rows).collect()
+    }
+}
 
 /// What a cache ring moves.
 pub struct CacheRingOptions {
@@ -74,7 +118,7 @@ impl CacheRing {
     /// When there is no transfer queue, or a thread cannot start.
     pub fn start(gpu: &Arc<Gpu>, options: CacheRingOptions) -> Result<Self> {
         let item_bytes: Vec<u64> =
-            options.homes.iter().map(|home| home.iter().map(|part| part.size()).sum()).collect();
+            options.homes.iter().map(|home| KeysValues::bytes(home.part_bytes)).collect();
         assert!((1..=item_bytes.len()).contains(&options.slots.len()), "at most a slot for each block");
         let shape = RingShape {
             piece_bytes: item_bytes.iter().copied().max().unwrap_or(1),
@@ -212,27 +256,15 @@ impl Mover {
     /// Copies rows of keys and values into the slot, or out of it.
     fn copy(&mut self, task: Task, block: usize, slot: usize, rows: &[Rows]) -> Result<()> {
         let start = Instant::now();
-        let regions = regions(rows, self.row_bytes);
-        let bytes = 2 * regions.iter().map(|region| region.bytes).sum::<u64>();
+        let (home, slot) = (&self.homes[block], &self.slots[slot]);
+        let (from, to) = if task == Task::SaveCache { (slot, home) } else { (home, slot) };
+        let regions = from.regions_to(to, rows, self.row_bytes);
+        let bytes = regions.iter().map(|region| region.bytes).sum::<u64>();
         if bytes == 0 {
             return Ok(());
         }
-        let parts = self.homes[block].iter().zip(&self.slots[slot]);
-        let pairs: Vec<_> = match task {
-            Task::SaveCache => parts.map(|(home, slot)| (slot, home)).collect(),
-            _ => parts.collect(),
-        };
-        copy_buffers(&pairs, &regions, &mut self.lane)?;
+        copy_buffers((&from.buffer, &to.buffer), &regions, &mut self.lane)?;
         self.trace.record(task, &self.names[block], start, Instant::now(), bytes);
         Ok(())
     }
-}
-
-/// Where rows lie, the same in host memory and in a slot.
-pub fn regions(rows: &[Rows], row_bytes: u64) -> Vec<CopyRegion> {
-    let region = |rows: &Rows| {
-        let start = u64::from(rows.start) * row_bytes;
-        CopyRegion { from: start, to: start, bytes: u64::from(rows.end) * row_bytes - start }
-    };
-    rows.iter().map(region).collect()
 }

@@ -61,16 +61,6 @@ fn perplexity_follows_from_logits() {
 }
 
 #[test]
-fn a_plan_is_shown_without_running() {
-    let place = Place::new();
-    let resident = place.output("plan model");
-    assert!(resident.contains("7 of 7 units") && !resident.contains("slots"), "{resident}");
-    let line = "plan model --context 64";
-    let streamed = place.output(&format!("{line} {}", place.least_vram(line)));
-    assert!(streamed.contains("slots") && streamed.contains("predicted decode"), "{streamed}");
-}
-
-#[test]
 fn devices_are_listed_for_people_and_for_programs() {
     let place = Place::new();
     let list: Value = serde_json::from_str(&place.output("devices --json")).unwrap();

@@ -4,6 +4,7 @@ mod benching;
 mod generation;
 mod measuring;
 mod packing;
+mod planning;
 mod processes;
 mod refusals;
 

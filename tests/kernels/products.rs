@@ -1,4 +1,4 @@
-//! What holds for every product of weights and activations, checked for all six kernels.
+//! What holds for every product of weights and activations, checked for all four kernels.
 
 use super::common::*;
 use pipo_wgpu::gpu::{Buffer, Dispatch, Pipelines};

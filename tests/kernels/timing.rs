@@ -8,7 +8,7 @@ use super::common::*;
 use pipo_wgpu::gpu::{Buffer, Dispatch};
 use pipo_wgpu::kernels::{Activation, CacheKind, glu_q8, rms_norm_q8, rope_store};
 use pipo_wgpu::kernels::{ExactArgs, Int8Args, Matrix, Shape, Shapes, attention, attention_merge};
-use pipo_wgpu::kernels::{matmul_exact, matmul_q4, matvec_exact, matvec_q4};
+use pipo_wgpu::kernels::{matmul_exact, matmul_int8, matvec_exact, matvec_int8};
 use pipo_wgpu::quant::WeightKind;
 use wgpu::BufferUsages as Usage;
 
@@ -120,10 +120,10 @@ fn matvec() {
     for &(rows, cols) in sizes() {
         let q4 = Product::new(WeightKind::W4, rows, cols, 1);
         for shape in shapes() {
-            let spec = matvec_q4::Spec { matrix: q4.matrix, shape, tokens_per_group: 1 };
-            let make = |w| matvec_q4::dispatch(&mut pipelines(), &spec, &q4.int8(w)).unwrap();
+            let spec = matvec_int8::Spec { matrix: q4.matrix, kind: q4.kind, shape, tokens_per_group: 1 };
+            let make = |w| matvec_int8::dispatch(&mut pipelines(), &spec, &q4.int8(w)).unwrap();
             let Shape { rows_each, row_lanes, col_lanes } = shape;
-            let name = format!("matvec_q4 {rows_each} x {row_lanes} x {col_lanes}");
+            let name = format!("matvec_int8 {rows_each} x {row_lanes} x {col_lanes}");
             q4.report(&name, &q4.weights.iter().map(make).collect::<Vec<_>>());
         }
     }
@@ -138,9 +138,14 @@ fn products() {
         for tokens in [1, 2, 4, 8, 16] {
             let q4 = Product::new(WeightKind::W4, rows, cols, tokens);
             let tokens_per_group = tokens.min(8) as u32;
-            let spec = matvec_q4::Spec { matrix: q4.matrix, shape: shapes.matvec_int8, tokens_per_group };
-            let make = |w| matvec_q4::dispatch(&mut pipelines(), &spec, &q4.int8(w)).unwrap();
-            q4.report("matvec_q4", &q4.weights.iter().map(make).collect::<Vec<_>>());
+            let spec = matvec_int8::Spec {
+                matrix: q4.matrix,
+                kind: q4.kind,
+                shape: shapes.matvec_int8,
+                tokens_per_group,
+            };
+            let make = |w| matvec_int8::dispatch(&mut pipelines(), &spec, &q4.int8(w)).unwrap();
+            q4.report("matvec_int8", &q4.weights.iter().map(make).collect::<Vec<_>>());
         }
         for tokens in [1, 8] {
             for kind in [WeightKind::W4, WeightKind::F16] {
@@ -154,9 +159,9 @@ fn products() {
         let many = if gpu().facts.is_software() { 64 } else { 512 };
         for tokens in [16, many] {
             let p = Product::new(WeightKind::W4, rows, cols, tokens);
-            let spec = matmul_q4::Spec { matrix: p.matrix };
-            let make = |w| matmul_q4::dispatch(&mut pipelines(), &spec, &p.int8(w)).unwrap();
-            p.report("matmul_q4", &p.weights.iter().map(make).collect::<Vec<_>>());
+            let spec = matmul_int8::Spec { matrix: p.matrix, kind: p.kind };
+            let make = |w| matmul_int8::dispatch(&mut pipelines(), &spec, &p.int8(w)).unwrap();
+            p.report("matmul_int8", &p.weights.iter().map(make).collect::<Vec<_>>());
             let spec = matmul_exact::Spec { matrix: p.matrix, kind: p.kind };
             let make = |w| matmul_exact::dispatch(&mut pipelines(), &spec, &p.exact(w)).unwrap();
             p.report("matmul_exact W4", &p.weights.iter().map(make).collect::<Vec<_>>());

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::gpu::{Gpu, Pipelines, Place};
-use crate::kernels::{Int8Args, Matrix, Shapes, matvec_q4};
+use crate::kernels::{Int8Args, Matrix, Shapes, matvec_int8};
 use crate::quant::WeightKind;
 
 /// The least time over which kernels are measured.
@@ -94,8 +94,8 @@ fn matvec_seconds(gpu: &Arc<Gpu>, rows: u32, cols: u32, place: Option<Place>) ->
         y: y.all(),
     };
     let shape = Shapes::for_adapter(&gpu.facts).matvec_int8;
-    let spec = matvec_q4::Spec { matrix: Matrix::new(rows, cols), shape, tokens_per_group: 1 };
-    let dispatch = matvec_q4::dispatch(&mut Pipelines::new(gpu), &spec, &args)?;
+    let spec = matvec_int8::Spec { matrix: Matrix::new(rows, cols), kind, shape, tokens_per_group: 1 };
+    let dispatch = matvec_int8::dispatch(&mut Pipelines::new(gpu), &spec, &args)?;
     let run = |count: u32| -> Result<Duration> {
         let start = Instant::now();
         let mut encoder = gpu.encoder("probe");

@@ -1,9 +1,11 @@
-// Multiplies 8-bit weights with int8 activations for few tokens: y[t, r] (+)= bias[r] + w[r] . x[t].
+// Multiplies 4- or 8-bit weights with int8 activations for few tokens: y[t, r] (+)= bias[r] + w[r] . x[t].
 //
 // A workgroup has ROW_LANES x COL_LANES threads; a thread walks every COL_LANES-th group of
 // ROWS_EACH rows for up to TOKENS tokens, then the column lanes are added up in a fixed tree.
 // No value depends on TOKENS or on how many tokens there are.
 
+// W4 or W8.
+override KIND: u32;
 override ROWS: u32;
 override COLS: u32;
 override Y_STRIDE: u32;
@@ -42,16 +44,25 @@ struct Weights {
 fn weights(row: u32, group: u32) -> Weights {
     let at = min(row, ROWS - 1u) * groups_of(COLS) + group;
     let scale = half_of(scales[at / 2u], at);
-    return Weights(codes[at * 2u], codes[at * 2u + 1u], scale);
+    if KIND == W8 {
+        return Weights(codes[at * 2u], codes[at * 2u + 1u], scale);
+    }
+    let packed = codes[at];
+    return Weights(packed & vec4<u32>(0x0f0f0f0fu), (packed >> vec4<u32>(4u)) & vec4<u32>(0x0f0f0f0fu), scale);
 }
 
-// The exact integer dot product of a group.
-fn dot_group(w: Weights, low: vec4<u32>, high: vec4<u32>) -> i32 {
+// The dot product of a group, exact, with activations whose codes have this sum.
+fn dot_group(w: Weights, low: vec4<u32>, high: vec4<u32>, sum: f32) -> f32 {
     let a = dot4I8Packed(w.low.x, low.x) + dot4I8Packed(w.low.y, low.y);
     let b = dot4I8Packed(w.low.z, low.z) + dot4I8Packed(w.low.w, low.w);
     let c = dot4I8Packed(w.high.x, high.x) + dot4I8Packed(w.high.y, high.y);
     let d = dot4I8Packed(w.high.z, high.z) + dot4I8Packed(w.high.w, high.w);
-    return (a + b) + (c + d);
+    var dot = f32((a + b) + (c + d));
+    if KIND == W4 {
+        // The codes count from 0, which stands for -8: that adds 8 times the sum of the activations.
+        dot -= 8.0 * sum;
+    }
+    return dot;
 }
 
 // The weights of this thread's rows in one group.
@@ -68,13 +79,13 @@ fn add_token(w: Rows, token: u32, group: u32, sums: vec4<f32>) -> vec4<f32> {
     let high = x_codes[at * 2u + 1u];
     let s = x_scales[at];
     var out = sums;
-    out.x = fma(w.a.scale * s.x, f32(dot_group(w.a, low, high)), out.x);
+    out.x = fma(w.a.scale * s.x, dot_group(w.a, low, high, s.y), out.x);
     if ROWS_EACH > 1u {
-        out.y = fma(w.b.scale * s.x, f32(dot_group(w.b, low, high)), out.y);
+        out.y = fma(w.b.scale * s.x, dot_group(w.b, low, high, s.y), out.y);
     }
     if ROWS_EACH > 2u {
-        out.z = fma(w.c.scale * s.x, f32(dot_group(w.c, low, high)), out.z);
-        out.w = fma(w.d.scale * s.x, f32(dot_group(w.d, low, high)), out.w);
+        out.z = fma(w.c.scale * s.x, dot_group(w.c, low, high, s.y), out.z);
+        out.w = fma(w.d.scale * s.x, dot_group(w.d, low, high, s.y), out.w);
     }
     return out;
 }

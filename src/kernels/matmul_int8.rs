@@ -1,11 +1,13 @@
-//! Product of 4-bit weights and int8 activations for many tokens.
+//! Product of 4- or 8-bit weights and int8 activations for many tokens.
 
-use super::{Constant, Int8Args, Matrix};
+use super::{Constant, Int8Args, Matrix, kind_number};
 use crate::error::Result;
 use crate::gpu::{Dispatch, Grid, Pipelines, Shader};
+use crate::quant::WeightKind;
 
 /// The shader.
-pub const SHADER: Shader = Shader { name: "matmul_q4", source: include_str!("../../shaders/matmul_q4.wgsl") };
+pub const SHADER: Shader =
+    Shader { name: "matmul_int8", source: include_str!("../../shaders/matmul_int8.wgsl") };
 
 /// Rows, and tokens, that one workgroup makes.
 const TILE: u32 = 64;
@@ -15,11 +17,16 @@ const TILE: u32 = 64;
 pub struct Spec {
     /// The product.
     pub matrix: Matrix,
+    /// How the weights are coded: W4 or W8.
+    pub kind: WeightKind,
 }
 
 /// The shader's constants.
 pub fn constants(spec: &Spec) -> Vec<Constant> {
-    spec.matrix.constants(grid(spec).groups)
+    assert!(matches!(spec.kind, WeightKind::W4 | WeightKind::W8), "{spec:?}");
+    let mut constants = spec.matrix.constants(grid(spec).groups);
+    constants.push(("KIND", kind_number(spec.kind)));
+    constants
 }
 
 /// Workgroups.

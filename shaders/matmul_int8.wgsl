@@ -1,9 +1,11 @@
-// Multiplies 8-bit weights with int8 activations for many tokens: y[t, r] (+)= bias[r] + w[r] . x[t].
+// Multiplies 4- or 8-bit weights with int8 activations for many tokens: y[t, r] (+)= bias[r] + w[r] . x[t].
 //
 // A workgroup makes 64 rows x 64 tokens, a thread 4 x 4 of them. Two groups of columns at a time
 // go through workgroup memory, each summed exactly in integers, then scaled into the f32 sums; the
 // next two are read meanwhile.
 
+// W4 or W8.
+override KIND: u32;
 override ROWS: u32;
 override COLS: u32;
 override Y_STRIDE: u32;
@@ -43,7 +45,13 @@ struct Piece {
 fn weights(row: u32, group: u32) -> Piece {
     let at = min(row, ROWS - 1u) * groups_of(COLS) + group;
     let scale = vec2<f32>(half_of(scales[at / 2u], at), 0.0);
-    return Piece(codes[at * 2u], codes[at * 2u + 1u], scale);
+    if KIND == W8 {
+        return Piece(codes[at * 2u], codes[at * 2u + 1u], scale);
+    }
+    let packed = codes[at];
+    let low = packed & vec4<u32>(0x0f0f0f0fu);
+    let high = (packed >> vec4<u32>(4u)) & vec4<u32>(0x0f0f0f0fu);
+    return Piece(low, high, scale);
 }
 
 fn activations(token: u32, group: u32) -> Piece {
@@ -101,7 +109,12 @@ fn row_dots(w: Group, x_low: vec4<u32>, x_high: vec4<u32>) -> vec4<f32> {
 fn add_token(w: Group, slot: u32, part: u32, sums: vec4<f32>) -> vec4<f32> {
     let at = slot * PITCH + part * 2u;
     let s = tile_scales[slot * STEP + part];
-    return fma(w.scale * s.x, row_dots(w, tile[at], tile[at + 1u]), sums);
+    var sum = row_dots(w, tile[at], tile[at + 1u]);
+    if KIND == W4 {
+        // The codes count from 0, which stands for -8: that adds 8 times the sum of the activations.
+        sum -= 8.0 * s.y;
+    }
+    return fma(w.scale * s.x, sum, sums);
 }
 
 fn group_rows(first: u32, part: u32) -> Group {
