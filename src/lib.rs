@@ -46,12 +46,12 @@
 //!    them make up which unit; [`pack`] quantises them ([`quant`]) into one file, once.
 //! 2. [`engine::demand`] adds up what a model needs, [`plan::plan`] decides what stays in GPU
 //!    memory, [`engine::Engine::load`] takes all memory and prepares every dispatch.
-//! 3. [`session::Batch`] cuts the prompts of its sequences into passes. [`engine::Engine::forward`] uploads the
-//!    tokens with their angles and embedding rows, then walks the units: a resident unit's
-//!    dispatches, or those that read pinned memory, are encoded as they are; a travelling unit's
-//!    ticket is leased first and released after its dispatches are submitted. Loader threads
-//!    never stop: when the last unit of a pass computes, the first units of the next pass are
-//!    already on their way.
+//! 3. [`session::Batch`] cuts the prompts of its sequences into passes.
+//!    [`engine::Engine::forward`] uploads the tokens with their angles and embedding rows, then
+//!    walks the units: a resident unit's dispatches, or those that read pinned memory, are encoded
+//!    as they are; a travelling unit's ticket is leased first and released after its dispatches
+//!    are submitted. Loader threads never stop: when the last unit of a pass computes, the first
+//!    units of the next pass are already on their way.
 //! 4. The likeliest token, or the logits for [`sampler`], come back; [`text`] turns tokens into
 //!    UTF-8 as soon as it is certain.
 //!

@@ -1,13 +1,14 @@
 //! Sequences that share passes say what each says alone, bit for bit.
 
 use pipo_wgpu::engine::{Engine, Options};
+use pipo_wgpu::gpu::Place;
 use pipo_wgpu::pipeline::Route;
 use pipo_wgpu::plan::{Budget, Home, Work};
 use pipo_wgpu::quant::WeightKind;
 use pipo_wgpu::sampler::{Sampler, SamplerOptions};
 use pipo_wgpu::session::{Batch, End, Event, Limits, Request, Session};
 
-use crate::common::{Model, fixture};
+use crate::common::{Model, fixture, gpu};
 
 const CONTEXT: u32 = 40;
 
@@ -70,9 +71,11 @@ struct Setup {
     selected: u32,
     streamed: bool,
     exact: bool,
+    /// Whether keys and values travel.
+    host_caches: bool,
 }
 
-const ALONE: Setup = Setup { chunk: 16, selected: 1, streamed: false, exact: false };
+const ALONE: Setup = Setup { chunk: 16, selected: 1, streamed: false, exact: false, host_caches: false };
 
 fn engine(model: &Model, setup: Setup, contexts: &[u32]) -> Engine {
     let options = Options {
@@ -89,6 +92,10 @@ fn engine(model: &Model, setup: Setup, contexts: &[u32]) -> Engine {
         plan.homes.iter_mut().step_by(2).for_each(|home| *home = Home::Disk);
         (plan.slot_bytes, plan.streamed_bytes) = (travels().max().unwrap(), travels().sum());
         (plan.depth, plan.piece_bytes) = (2, 4096);
+    }
+    if setup.host_caches && gpu().has(Place::Pinned) {
+        plan.caches.fill(Home::Host);
+        plan.cache_depth = 2;
     }
     (plan.chunk, plan.selected) = (setup.chunk.min(plan.chunk), setup.selected.min(plan.selected));
     model.engine(plan, &options)
@@ -141,10 +148,10 @@ fn together(batch: &mut Batch<'_>, cases: &[Case], choice: Choice) -> Vec<Vec<u3
 #[test]
 fn a_batch_says_what_each_sequence_says_alone() {
     let setups = [
-        Setup { chunk: 3, selected: 2, streamed: false, exact: false },
-        Setup { chunk: 16, selected: 16, streamed: true, exact: false },
-        Setup { chunk: 7, selected: 1, streamed: true, exact: true },
-        Setup { chunk: 64, selected: 64, streamed: false, exact: true },
+        Setup { chunk: 3, selected: 2, streamed: false, exact: false, host_caches: false },
+        Setup { chunk: 16, selected: 16, streamed: true, exact: false, host_caches: true },
+        Setup { chunk: 7, selected: 1, streamed: true, exact: true, host_caches: false },
+        Setup { chunk: 64, selected: 64, streamed: false, exact: true, host_caches: false },
     ];
     for (name, kind) in [("smol", WeightKind::W4), ("llama_bias", WeightKind::W8)] {
         let model = Model::new(&fixture(name), kind);
@@ -183,7 +190,7 @@ fn passes_are_shared() {
         end: End::Length,
     });
     let contexts = [CONTEXT; 4];
-    let setup = Setup { chunk: 16, selected: 16, streamed: true, exact: false };
+    let setup = Setup { chunk: 16, selected: 16, streamed: true, exact: false, host_caches: false };
     let mut engine = engine(&model, setup, &contexts);
     together(&mut Batch::new(&mut engine, &contexts), &cases, Choice::Greedy);
     // One pass reads all four prompts, eight more make the longest text.

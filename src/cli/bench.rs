@@ -110,15 +110,15 @@ pub fn measure(case: &Case<'_>) -> Result<Vec<Row>> {
     drop(runs);
     let facts = Facts::of(case, &engine, vram_budget_bytes, route);
     let promised = &engine.plan().prediction;
-    let (prefills, decodes) = (all.iter().map(|f| &f.prefill), all.iter().map(|f| &f.decode));
+    let (prefills, decodes): (Vec<_>, Vec<_>) = all.iter().map(|f| (f.prefill, f.decode)).unzip();
     let prefill = Seen {
-        spread: Spread::of(prefills),
+        spread: Spread::of(&prefills),
         predicted: promised.prefill_rate,
         ceiling: ceilings.prefill,
         gpu: traced.prefill,
     };
     let decode = Seen {
-        spread: Spread::of(decodes),
+        spread: Spread::of(&decodes),
         predicted: promised.decode_rate,
         ceiling: ceilings.decode,
         gpu: traced.decode,

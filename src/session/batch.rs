@@ -354,8 +354,10 @@ impl<'a> Batch<'a> {
 mod tests {
     use super::*;
 
-    /// Each pass as the tokens it reads of each sequence, and the sequences that end in it.
-    fn shape(lengths: &[usize], tokens: u32, selected: u32) -> Vec<(Vec<(usize, usize)>, Vec<(usize, u32)>)> {
+    /// A pass: how many tokens it reads of which sequences, and the sequences that end in it.
+    type Shape = (Vec<(usize, usize)>, Vec<(usize, u32)>);
+
+    fn shape(lengths: &[usize], tokens: u32, selected: u32) -> Vec<Shape> {
         let ids = [7; 64];
         let part = |(sequence, length): (usize, &usize)| Part { sequence, ids: &ids[..*length] };
         let parts: Vec<_> = lengths.iter().enumerate().map(part).collect();

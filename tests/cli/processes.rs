@@ -140,6 +140,8 @@ fn ctrl_c_leaves_no_part_of_a_file() {
 fn a_full_disk_is_said() {
     let place = Place::new();
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let child = place.command("run model -n 4").stdout(full).spawn().unwrap();
+    // Without a seed, a text may come to nothing, which needs no room.
+    let line = "run model -p Hello -n 8 --temperature 0 --ignore-eos";
+    let child = place.command(line).stdout(full).spawn().unwrap();
     wait(child, "/dev/full").refused("/dev/full", "cannot write to standard output: No space left");
 }

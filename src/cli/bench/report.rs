@@ -32,11 +32,11 @@ pub struct Spread {
 
 impl Spread {
     /// The means of a phase over all repetitions.
-    pub fn of<'p>(phases: impl Iterator<Item = &'p Phase> + Clone) -> Self {
-        let repetitions: Vec<_> = phases.clone().map(Phase::rate).collect();
+    pub fn of(phases: &[Phase]) -> Self {
+        let repetitions: Vec<_> = phases.iter().map(Phase::rate).collect();
         let mean = mean(&repetitions);
         let squares = repetitions.iter().map(|rate| (rate - mean).powi(2)).sum::<f64>();
-        let sum = |of: fn(&Phase) -> f64| phases.clone().map(of).sum::<f64>();
+        let sum = |of: fn(&Phase) -> f64| phases.iter().map(of).sum::<f64>();
         let passes = sum(|phase| phase.costs.passes as f64);
         Spread {
             tokens_per_second: mean,
@@ -330,7 +330,7 @@ mod tests {
 
     /// Two runs of 4 passes in 1 s and 2 s, 10,000 bytes each, 1,000 of every pass from disk.
     fn row(link: Option<f64>, disk: Option<f64>, gpu: GpuTime) -> Row {
-        let spread = Spread::of([phase(8, 1.0), phase(8, 2.0)].iter());
+        let spread = Spread::of(&[phase(8, 1.0), phase(8, 2.0)]);
         let ceiling = Ceiling { link, disk, disk_bytes_per_pass: 1_000 };
         Row::new(&facts(), "tg4".into(), Seen { spread, predicted: 7.0, ceiling, gpu })
     }
