@@ -120,7 +120,7 @@ fn sequences_that_come_and_go_find_their_rows() {
             engine.forward(&pass).unwrap();
             engine.logits().unwrap()
         };
-        let [resident, two, one] = engines.each_mut().map(|engine| logits_of(engine));
+        let [resident, two, one] = engines.each_mut().map(logits_of);
         assert!(resident == two && resident == one, "step {step}: {tokens:?}");
     }
 }

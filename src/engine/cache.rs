@@ -90,7 +90,7 @@ impl Caches {
             names: blocks.iter().map(name).collect(),
             trace: options.trace.clone(),
         };
-        let ring = is_ring.then(|| CacheRing::start(gpu, ring_options)).transpose()?;
+        let ring = is_ring.then(|| CacheRing::start(gpu, &ring_options)).transpose()?;
         let index = (0..plan.caches.len()).map(|block| blocks.iter().position(|b| *b == block)).collect();
         Ok(Caches {
             in_place,

@@ -369,7 +369,7 @@ impl Engine {
         if let Some(program) = programs.without_ring(class) {
             self.costs.waiting += start.elapsed();
             walk.encode(unit, program.of(class), cache_place, &mut self.timer);
-            if unit % UNITS_PER_SUBMISSION == 0 {
+            if unit.is_multiple_of(UNITS_PER_SUBMISSION) {
                 walk.submit();
             }
         } else {

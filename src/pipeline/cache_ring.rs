@@ -116,7 +116,7 @@ impl CacheRing {
     ///
     /// # Errors
     /// When there is no transfer queue, or a thread cannot start.
-    pub fn start(gpu: &Arc<Gpu>, options: CacheRingOptions) -> Result<Self> {
+    pub fn start(gpu: &Arc<Gpu>, options: &CacheRingOptions) -> Result<Self> {
         let item_bytes: Vec<u64> =
             options.homes.iter().map(|home| KeysValues::bytes(home.part_bytes)).collect();
         assert!((1..=item_bytes.len()).contains(&options.slots.len()), "at most a slot for each block");
