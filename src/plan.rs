@@ -65,6 +65,8 @@ pub struct UnitDemand {
 pub struct Budget {
     /// GPU memory that everything together may take.
     pub vram_bytes: u64,
+    /// What the driver takes of it for itself.
+    pub driver_bytes: u64,
     /// Pinned host memory that weights and KV caches may live in; 0 where there is none.
     pub pinned_bytes: u64,
     /// Where KV caches live, [`Home::Vram`] or [`Home::Host`], when the user insists.

@@ -165,6 +165,7 @@ impl Ground {
         missing(args.card.vram_rate.is_some(), "kernels", rates.kernel);
         let budget = Budget {
             vram_bytes,
+            driver_bytes: 0,
             pinned_bytes: args.budget.ram.unwrap_or_else(prepare::default_ram),
             cache_home: args.budget.cache_home,
             direct: None,

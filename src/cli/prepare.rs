@@ -139,6 +139,7 @@ pub(super) fn limits(gpu: &Gpu, budget: &BudgetArgs, device: &DeviceArgs, measur
     let for_caches = budget.cache_home == Some(Home::Host) && gpu.has(Place::Pinned);
     Budget {
         vram_bytes: vram_bytes(gpu, budget),
+        driver_bytes: gpu.driver_share_bytes(),
         pinned_bytes: match for_weights || for_caches {
             true => budget.ram.unwrap_or_else(default_ram),
             false => 0,

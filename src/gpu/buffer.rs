@@ -70,7 +70,7 @@ impl Buffer {
         memory.ok_or_else(|| Error::Gpu("the CPU cannot reach this buffer".into()))
     }
 
-    /// Copies bytes from another buffer on a lane of the transfer queue, and waits for them.
+    /// Starts to copy bytes from another buffer on a lane of the transfer queue.
     ///
     /// # Errors
     /// As [`copy_buffers`].
@@ -83,7 +83,7 @@ impl Buffer {
         from: &Buffer,
         range: Range<u64>,
         lane: &mut TransferLane,
-    ) -> Result<()> {
+    ) -> Result<Option<Transfer>> {
         let region = CopyRegion { from: range.start, to: at, bytes: range.end - range.start };
         copy_buffers((from, self), &[region], lane)
     }
@@ -112,8 +112,36 @@ pub struct CopyRegion {
     pub bytes: u64,
 }
 
-/// Copies regions of the first buffer to the second on a lane of a transfer queue, and waits for
-/// them.
+/// A copy on a transfer queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transfer {
+    /// Which of the queues.
+    pub(super) queue: usize,
+    /// The number of the copy there.
+    pub(super) copy: u64,
+}
+
+/// The copies that fill a place, which commands have to wait for.
+#[derive(Debug, Default)]
+pub struct Transfers([AtomicU64; TRANSFER_QUEUES_MAX]);
+
+/// Transfer queues that are used at most: one for weights, one for KV caches.
+pub(super) const TRANSFER_QUEUES_MAX: usize = 2;
+
+impl Transfers {
+    /// Adds a copy; one of an earlier filling is done by then.
+    pub fn add(&self, transfer: Transfer) {
+        self.0[transfer.queue].fetch_max(transfer.copy, Ordering::Release);
+    }
+
+    /// The number of the last copy on each queue; 0 for none.
+    pub(super) fn last(&self) -> impl Iterator<Item = u64> {
+        self.0.iter().map(|copy| copy.load(Ordering::Acquire))
+    }
+}
+
+/// Starts to copy regions of the first buffer to the second on a lane of a transfer queue;
+/// nothing where they are empty.
 ///
 /// # Errors
 /// [`Error::Gpu`] if one of the buffers is not in a [`super::Place`], or the copy fails.
@@ -124,15 +152,15 @@ pub fn copy_buffers(
     (from, to): (&Buffer, &Buffer),
     regions: &[CopyRegion],
     lane: &mut TransferLane,
-) -> Result<()> {
+) -> Result<Option<Transfer>> {
     let regions: Vec<_> = regions.iter().copied().filter(|region| region.bytes > 0).collect();
     if regions.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let inside = |r: &CopyRegion| r.from + r.bytes <= from.bytes && r.to + r.bytes <= to.bytes;
     assert!(regions.iter().all(inside), "{regions:?} of {} and {} bytes", from.bytes, to.bytes);
     match (&from.beyond, &to.beyond) {
-        (Some(source), Some(target)) => lane.copy(source, target, &regions),
+        (Some(source), Some(target)) => lane.start(source, target, &regions).map(Some),
         _ => Err(Error::Gpu("the transfer queue cannot reach these buffers".into())),
     }
 }

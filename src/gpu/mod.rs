@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use adapter::{AdapterChoice, Facts, Routes, list_adapters};
-pub use buffer::{Account, Binding, Buffer, CopyRegion, copy_buffers};
+pub use buffer::{Account, Binding, Buffer, CopyRegion, Transfers, copy_buffers};
 pub use compute::{Dispatch, Grid, Pipelines, Shader};
 pub use staging::{Readback, Staging};
 pub use vulkan::{TransferLane, TransferQueue};
@@ -28,6 +28,9 @@ pub const WAIT_MAX: Duration = Duration::from_secs(120);
 /// Time between two looks at work under way. Blocking waits of a driver were seen to wake up to a
 /// millisecond late, which is as long as a unit travels.
 const POLL_PAUSE: Duration = Duration::from_micros(20);
+
+/// GPU memory that a driver comes to take for pipelines and commands after it has made a device.
+const DRIVER_GROWTH_BYTES: u64 = 4 << 20;
 
 /// Memory that only Vulkan lets one ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +62,8 @@ pub struct Gpu {
     /// What the adapter is and can do.
     pub facts: Facts,
     adapter: wgpu::Adapter,
+    /// What the driver had taken for itself once the device was open.
+    driver_bytes: u64,
     offers: vulkan::Offers,
     transfers: Vec<Arc<TransferQueue>>,
     account: Arc<Account>,
@@ -81,9 +86,21 @@ impl Gpu {
         report_failures(&device, &failure);
         let (account, pinned_account) = (Arc::default(), Arc::default());
         let transfers = transfers.into_iter().map(Arc::new).collect();
-        let gpu = Gpu { device, queue, facts, adapter, offers, transfers, account, pinned_account, failure };
-        log::info!("GPU memory taken by the driver at the start: {:?}", gpu.driver_vram_bytes());
-        Ok(Arc::new(gpu))
+        // Where there is no memory but main memory, the driver counts all of the process.
+        let counted = vulkan::vram_in_use_bytes(&adapter).filter(|_| !facts.shares_ram());
+        let driver_bytes = counted.map_or(0, |bytes| bytes + DRIVER_GROWTH_BYTES);
+        Ok(Arc::new(Gpu {
+            device,
+            queue,
+            facts,
+            adapter,
+            driver_bytes,
+            offers,
+            transfers,
+            account,
+            pinned_account,
+            failure,
+        }))
     }
 
     /// Makes a zeroed buffer and books its bytes.
@@ -146,9 +163,13 @@ impl Gpu {
         self.transfers.last()
     }
 
-    /// Makes the next submission see every copy that the transfer queues have finished by now.
-    pub fn see_transfers(&self) {
-        self.transfers.iter().for_each(|transfer| transfer.show_to(&self.queue));
+    /// Makes the next submission wait for copies on the transfer queues, and see them.
+    pub fn see_transfers(&self, transfers: &Transfers) {
+        for (queue, copy) in self.transfers.iter().zip(transfers.last()) {
+            if copy > 0 {
+                queue.show_to(&self.queue, copy);
+            }
+        }
     }
 
     /// The books of pinned host memory.
@@ -159,6 +180,11 @@ impl Gpu {
     /// GPU memory that was free when the device was opened; `None` where the driver does not say.
     pub fn free_vram_bytes(&self) -> Option<u64> {
         self.offers.free_vram_bytes
+    }
+
+    /// GPU memory that the driver takes besides all buffers: for the device, pipelines, commands.
+    pub fn driver_share_bytes(&self) -> u64 {
+        self.driver_bytes
     }
 
     /// GPU memory that the driver counts as this process's at the moment, its own share included;

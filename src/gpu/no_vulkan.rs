@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::buffer::CopyRegion;
+use super::buffer::{CopyRegion, Transfer};
 use super::{Facts, Place, Routes};
 use crate::error::{Error, Result};
 use crate::os::SharedMemory;
@@ -42,7 +42,7 @@ impl Raw {
 pub enum TransferQueue {}
 
 impl TransferQueue {
-    pub(super) fn show_to(&self, _queue: &wgpu::Queue) {
+    pub(super) fn show_to(&self, _queue: &wgpu::Queue, _copy: u64) {
         match *self {}
     }
 }
@@ -60,7 +60,15 @@ impl TransferLane {
         match **queue {}
     }
 
-    pub(super) fn copy(&mut self, _from: &Raw, _to: &Raw, _regions: &[CopyRegion]) -> Result<()> {
+    pub(super) fn start(&mut self, _from: &Raw, _to: &Raw, _regions: &[CopyRegion]) -> Result<Transfer> {
+        match *self {}
+    }
+
+    /// Never called.
+    ///
+    /// # Errors
+    /// None.
+    pub fn finish(&mut self) -> Result<()> {
         match *self {}
     }
 }

@@ -11,14 +11,14 @@ use std::time::Instant;
 use ash::vk;
 use wgpu::hal::api::Vulkan;
 
-use super::buffer::CopyRegion;
+use super::buffer::{CopyRegion, TRANSFER_QUEUES_MAX, Transfer};
 use super::families::{find_type, mapped_type, pinned_type, transfer_family};
 use super::{Facts, POLL_PAUSE, Place, Routes, WAIT_MAX, locked};
 use crate::error::{Error, Result};
 use crate::os::SharedMemory;
 
 /// Priorities of the transfer queues: one for weights, one for KV caches.
-static PRIORITIES: [f32; 2] = [1.0; 2];
+static PRIORITIES: [f32; TRANSFER_QUEUES_MAX] = [1.0; TRANSFER_QUEUES_MAX];
 
 /// What the adapter's memory and queues allow.
 #[derive(Clone, Copy, Debug, Default)]
@@ -269,6 +269,8 @@ pub struct TransferQueue {
     raw: ash::Device,
     queue: vk::Queue,
     family: u32,
+    /// Which of the family's queues it is.
+    index: u32,
     /// Counts copies that are done.
     done: vk::Semaphore,
     /// Copies submitted so far; locked while one is submitted.
@@ -292,17 +294,16 @@ impl TransferQueue {
         let (queue, done) =
             unsafe { (raw.get_device_queue(family, index), raw.create_semaphore(&info, None)) };
         let done = done.map_err(|error| failed(&error))?;
-        Ok(TransferQueue { raw, queue, family, done, submitted: Mutex::new(0), _device: device.clone() })
+        let submitted = Mutex::new(0);
+        Ok(TransferQueue { raw, queue, family, index, done, submitted, _device: device.clone() })
     }
 
-    /// Makes the next submission on wgpu's queue see every copy that is done by now.
-    pub(super) fn show_to(&self, queue: &wgpu::Queue) {
-        // SAFETY: the guard is only used to stage a wait for a semaphore of the same device.
+    /// Makes the next submission on wgpu's queue wait for the copy of this number, and see it.
+    pub(super) fn show_to(&self, queue: &wgpu::Queue, copy: u64) {
+        // SAFETY: the guard is only used to stage a wait for a semaphore of the same device, which
+        // lives as long as the queues do.
         let Some(hal) = (unsafe { queue.as_hal::<Vulkan>() }) else { return };
-        // SAFETY: the semaphore is alive and a timeline.
-        if let Ok(value) = unsafe { self.raw.get_semaphore_counter_value(self.done) } {
-            hal.add_wait_semaphore(self.done, Some(value), vk::PipelineStageFlags::ALL_COMMANDS);
-        }
+        hal.add_wait_semaphore(self.done, Some(copy), vk::PipelineStageFlags::ALL_COMMANDS);
     }
 }
 
@@ -326,6 +327,8 @@ pub struct TransferLane {
     queue: Arc<TransferQueue>,
     pool: vk::CommandPool,
     commands: vk::CommandBuffer,
+    /// The copy that is under way.
+    pending: Option<u64>,
 }
 
 impl TransferLane {
@@ -347,14 +350,15 @@ impl TransferLane {
                 failed(&error)
             })?
         };
-        Ok(TransferLane { queue: Arc::clone(queue), pool, commands: commands[0] })
+        Ok(TransferLane { queue: Arc::clone(queue), pool, commands: commands[0], pending: None })
     }
 
-    /// Copies regions of one buffer to another, and waits until all is done.
+    /// Starts to copy regions of one buffer to another, after the lane's last copy is done.
     ///
     /// # Errors
-    /// When the driver fails, or the copy takes longer than [`WAIT_MAX`].
-    pub(super) fn copy(&mut self, from: &Raw, to: &Raw, regions: &[CopyRegion]) -> Result<()> {
+    /// As [`TransferLane::finish`].
+    pub(super) fn start(&mut self, from: &Raw, to: &Raw, regions: &[CopyRegion]) -> Result<Transfer> {
+        self.finish()?;
         let raw = &self.queue.raw;
         let region = |r: &CopyRegion| vk::BufferCopy { src_offset: r.from, dst_offset: r.to, size: r.bytes };
         let regions: Vec<_> = regions.iter().map(region).collect();
@@ -366,16 +370,27 @@ impl TransferLane {
             raw.cmd_copy_buffer(self.commands, from.handle, to.handle, &regions);
             raw.end_command_buffer(self.commands).map_err(|e| failed(&e))?;
         }
-        let value = self.submit()?;
-        let start = Instant::now();
+        let copy = self.submit()?;
+        self.pending = Some(copy);
+        Ok(Transfer { queue: self.queue.index as usize, copy })
+    }
+
+    /// Waits until the lane's last copy is done.
+    ///
+    /// # Errors
+    /// When the driver fails, or the copy takes longer than [`WAIT_MAX`].
+    pub fn finish(&mut self) -> Result<()> {
+        let Some(copy) = self.pending else { return Ok(()) };
+        let (raw, start) = (&self.queue.raw, Instant::now());
         // SAFETY: the semaphore is alive and a timeline.
-        while unsafe { raw.get_semaphore_counter_value(self.queue.done) }.map_err(|e| failed(&e))? < value {
+        while unsafe { raw.get_semaphore_counter_value(self.queue.done) }.map_err(|e| failed(&e))? < copy {
             if start.elapsed() > WAIT_MAX {
                 let what = "a copy on the transfer queue".into();
                 return Err(Error::Stuck { what, seconds: WAIT_MAX.as_secs() });
             }
             std::thread::sleep(POLL_PAUSE);
         }
+        self.pending = None;
         Ok(())
     }
 
@@ -401,8 +416,8 @@ unsafe impl Send for TransferLane {}
 
 impl Drop for TransferLane {
     fn drop(&mut self) {
-        // SAFETY: `copy` waits for what it submits; where it gave up waiting, the queue is idle
-        // after this wait or the device is lost, and either way the commands are unused.
+        // SAFETY: the queue is idle after this wait or the device is lost, and either way the
+        // commands are unused.
         unsafe {
             let lock = locked(&self.queue.submitted);
             let _ = self.queue.raw.queue_wait_idle(self.queue.queue);

@@ -16,7 +16,9 @@ use std::time::Instant;
 
 use super::ring::{Ring, RingShape};
 use crate::error::{Error, Result};
-use crate::gpu::{Binding, Buffer, CopyRegion, Gpu, Place, TransferLane, WAIT_MAX, copy_buffers, locked};
+use crate::gpu::{
+    Binding, Buffer, CopyRegion, Gpu, Place, TransferLane, Transfers, WAIT_MAX, copy_buffers, locked,
+};
 use crate::trace::{Task, Trace};
 
 /// Cache rows, e.g. of one sequence.
@@ -91,6 +93,8 @@ type Written = Mutex<[Vec<Rows>; 2]>;
 pub struct CacheRing {
     gpu: Arc<Gpu>,
     ring: Arc<Ring>,
+    /// By slot: copies that fill it.
+    transfers: Arc<[Transfers]>,
     written: Arc<Written>,
     saves: Option<Sender<Save>>,
     threads: Vec<JoinHandle<()>>,
@@ -128,10 +132,12 @@ impl CacheRing {
         };
         let ring = Arc::new(Ring::new(shape));
         let written: Arc<Written> = Arc::default();
+        let transfers: Arc<[Transfers]> = options.slots.iter().map(|_| Transfers::default()).collect();
         let (saves, jobs) = channel();
         let mut cache_ring = CacheRing {
             gpu: Arc::clone(gpu),
             ring: Arc::clone(&ring),
+            transfers: Arc::clone(&transfers),
             written: Arc::clone(&written),
             saves: Some(saves),
             threads: Vec::new(),
@@ -147,6 +153,7 @@ impl CacheRing {
                 lane: TransferLane::new(queue)?,
                 homes: Arc::clone(&options.homes),
                 slots: Arc::clone(&options.slots),
+                transfers: Arc::clone(&transfers),
                 row_bytes: options.row_bytes,
                 names: Arc::clone(&options.names),
                 trace: options.trace.clone(),
@@ -186,7 +193,7 @@ impl CacheRing {
     /// The failure of a thread, or [`Error::Stuck`].
     pub fn lease(&mut self) -> Result<usize> {
         let slot = self.ring.lease(self.next_ticket, WAIT_MAX)?;
-        self.gpu.see_transfers();
+        self.gpu.see_transfers(&self.transfers[slot]);
         Ok(slot)
     }
 
@@ -219,6 +226,7 @@ struct Mover {
     lane: TransferLane,
     homes: Arc<[KeysValues]>,
     slots: Arc<[KeysValues]>,
+    transfers: Arc<[Transfers]>,
     row_bytes: u64,
     names: Arc<[String]>,
     trace: Trace,
@@ -229,9 +237,10 @@ impl Mover {
         while let Some(piece) = self.ring.claim() {
             let pass = piece.ticket / self.homes.len() as u64;
             let rows = locked(written)[(pass % 2) as usize].clone();
-            match self.copy(Task::LoadCache, piece.item, piece.slot, &rows) {
-                Ok(()) => self.ring.arrived(&piece),
-                Err(error) => return self.ring.fail(error),
+            let ring = Arc::clone(&self.ring);
+            let begun = || ring.arrived(&piece);
+            if let Err(error) = self.copy(Task::LoadCache, piece.item, piece.slot, &rows, begun) {
+                return self.ring.fail(error);
             }
         }
     }
@@ -250,20 +259,34 @@ impl Mover {
         self.gpu.poll_until("the kernels that fill the KV cache", done)?;
         let blocks = self.homes.len() as u64;
         let slot = (job.ticket % self.slots.len() as u64) as usize;
-        self.copy(Task::SaveCache, (job.ticket % blocks) as usize, slot, &job.rows)
+        self.copy(Task::SaveCache, (job.ticket % blocks) as usize, slot, &job.rows, || {})
     }
 
-    /// Copies rows of keys and values into the slot, or out of it.
-    fn copy(&mut self, task: Task, block: usize, slot: usize, rows: &[Rows]) -> Result<()> {
+    /// Copies rows of keys and values into the slot, or out of it; `begun` is called once commands
+    /// can wait for that.
+    fn copy(
+        &mut self,
+        task: Task,
+        block: usize,
+        slot: usize,
+        rows: &[Rows],
+        begun: impl FnOnce(),
+    ) -> Result<()> {
+        let filled = &self.transfers[slot];
         let start = Instant::now();
         let (home, slot) = (&self.homes[block], &self.slots[slot]);
         let (from, to) = if task == Task::SaveCache { (slot, home) } else { (home, slot) };
         let regions = from.regions_to(to, rows, self.row_bytes);
         let bytes = regions.iter().map(|region| region.bytes).sum::<u64>();
+        let started = copy_buffers((&from.buffer, &to.buffer), &regions, &mut self.lane)?;
+        if task == Task::LoadCache {
+            started.into_iter().for_each(|transfer| filled.add(transfer));
+        }
+        begun();
         if bytes == 0 {
             return Ok(());
         }
-        copy_buffers((&from.buffer, &to.buffer), &regions, &mut self.lane)?;
+        self.lane.finish()?;
         self.trace.record(task, &self.names[block], start, Instant::now(), bytes);
         Ok(())
     }

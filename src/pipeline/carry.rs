@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{LoaderOptions, Route};
 use crate::error::{Error, Result};
-use crate::gpu::{Binding, Buffer, Gpu, Place, Staging, TransferLane, locked};
+use crate::gpu::{Binding, Buffer, Gpu, Place, Staging, TransferLane, Transfers, locked};
 use crate::os::SharedMemory;
 
 /// The last readers of a slot, for routes on which wgpu's queue keeps no order: a flag that rises
@@ -42,6 +42,8 @@ impl Origin<'_> {
 pub(super) struct Target<'a> {
     pub(super) slot: &'a Buffer,
     pub(super) readers: &'a Readers,
+    /// Copies that fill the slot.
+    pub(super) transfers: &'a Transfers,
     /// Bytes within the item and the slot.
     pub(super) range: Range<u64>,
 }
@@ -78,8 +80,10 @@ impl Means {
         })
     }
 
+    /// Brings a piece to where commands submitted from now on see it, if they wait for the copies
+    /// that fill the slot.
     pub(super) fn carry(&mut self, gpu: &Gpu, from: &Origin<'_>, to: &Target<'_>) -> Result<()> {
-        let Target { slot, readers, range } = to;
+        let Target { slot, readers, transfers, range } = to;
         let bytes = range.end - range.start;
         let bring = |to: wgpu::WriteOnly<'_, [u8]>| from.bring(range.clone(), to);
         match self {
@@ -95,15 +99,28 @@ impl Means {
                 slot.fill(range.clone(), bring)
             }
             Means::Dma { lane, staging } => {
-                if let Origin::Pinned(home) = from {
-                    wait_for_readers(gpu, readers)?;
-                    return slot.copy_from(range.start, home, range.clone(), lane);
-                }
-                let staging = staging.as_ref().expect("an item that is not in pinned memory has staging");
-                staging.fill(0..bytes, bring)?;
+                let (from, range_there) = match from {
+                    Origin::Pinned(home) => (*home, range.clone()),
+                    _ => {
+                        let staging = staging.as_ref();
+                        let staging = staging.expect("an item that is not in pinned memory has staging");
+                        staging.fill(0..bytes, bring)?;
+                        (staging, 0..bytes)
+                    }
+                };
                 wait_for_readers(gpu, readers)?;
-                slot.copy_from(range.start, staging, 0..bytes, lane)
+                let started = slot.copy_from(range.start, from, range_there, lane)?;
+                started.into_iter().for_each(|transfer| transfers.add(transfer));
+                Ok(())
             }
+        }
+    }
+
+    /// Waits until the piece's origin is not needed any more.
+    pub(super) fn finish(&mut self) -> Result<()> {
+        match self {
+            Means::Dma { lane, .. } => lane.finish(),
+            _ => Ok(()),
         }
     }
 }

@@ -10,7 +10,7 @@ use super::carry::{Means, Origin, Readers, Target};
 use super::read_ahead::{HostSlot, ReadAhead, ReadAheadOptions, Reader};
 use super::ring::{Piece, Ring, RingShape};
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, Gpu, WAIT_MAX, locked};
+use crate::gpu::{Buffer, Gpu, Transfers, WAIT_MAX, locked};
 use crate::os::{DISK_PIECE_BYTES, DISK_THREADS};
 use crate::trace::{Lane, Task, Trace};
 
@@ -115,6 +115,8 @@ pub struct Loader {
     ring: Arc<Ring>,
     slots: Arc<[Buffer]>,
     readers: Arc<[Readers]>,
+    /// By slot: copies that fill it.
+    transfers: Arc<[Transfers]>,
     /// The stage before this one.
     read_ahead: Option<Arc<ReadAhead>>,
     workers: Vec<JoinHandle<()>>,
@@ -136,17 +138,19 @@ impl Loader {
         let slots: Arc<[Buffer]> = slots.into();
         let ring = Arc::new(Ring::new(options.shape.clone()));
         let readers = slots.iter().map(|_| Readers::default()).collect();
+        let transfers = slots.iter().map(|_| Transfers::default()).collect();
         let (read_ahead, feeds) = options.feeds(gpu)?;
         let (read_ahead, feeds) = (read_ahead.map(Arc::new), Arc::<[Feed]>::from(feeds));
         let (gpu_kept, route) = (Arc::clone(gpu), options.route);
         let mut loader =
-            Loader { gpu: gpu_kept, route, ring, slots, readers, read_ahead, workers: Vec::new() };
+            Loader { gpu: gpu_kept, route, ring, slots, readers, transfers, read_ahead, workers: Vec::new() };
         for number in 0..options.threads {
             let mut worker = Worker {
                 gpu: Arc::clone(gpu),
                 ring: Arc::clone(&loader.ring),
                 slots: Arc::clone(&loader.slots),
                 readers: Arc::clone(&loader.readers),
+                transfers: Arc::clone(&loader.transfers),
                 source: Arc::clone(source),
                 means: Means::new(gpu, options)?,
                 feeds: Arc::clone(&feeds),
@@ -163,16 +167,14 @@ impl Loader {
         Ok(loader)
     }
 
-    /// Blocks until a ticket's item has been handed to the queue; commands submitted from now on
-    /// see it. Returns the slot.
+    /// Blocks until a ticket's item has been handed to a queue; commands submitted from now on
+    /// wait for it there, and see it. Returns the slot.
     ///
     /// # Errors
     /// The failure of a worker, or [`Error::Stuck`].
     pub fn lease(&self, ticket: u64) -> Result<usize> {
         let slot = self.ring.lease(ticket, WAIT_MAX)?;
-        if self.route == Route::Dma {
-            self.gpu.see_transfers();
-        }
+        self.gpu.see_transfers(&self.transfers[slot]);
         Ok(slot)
     }
 
@@ -227,6 +229,7 @@ struct Worker {
     ring: Arc<Ring>,
     slots: Arc<[Buffer]>,
     readers: Arc<[Readers]>,
+    transfers: Arc<[Transfers]>,
     source: Source,
     means: Means,
     feeds: Arc<[Feed]>,
@@ -238,7 +241,7 @@ struct Worker {
 
 /// What became of a piece.
 enum Carried {
-    /// It is where readers will see it. When its own way began: the wait for the disk is not part of it.
+    /// It is there. When its own way began: the wait for the disk is not part of it.
     Since(Instant),
     /// The stage before was stopped. If it failed, another worker has its failure.
     Stopped,
@@ -249,7 +252,6 @@ impl Worker {
         while let Some(piece) = self.ring.claim() {
             match catch_unwind(AssertUnwindSafe(|| self.carry(&piece))) {
                 Ok(Ok(Carried::Since(start))) => {
-                    self.ring.arrived(&piece);
                     let name = &self.names[piece.item];
                     self.trace.record(self.lane, name, start, Instant::now(), piece.bytes);
                 }
@@ -262,13 +264,20 @@ impl Worker {
 
     fn carry(&mut self, piece: &Piece) -> Result<Carried> {
         let (slot, readers) = (&self.slots[piece.slot], &self.readers[piece.slot]);
-        let to = Target { slot, readers, range: piece.offset..piece.offset + piece.bytes };
+        let (transfers, range) = (&self.transfers[piece.slot], piece.offset..piece.offset + piece.bytes);
+        let to = Target { slot, readers, transfers, range };
         let mut start = Instant::now();
         match &self.feeds[piece.item] {
-            Feed::Home(home) => self.means.carry(&self.gpu, &home.origin(), &to)?,
+            Feed::Home(home) => {
+                self.means.carry(&self.gpu, &home.origin(), &to)?;
+                self.ring.arrived(piece);
+                self.means.finish()?;
+            }
             Feed::Source => {
                 let source = |to: wgpu::WriteOnly<'_, [u8]>| (self.source)(piece.item, piece.offset, to);
                 self.means.carry(&self.gpu, &Origin::Source(&source), &to)?;
+                self.ring.arrived(piece);
+                self.means.finish()?;
             }
             Feed::ReadAhead(number) => {
                 let stage = self.read_ahead.as_ref().expect("items from disk have a stage that reads them");
@@ -276,6 +285,8 @@ impl Worker {
                 let Some(from) = stage.lease(ticket)? else { return Ok(Carried::Stopped) };
                 start = Instant::now();
                 self.means.carry(&self.gpu, &from.origin(), &to)?;
+                self.ring.arrived(piece);
+                self.means.finish()?;
                 stage.left(ticket, piece.bytes);
             }
         }

@@ -222,9 +222,14 @@ impl Planner<'_> {
         }
     }
 
+    /// Bytes that do not depend on any size.
+    fn fixed(&self) -> u64 {
+        self.demand.fixed_bytes + self.budget.driver_bytes
+    }
+
     /// Bytes that are taken before any unit is resident and before anything is carried.
     fn base(&self, sizes: Sizes) -> u64 {
-        self.demand.fixed_bytes + self.caches(sizes) + self.workspace(sizes)
+        self.fixed() + self.caches(sizes) + self.workspace(sizes)
     }
 
     /// Bytes for what carries weights: the resident ones once, before the ring is made.
@@ -313,7 +318,7 @@ impl Planner<'_> {
             chunk: sizes.chunk,
             selected: sizes.selected,
             cache_bytes: self.caches(sizes),
-            fixed_bytes: self.demand.fixed_bytes,
+            fixed_bytes: self.fixed(),
             workspace_bytes: self.workspace(sizes),
             resident_bytes,
             pinned_bytes,
