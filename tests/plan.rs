@@ -23,7 +23,15 @@ fn demand(shape: &str, work: Work) -> Demand {
 fn rates(decode: f64, demand: &Demand) -> Rates {
     let time = |seconds: f64| PassTime { block: seconds / demand.caches as f64, rest: 0.0 };
     let times = GpuTimes { decode: time(decode), prefill: time(2e-3), prefill_token: time(3e-4) };
-    Rates { link: 47e9, kernel: 2e12, save: 40e9, disk: 5e9, times: Some(times), ..Rates::default() }
+    Rates {
+        link: 47e9,
+        kernel: 2e12,
+        save: 40e9,
+        disk: 5e9,
+        times: Some(times),
+        handoff_seconds: 0.0,
+        ..Rates::default()
+    }
 }
 
 fn budget(vram_bytes: u64) -> Budget {

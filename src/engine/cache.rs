@@ -147,43 +147,58 @@ impl Caches {
         rows.filter(|rows| !rows.is_empty()).collect()
     }
 
-    /// Brings a block's rows to where kernels find them; which of [`Caches::places`] that is.
-    ///
-    /// # Errors
-    /// When a thread that moves rows has failed.
+    /// Whether a block's rows move beside the kernels: commands that use them are submitted between
+    /// [`Caches::lease`] and [`Caches::release`].
+    pub(super) fn has_ring(&self, block: u32) -> bool {
+        self.ring.is_some() && self.index[block as usize].is_some()
+    }
+
+    /// Says in which of [`Caches::places`] the kernels will find a block's rows, and has the queue
+    /// bring them where no ring does.
     pub(super) fn bring(
         &mut self,
         (unit, block): (usize, u32),
         walk: &mut Walk<'_>,
         timer: &mut Option<UnitTimer>,
-    ) -> Result<usize> {
-        let Some(index) = self.index[block as usize] else { return Ok(0) };
-        if let Some(ring) = &mut self.ring {
-            walk.submit();
-            return ring.lease();
+    ) -> usize {
+        let Some(index) = self.index[block as usize] else { return 0 };
+        if let Some(ring) = &self.ring {
+            return ring.next_slot();
         }
         let slot = index % self.slots.len();
         let (from, to) = (&self.travelling[index], &self.slots[slot]);
         let regions = from.regions_to(to, &self.before, self.row_bytes);
         walk.copy((Task::LoadCache, unit), [&from.buffer, &to.buffer], &regions, timer);
-        Ok(slot)
+        slot
     }
 
-    /// Takes the rows that the unit's kernels, encoded by now, write back to their home.
+    /// Has the queue take the rows that the unit's kernels, encoded by now, write back to their
+    /// home, where no ring does.
     pub(super) fn take_back(
         &mut self,
         (unit, block): (usize, u32),
         walk: &mut Walk<'_>,
         timer: &mut Option<UnitTimer>,
     ) {
-        let Some(index) = self.index[block as usize] else { return };
-        if let Some(ring) = &mut self.ring {
-            walk.submit();
-            return ring.release(&self.written);
-        }
+        let Some(index) = self.index[block as usize].filter(|_| self.ring.is_none()) else { return };
         let (from, to) = (&self.slots[index % self.slots.len()], &self.travelling[index]);
         let regions = from.regions_to(to, &self.written, self.row_bytes);
         walk.copy((Task::SaveCache, unit), [&from.buffer, &to.buffer], &regions, timer);
+    }
+
+    /// Waits for the rows of the block whose turn it is in the ring.
+    ///
+    /// # Errors
+    /// When a thread that moves rows has failed.
+    pub(super) fn lease(&mut self) -> Result<()> {
+        self.ring.as_mut().map_or(Ok(()), |ring| ring.lease().map(|_| ()))
+    }
+
+    /// Says that the commands which use the leased rows were submitted.
+    pub(super) fn release(&mut self) {
+        if let Some(ring) = &mut self.ring {
+            ring.release(&self.written);
+        }
     }
 
     /// Bytes that travel to the GPU for the pass at hand.

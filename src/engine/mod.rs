@@ -8,6 +8,7 @@
 
 mod cache;
 mod carrier;
+mod demand;
 mod flow;
 mod inputs;
 pub mod probe;
@@ -23,16 +24,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
-use crate::gpu::{Dispatch, Facts, Gpu, Pipelines};
+use crate::gpu::{Dispatch, Gpu, Pipelines};
 pub use crate::kernels::CacheKind;
 use crate::kernels::Shapes;
 use crate::model::{Activation, Decoder};
 use crate::pipeline::{Loader, Route};
-use crate::plan::{Demand, Home, Plan, UnitDemand, Work};
+use crate::plan::{Home, Plan, Work};
 use crate::trace::Trace;
 
 use cache::Caches;
 use carrier::{Carrier, Homes};
+use demand::cache_kind;
+pub use demand::demand;
 use flow::Flow;
 use program::{Program, UnitMemory};
 use timing::UnitTimer;
@@ -171,37 +174,6 @@ impl UnitPrograms {
     fn without_ring(&self, class: Class) -> Option<&Program> {
         // Many tokens read weights many times: pinned ones travel first.
         self.at_home.as_ref().filter(|_| self.in_slot.is_empty() || class == Class::Decode)
-    }
-}
-
-/// How keys and values are kept.
-fn cache_kind(decoder: &Decoder, options: &Options) -> CacheKind {
-    let float = crate::quant::WeightKind::F32;
-    let all_float = decoder.units.iter().flat_map(|u| &u.spec.tensors).all(|t| t.kind == float);
-    let default = if options.exact || all_float { CacheKind::F32 } else { CacheKind::F16 };
-    options.cache.unwrap_or(default)
-}
-
-/// What the planner needs to know about a model.
-pub fn demand(decoder: &Decoder, facts: &Facts, options: &Options, all_logits: bool) -> Demand {
-    let unit =
-        |unit: &crate::model::Unit| UnitDemand { name: unit.spec.name.clone(), bytes: unit.spec.bytes() };
-    let flow = Flow::new(decoder, options.exact);
-    let row_bytes = cache_kind(decoder, options).row_bytes(decoder.cache_width());
-    Demand {
-        units: decoder.units.iter().map(unit).collect(),
-        caches: decoder.blocks as usize,
-        cache_bytes: cache::block_bytes(options.cache_rows, row_bytes),
-        fixed_bytes: workspace::fixed_bytes(
-            decoder,
-            Shapes::for_adapter(facts).attention.splits,
-            options.work.batch,
-        ) + decoder.units.iter().map(vectors::bytes).sum::<u64>(),
-        token_bytes: workspace::token_bytes(decoder, &flow),
-        selected_bytes: workspace::selected_bytes(decoder, &flow),
-        tokens_max: options.cache_rows,
-        all_logits,
-        work: options.work,
     }
 }
 
@@ -358,33 +330,52 @@ impl Engine {
         Ok(())
     }
 
-    /// Encodes a unit, as soon as its weights and its KV cache are where its kernels find them.
+    /// Encodes a unit and, as soon as its weights and its KV cache are where its kernels look for
+    /// them, submits it.
     fn encode_unit(&mut self, unit: usize, class: Class, walk: &mut Walk<'_>) -> Result<()> {
         let programs = &self.programs[unit];
-        let start = Instant::now();
+        let at_home = programs.without_ring(class);
+        let cache_ring = programs.cache.filter(|(_, block)| self.caches.has_ring(*block)).is_some();
+        if at_home.is_none() || cache_ring {
+            // What is encoded so far must run while this unit is still on its way.
+            walk.submit();
+        }
         let cache_place = match programs.cache {
-            Some(cache) => self.caches.bring(cache, walk, &mut self.timer)?,
+            Some(cache) => self.caches.bring(cache, walk, &mut self.timer),
             None => 0,
         };
-        if let Some(program) = programs.without_ring(class) {
-            self.costs.waiting += start.elapsed();
-            walk.encode(unit, program.of(class), cache_place, &mut self.timer);
+        let ring = self.ring.as_ref().filter(|_| at_home.is_none());
+        let program = match (at_home, ring) {
+            (Some(program), _) => program,
+            (None, Some(ring)) => &programs.in_slot[ring.slot(self.next_ticket)],
+            (None, None) => unreachable!("a plan with travelling units has a ring"),
+        };
+        walk.encode(unit, program.of(class), cache_place, &mut self.timer);
+        if let Some(cache) = programs.cache {
+            self.caches.take_back(cache, walk, &mut self.timer);
+        }
+        if ring.is_none() && !cache_ring {
             if unit.is_multiple_of(UNITS_PER_SUBMISSION) {
                 walk.submit();
             }
-        } else {
-            let ring = self.ring.as_ref().expect("a plan with travelling units has a ring");
-            // What is encoded so far must run while this unit is still on its way.
-            walk.submit();
-            let slot = ring.lease(self.next_ticket)?;
-            self.costs.waiting += start.elapsed();
-            walk.encode(unit, programs.in_slot[slot].of(class), cache_place, &mut self.timer);
-            walk.submit();
+            return Ok(());
+        }
+        walk.close();
+        let start = Instant::now();
+        if cache_ring {
+            self.caches.lease()?;
+        }
+        if let Some(ring) = ring {
+            ring.lease(self.next_ticket)?;
+        }
+        self.costs.waiting += start.elapsed();
+        walk.submit();
+        if let Some(ring) = ring {
             ring.release(self.next_ticket);
             self.next_ticket += 1;
         }
-        if let Some(cache) = programs.cache {
-            self.caches.take_back(cache, walk, &mut self.timer);
+        if cache_ring {
+            self.caches.release();
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::gpu::{Gpu, Place};
 use crate::model::Decoder;
 use crate::pipeline::Route;
-use crate::plan::{GpuTimes, Rates};
+use crate::plan::{GpuTimes, HANDOFF_SECONDS, Rates};
 
 pub use disk::disk_rate;
 use remembered::Remembered;
@@ -100,6 +100,7 @@ pub fn measure(gpu: &Arc<Gpu>, wanted: &Wanted<'_>, say: &mut dyn FnMut(&str)) -
         kernel: kernel.bytes,
         prefill: PREFILL_FACTOR * kernel.bytes,
         unit_seconds: kernel.unit_seconds,
+        handoff_seconds: HANDOFF_SECONDS,
         save,
         // Known when it is known that units live there: see `disk_rate`.
         disk: f64::INFINITY,

@@ -9,13 +9,15 @@ use crate::trace::Task;
 pub(super) struct Walk<'a> {
     gpu: &'a Gpu,
     encoder: Option<wgpu::CommandEncoder>,
+    /// Commands that are ready for the queue.
+    closed: Option<wgpu::CommandBuffer>,
     tokens: u32,
     selected: u32,
 }
 
 impl<'a> Walk<'a> {
     pub(super) fn new(gpu: &'a Gpu, tokens: u32, selected: u32) -> Self {
-        Walk { gpu, encoder: None, tokens, selected }
+        Walk { gpu, encoder: None, closed: None, tokens, selected }
     }
 
     pub(super) fn encoder(&mut self) -> &mut wgpu::CommandEncoder {
@@ -68,9 +70,18 @@ impl<'a> Walk<'a> {
         dispatch.encode(&mut self.encoder().begin_compute_pass(&descriptor), tokens);
     }
 
+    /// Makes what is encoded ready for the queue, while what it reads may still be on its way:
+    /// then only handing it over is left to do.
+    pub(super) fn close(&mut self) {
+        assert!(self.closed.is_none(), "commands were closed and never submitted");
+        self.closed = self.encoder.take().map(wgpu::CommandEncoder::finish);
+    }
+
     pub(super) fn submit(&mut self) {
-        if let Some(encoder) = self.encoder.take() {
-            self.gpu.queue.submit([encoder.finish()]);
+        let closed = self.closed.take();
+        let rest = self.encoder.take().map(wgpu::CommandEncoder::finish);
+        if closed.is_some() || rest.is_some() {
+            self.gpu.queue.submit(closed.into_iter().chain(rest));
         }
     }
 }

@@ -70,22 +70,29 @@ impl Buffer {
         memory.ok_or_else(|| Error::Gpu("the CPU cannot reach this buffer".into()))
     }
 
-    /// Starts to copy bytes from another buffer on a lane of the transfer queue.
+    /// Copies bytes from another buffer on lanes of the transfer queues, a share on each, and waits
+    /// for them.
     ///
     /// # Errors
     /// As [`copy_buffers`].
     ///
     /// # Panics
-    /// As [`copy_buffers`].
+    /// As [`copy_buffers`], or without a lane.
     pub fn copy_from(
         &self,
         at: u64,
         from: &Buffer,
         range: Range<u64>,
-        lane: &mut TransferLane,
-    ) -> Result<Option<Transfer>> {
-        let region = CopyRegion { from: range.start, to: at, bytes: range.end - range.start };
-        copy_buffers((from, self), &[region], lane)
+        lanes: &mut [TransferLane],
+    ) -> Result<()> {
+        let bytes = range.end - range.start;
+        let share = bytes.div_ceil(lanes.len() as u64).next_multiple_of(SHARE_ALIGNMENT);
+        for (lane, start) in lanes.iter_mut().zip((0..bytes).step_by(share as usize)) {
+            let region =
+                CopyRegion { from: range.start + start, to: at + start, bytes: share.min(bytes - start) };
+            start_copy((from, self), &[region], lane)?;
+        }
+        lanes.iter_mut().try_for_each(TransferLane::finish)
     }
 
     /// The whole buffer as a shader sees it.
@@ -112,36 +119,11 @@ pub struct CopyRegion {
     pub bytes: u64,
 }
 
-/// A copy on a transfer queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Transfer {
-    /// Which of the queues.
-    pub(super) queue: usize,
-    /// The number of the copy there.
-    pub(super) copy: u64,
-}
+/// Shares of a copy on several lanes begin on multiples of this.
+const SHARE_ALIGNMENT: u64 = 64 << 10;
 
-/// The copies that fill a place, which commands have to wait for.
-#[derive(Debug, Default)]
-pub struct Transfers([AtomicU64; TRANSFER_QUEUES_MAX]);
-
-/// Transfer queues that are used at most: one for weights, one for KV caches.
-pub(super) const TRANSFER_QUEUES_MAX: usize = 2;
-
-impl Transfers {
-    /// Adds a copy; one of an earlier filling is done by then.
-    pub fn add(&self, transfer: Transfer) {
-        self.0[transfer.queue].fetch_max(transfer.copy, Ordering::Release);
-    }
-
-    /// The number of the last copy on each queue; 0 for none.
-    pub(super) fn last(&self) -> impl Iterator<Item = u64> {
-        self.0.iter().map(|copy| copy.load(Ordering::Acquire))
-    }
-}
-
-/// Starts to copy regions of the first buffer to the second on a lane of a transfer queue;
-/// nothing where they are empty.
+/// Copies regions of the first buffer to the second on a lane of a transfer queue, and waits for
+/// them.
 ///
 /// # Errors
 /// [`Error::Gpu`] if one of the buffers is not in a [`super::Place`], or the copy fails.
@@ -149,18 +131,23 @@ impl Transfers {
 /// # Panics
 /// If a region lies beyond its buffer.
 pub fn copy_buffers(
-    (from, to): (&Buffer, &Buffer),
+    buffers: (&Buffer, &Buffer),
     regions: &[CopyRegion],
     lane: &mut TransferLane,
-) -> Result<Option<Transfer>> {
+) -> Result<()> {
+    start_copy(buffers, regions, lane)?;
+    lane.finish()
+}
+
+fn start_copy((from, to): (&Buffer, &Buffer), regions: &[CopyRegion], lane: &mut TransferLane) -> Result<()> {
     let regions: Vec<_> = regions.iter().copied().filter(|region| region.bytes > 0).collect();
     if regions.is_empty() {
-        return Ok(None);
+        return Ok(());
     }
     let inside = |r: &CopyRegion| r.from + r.bytes <= from.bytes && r.to + r.bytes <= to.bytes;
     assert!(regions.iter().all(inside), "{regions:?} of {} and {} bytes", from.bytes, to.bytes);
     match (&from.beyond, &to.beyond) {
-        (Some(source), Some(target)) => lane.start(source, target, &regions).map(Some),
+        (Some(source), Some(target)) => lane.start(source, target, &regions),
         _ => Err(Error::Gpu("the transfer queue cannot reach these buffers".into())),
     }
 }

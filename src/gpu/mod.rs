@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use adapter::{AdapterChoice, Facts, Routes, list_adapters};
-pub use buffer::{Account, Binding, Buffer, CopyRegion, Transfers, copy_buffers};
+pub use buffer::{Account, Binding, Buffer, CopyRegion, copy_buffers};
 pub use compute::{Dispatch, Grid, Pipelines, Shader};
 pub use staging::{Readback, Staging};
 pub use vulkan::{TransferLane, TransferQueue};
@@ -152,24 +152,14 @@ impl Gpu {
         self.offers.has(place)
     }
 
-    /// The queue that copies weights beside the kernels, if the adapter has one.
-    pub fn transfer(&self) -> Option<&Arc<TransferQueue>> {
-        self.transfers.first()
+    /// The queues that copy beside the kernels, as far as the adapter has any.
+    pub fn transfers(&self) -> &[Arc<TransferQueue>] {
+        &self.transfers
     }
 
-    /// The queue that copies KV caches beside the kernels: another one than that of the weights,
-    /// so that neither waits for the other, where the adapter has two.
-    pub fn cache_transfer(&self) -> Option<&Arc<TransferQueue>> {
-        self.transfers.last()
-    }
-
-    /// Makes the next submission wait for copies on the transfer queues, and see them.
-    pub fn see_transfers(&self, transfers: &Transfers) {
-        for (queue, copy) in self.transfers.iter().zip(transfers.last()) {
-            if copy > 0 {
-                queue.show_to(&self.queue, copy);
-            }
-        }
+    /// Makes the next submission see every copy that the transfer queues have finished by now.
+    pub fn see_transfers(&self) {
+        self.transfers.iter().for_each(|transfer| transfer.show_to(&self.queue));
     }
 
     /// The books of pinned host memory.

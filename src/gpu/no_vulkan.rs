@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::buffer::{CopyRegion, Transfer};
+use super::buffer::CopyRegion;
 use super::{Facts, Place, Routes};
 use crate::error::{Error, Result};
 use crate::os::SharedMemory;
@@ -42,7 +42,7 @@ impl Raw {
 pub enum TransferQueue {}
 
 impl TransferQueue {
-    pub(super) fn show_to(&self, _queue: &wgpu::Queue, _copy: u64) {
+    pub(super) fn show_to(&self, _queue: &wgpu::Queue) {
         match *self {}
     }
 }
@@ -60,15 +60,11 @@ impl TransferLane {
         match **queue {}
     }
 
-    pub(super) fn start(&mut self, _from: &Raw, _to: &Raw, _regions: &[CopyRegion]) -> Result<Transfer> {
+    pub(super) fn start(&mut self, _from: &Raw, _to: &Raw, _regions: &[CopyRegion]) -> Result<()> {
         match *self {}
     }
 
-    /// Never called.
-    ///
-    /// # Errors
-    /// None.
-    pub fn finish(&mut self) -> Result<()> {
+    pub(super) fn finish(&mut self) -> Result<()> {
         match *self {}
     }
 }

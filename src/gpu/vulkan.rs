@@ -11,14 +11,14 @@ use std::time::Instant;
 use ash::vk;
 use wgpu::hal::api::Vulkan;
 
-use super::buffer::{CopyRegion, TRANSFER_QUEUES_MAX, Transfer};
+use super::buffer::CopyRegion;
 use super::families::{find_type, mapped_type, pinned_type, transfer_family};
 use super::{Facts, POLL_PAUSE, Place, Routes, WAIT_MAX, locked};
 use crate::error::{Error, Result};
 use crate::os::SharedMemory;
 
-/// Priorities of the transfer queues: one for weights, one for KV caches.
-static PRIORITIES: [f32; TRANSFER_QUEUES_MAX] = [1.0; TRANSFER_QUEUES_MAX];
+/// Priorities of the transfer queues. Two share the link to more of its rate than one has.
+static PRIORITIES: [f32; 2] = [1.0; 2];
 
 /// What the adapter's memory and queues allow.
 #[derive(Clone, Copy, Debug, Default)]
@@ -269,8 +269,6 @@ pub struct TransferQueue {
     raw: ash::Device,
     queue: vk::Queue,
     family: u32,
-    /// Which of the family's queues it is.
-    index: u32,
     /// Counts copies that are done.
     done: vk::Semaphore,
     /// Copies submitted so far; locked while one is submitted.
@@ -295,15 +293,20 @@ impl TransferQueue {
             unsafe { (raw.get_device_queue(family, index), raw.create_semaphore(&info, None)) };
         let done = done.map_err(|error| failed(&error))?;
         let submitted = Mutex::new(0);
-        Ok(TransferQueue { raw, queue, family, index, done, submitted, _device: device.clone() })
+        Ok(TransferQueue { raw, queue, family, done, submitted, _device: device.clone() })
     }
 
-    /// Makes the next submission on wgpu's queue wait for the copy of this number, and see it.
-    pub(super) fn show_to(&self, queue: &wgpu::Queue, copy: u64) {
-        // SAFETY: the guard is only used to stage a wait for a semaphore of the same device, which
-        // lives as long as the queues do.
+    /// Makes the next submission on wgpu's queue see every copy that is done by now.
+    ///
+    /// Waiting here for copies that are still under way would spare the CPU a step, but an H100
+    /// then began up to a millisecond late.
+    pub(super) fn show_to(&self, queue: &wgpu::Queue) {
+        // SAFETY: the guard is only used to stage a wait for a semaphore of the same device.
         let Some(hal) = (unsafe { queue.as_hal::<Vulkan>() }) else { return };
-        hal.add_wait_semaphore(self.done, Some(copy), vk::PipelineStageFlags::ALL_COMMANDS);
+        // SAFETY: the semaphore is alive and a timeline.
+        if let Ok(value) = unsafe { self.raw.get_semaphore_counter_value(self.done) } {
+            hal.add_wait_semaphore(self.done, Some(value), vk::PipelineStageFlags::ALL_COMMANDS);
+        }
     }
 }
 
@@ -357,7 +360,7 @@ impl TransferLane {
     ///
     /// # Errors
     /// As [`TransferLane::finish`].
-    pub(super) fn start(&mut self, from: &Raw, to: &Raw, regions: &[CopyRegion]) -> Result<Transfer> {
+    pub(super) fn start(&mut self, from: &Raw, to: &Raw, regions: &[CopyRegion]) -> Result<()> {
         self.finish()?;
         let raw = &self.queue.raw;
         let region = |r: &CopyRegion| vk::BufferCopy { src_offset: r.from, dst_offset: r.to, size: r.bytes };
@@ -370,16 +373,15 @@ impl TransferLane {
             raw.cmd_copy_buffer(self.commands, from.handle, to.handle, &regions);
             raw.end_command_buffer(self.commands).map_err(|e| failed(&e))?;
         }
-        let copy = self.submit()?;
-        self.pending = Some(copy);
-        Ok(Transfer { queue: self.queue.index as usize, copy })
+        self.pending = Some(self.submit()?);
+        Ok(())
     }
 
     /// Waits until the lane's last copy is done.
     ///
     /// # Errors
     /// When the driver fails, or the copy takes longer than [`WAIT_MAX`].
-    pub fn finish(&mut self) -> Result<()> {
+    pub(super) fn finish(&mut self) -> Result<()> {
         let Some(copy) = self.pending else { return Ok(()) };
         let (raw, start) = (&self.queue.raw, Instant::now());
         // SAFETY: the semaphore is alive and a timeline.

@@ -16,9 +16,7 @@ use std::time::Instant;
 
 use super::ring::{Ring, RingShape};
 use crate::error::{Error, Result};
-use crate::gpu::{
-    Binding, Buffer, CopyRegion, Gpu, Place, TransferLane, Transfers, WAIT_MAX, copy_buffers, locked,
-};
+use crate::gpu::{Binding, Buffer, CopyRegion, Gpu, Place, TransferLane, WAIT_MAX, copy_buffers, locked};
 use crate::trace::{Task, Trace};
 
 /// Cache rows, e.g. of one sequence.
@@ -93,13 +91,12 @@ type Written = Mutex<[Vec<Rows>; 2]>;
 pub struct CacheRing {
     gpu: Arc<Gpu>,
     ring: Arc<Ring>,
-    /// By slot: copies that fill it.
-    transfers: Arc<[Transfers]>,
     written: Arc<Written>,
     saves: Option<Sender<Save>>,
     threads: Vec<JoinHandle<()>>,
     passes: u64,
     next_ticket: u64,
+    depth: u64,
 }
 
 /// Rows to take back to host memory.
@@ -113,7 +110,7 @@ struct Save {
 impl CacheRing {
     /// Whether an adapter has what the ring needs.
     pub fn is_open(gpu: &Gpu) -> bool {
-        gpu.cache_transfer().is_some() && gpu.has(Place::Pinned) && gpu.has(Place::Vram)
+        !gpu.transfers().is_empty() && gpu.has(Place::Pinned) && gpu.has(Place::Vram)
     }
 
     /// Starts the threads.
@@ -132,20 +129,19 @@ impl CacheRing {
         };
         let ring = Arc::new(Ring::new(shape));
         let written: Arc<Written> = Arc::default();
-        let transfers: Arc<[Transfers]> = options.slots.iter().map(|_| Transfers::default()).collect();
         let (saves, jobs) = channel();
         let mut cache_ring = CacheRing {
             gpu: Arc::clone(gpu),
             ring: Arc::clone(&ring),
-            transfers: Arc::clone(&transfers),
             written: Arc::clone(&written),
             saves: Some(saves),
             threads: Vec::new(),
             passes: 0,
             next_ticket: 0,
+            depth: options.slots.len() as u64,
         };
         let mover = || -> Result<Mover> {
-            let queue = gpu.cache_transfer();
+            let queue = gpu.transfers().last();
             let queue = queue.ok_or_else(|| Error::Gpu("there is no transfer queue".into()))?;
             Ok(Mover {
                 gpu: Arc::clone(gpu),
@@ -153,7 +149,6 @@ impl CacheRing {
                 lane: TransferLane::new(queue)?,
                 homes: Arc::clone(&options.homes),
                 slots: Arc::clone(&options.slots),
-                transfers: Arc::clone(&transfers),
                 row_bytes: options.row_bytes,
                 names: Arc::clone(&options.names),
                 trace: options.trace.clone(),
@@ -186,6 +181,11 @@ impl CacheRing {
         self.passes += 1;
     }
 
+    /// The slot that the next block's rows come to.
+    pub fn next_slot(&self) -> usize {
+        (self.next_ticket % self.depth) as usize
+    }
+
     /// Blocks until the next block's rows are in a slot; commands submitted from now on see them.
     /// Returns the slot.
     ///
@@ -193,7 +193,7 @@ impl CacheRing {
     /// The failure of a thread, or [`Error::Stuck`].
     pub fn lease(&mut self) -> Result<usize> {
         let slot = self.ring.lease(self.next_ticket, WAIT_MAX)?;
-        self.gpu.see_transfers(&self.transfers[slot]);
+        self.gpu.see_transfers();
         Ok(slot)
     }
 
@@ -226,7 +226,6 @@ struct Mover {
     lane: TransferLane,
     homes: Arc<[KeysValues]>,
     slots: Arc<[KeysValues]>,
-    transfers: Arc<[Transfers]>,
     row_bytes: u64,
     names: Arc<[String]>,
     trace: Trace,
@@ -237,10 +236,9 @@ impl Mover {
         while let Some(piece) = self.ring.claim() {
             let pass = piece.ticket / self.homes.len() as u64;
             let rows = locked(written)[(pass % 2) as usize].clone();
-            let ring = Arc::clone(&self.ring);
-            let begun = || ring.arrived(&piece);
-            if let Err(error) = self.copy(Task::LoadCache, piece.item, piece.slot, &rows, begun) {
-                return self.ring.fail(error);
+            match self.copy(Task::LoadCache, piece.item, piece.slot, &rows) {
+                Ok(()) => self.ring.arrived(&piece),
+                Err(error) => return self.ring.fail(error),
             }
         }
     }
@@ -259,34 +257,20 @@ impl Mover {
         self.gpu.poll_until("the kernels that fill the KV cache", done)?;
         let blocks = self.homes.len() as u64;
         let slot = (job.ticket % self.slots.len() as u64) as usize;
-        self.copy(Task::SaveCache, (job.ticket % blocks) as usize, slot, &job.rows, || {})
+        self.copy(Task::SaveCache, (job.ticket % blocks) as usize, slot, &job.rows)
     }
 
-    /// Copies rows of keys and values into the slot, or out of it; `begun` is called once commands
-    /// can wait for that.
-    fn copy(
-        &mut self,
-        task: Task,
-        block: usize,
-        slot: usize,
-        rows: &[Rows],
-        begun: impl FnOnce(),
-    ) -> Result<()> {
-        let filled = &self.transfers[slot];
+    /// Copies rows of keys and values into the slot, or out of it.
+    fn copy(&mut self, task: Task, block: usize, slot: usize, rows: &[Rows]) -> Result<()> {
         let start = Instant::now();
         let (home, slot) = (&self.homes[block], &self.slots[slot]);
         let (from, to) = if task == Task::SaveCache { (slot, home) } else { (home, slot) };
         let regions = from.regions_to(to, rows, self.row_bytes);
         let bytes = regions.iter().map(|region| region.bytes).sum::<u64>();
-        let started = copy_buffers((&from.buffer, &to.buffer), &regions, &mut self.lane)?;
-        if task == Task::LoadCache {
-            started.into_iter().for_each(|transfer| filled.add(transfer));
-        }
-        begun();
         if bytes == 0 {
             return Ok(());
         }
-        self.lane.finish()?;
+        copy_buffers((&from.buffer, &to.buffer), &regions, &mut self.lane)?;
         self.trace.record(task, &self.names[block], start, Instant::now(), bytes);
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{LoaderOptions, Route};
 use crate::error::{Error, Result};
-use crate::gpu::{Binding, Buffer, Gpu, Place, Staging, TransferLane, Transfers, locked};
+use crate::gpu::{Binding, Buffer, Gpu, Place, Staging, TransferLane, locked};
 use crate::os::SharedMemory;
 
 /// The last readers of a slot, for routes on which wgpu's queue keeps no order: a flag that rises
@@ -42,8 +42,6 @@ impl Origin<'_> {
 pub(super) struct Target<'a> {
     pub(super) slot: &'a Buffer,
     pub(super) readers: &'a Readers,
-    /// Copies that fill the slot.
-    pub(super) transfers: &'a Transfers,
     /// Bytes within the item and the slot.
     pub(super) range: Range<u64>,
 }
@@ -55,7 +53,8 @@ pub(super) enum Means {
     Mapped,
     /// Items that are not in pinned memory go through `staging`.
     Dma {
-        lane: TransferLane,
+        /// One on each transfer queue, which share a copy.
+        lanes: Vec<TransferLane>,
         staging: Option<Buffer>,
     },
 }
@@ -71,19 +70,19 @@ impl Means {
             Route::WriteBuffer => Means::WriteBuffer,
             Route::Mapped => Means::Mapped,
             Route::Dma => {
-                let queue = gpu.transfer();
-                let queue = queue.ok_or_else(|| Error::Gpu("there is no transfer queue".into()))?;
                 let staging = || gpu.buffer_in(Place::Pinned, "weights on their way", bytes);
                 let staging = (!options.all_pinned()).then(staging).transpose()?;
-                Means::Dma { lane: TransferLane::new(queue)?, staging }
+                if gpu.transfers().is_empty() {
+                    return Err(Error::Gpu("there is no transfer queue".into()));
+                }
+                let lanes = gpu.transfers().iter().map(TransferLane::new).collect::<Result<_>>()?;
+                Means::Dma { lanes, staging }
             }
         })
     }
 
-    /// Brings a piece to where commands submitted from now on see it, if they wait for the copies
-    /// that fill the slot.
     pub(super) fn carry(&mut self, gpu: &Gpu, from: &Origin<'_>, to: &Target<'_>) -> Result<()> {
-        let Target { slot, readers, transfers, range } = to;
+        let Target { slot, readers, range } = to;
         let bytes = range.end - range.start;
         let bring = |to: wgpu::WriteOnly<'_, [u8]>| from.bring(range.clone(), to);
         match self {
@@ -98,29 +97,16 @@ impl Means {
                 wait_for_readers(gpu, readers)?;
                 slot.fill(range.clone(), bring)
             }
-            Means::Dma { lane, staging } => {
-                let (from, range_there) = match from {
-                    Origin::Pinned(home) => (*home, range.clone()),
-                    _ => {
-                        let staging = staging.as_ref();
-                        let staging = staging.expect("an item that is not in pinned memory has staging");
-                        staging.fill(0..bytes, bring)?;
-                        (staging, 0..bytes)
-                    }
-                };
+            Means::Dma { lanes, staging } => {
+                if let Origin::Pinned(home) = from {
+                    wait_for_readers(gpu, readers)?;
+                    return slot.copy_from(range.start, home, range.clone(), lanes);
+                }
+                let staging = staging.as_ref().expect("an item that is not in pinned memory has staging");
+                staging.fill(0..bytes, bring)?;
                 wait_for_readers(gpu, readers)?;
-                let started = slot.copy_from(range.start, from, range_there, lane)?;
-                started.into_iter().for_each(|transfer| transfers.add(transfer));
-                Ok(())
+                slot.copy_from(range.start, staging, 0..bytes, lanes)
             }
-        }
-    }
-
-    /// Waits until the piece's origin is not needed any more.
-    pub(super) fn finish(&mut self) -> Result<()> {
-        match self {
-            Means::Dma { lane, .. } => lane.finish(),
-            _ => Ok(()),
         }
     }
 }

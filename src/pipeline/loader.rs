@@ -10,7 +10,7 @@ use super::carry::{Means, Origin, Readers, Target};
 use super::read_ahead::{HostSlot, ReadAhead, ReadAheadOptions, Reader};
 use super::ring::{Piece, Ring, RingShape};
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, Gpu, Transfers, WAIT_MAX, locked};
+use crate::gpu::{Buffer, Gpu, WAIT_MAX, locked};
 use crate::os::{DISK_PIECE_BYTES, DISK_THREADS};
 use crate::trace::{Lane, Task, Trace};
 
@@ -115,8 +115,6 @@ pub struct Loader {
     ring: Arc<Ring>,
     slots: Arc<[Buffer]>,
     readers: Arc<[Readers]>,
-    /// By slot: copies that fill it.
-    transfers: Arc<[Transfers]>,
     /// The stage before this one.
     read_ahead: Option<Arc<ReadAhead>>,
     workers: Vec<JoinHandle<()>>,
@@ -138,19 +136,17 @@ impl Loader {
         let slots: Arc<[Buffer]> = slots.into();
         let ring = Arc::new(Ring::new(options.shape.clone()));
         let readers = slots.iter().map(|_| Readers::default()).collect();
-        let transfers = slots.iter().map(|_| Transfers::default()).collect();
         let (read_ahead, feeds) = options.feeds(gpu)?;
         let (read_ahead, feeds) = (read_ahead.map(Arc::new), Arc::<[Feed]>::from(feeds));
         let (gpu_kept, route) = (Arc::clone(gpu), options.route);
         let mut loader =
-            Loader { gpu: gpu_kept, route, ring, slots, readers, transfers, read_ahead, workers: Vec::new() };
+            Loader { gpu: gpu_kept, route, ring, slots, readers, read_ahead, workers: Vec::new() };
         for number in 0..options.threads {
             let mut worker = Worker {
                 gpu: Arc::clone(gpu),
                 ring: Arc::clone(&loader.ring),
                 slots: Arc::clone(&loader.slots),
                 readers: Arc::clone(&loader.readers),
-                transfers: Arc::clone(&loader.transfers),
                 source: Arc::clone(source),
                 means: Means::new(gpu, options)?,
                 feeds: Arc::clone(&feeds),
@@ -167,15 +163,22 @@ impl Loader {
         Ok(loader)
     }
 
-    /// Blocks until a ticket's item has been handed to a queue; commands submitted from now on
-    /// wait for it there, and see it. Returns the slot.
+    /// Blocks until a ticket's item has been handed to the queue; commands submitted from now on
+    /// see it. Returns the slot.
     ///
     /// # Errors
     /// The failure of a worker, or [`Error::Stuck`].
     pub fn lease(&self, ticket: u64) -> Result<usize> {
         let slot = self.ring.lease(ticket, WAIT_MAX)?;
-        self.gpu.see_transfers(&self.transfers[slot]);
+        if self.route == Route::Dma {
+            self.gpu.see_transfers();
+        }
         Ok(slot)
+    }
+
+    /// The slot of a ticket's item, also before it has arrived.
+    pub fn slot(&self, ticket: u64) -> usize {
+        (ticket % self.slots.len() as u64) as usize
     }
 
     /// Says that all commands which read a ticket's slot have been submitted. On wgpu's one queue,
@@ -183,8 +186,7 @@ impl Loader {
     /// commands are done before they touch the slot.
     pub fn release(&self, ticket: u64) {
         if matches!(self.route, Route::Mapped | Route::Dma) {
-            let slot = ticket % self.slots.len() as u64;
-            *locked(&self.readers[slot as usize]) = Some(self.gpu.flag_when_done());
+            *locked(&self.readers[self.slot(ticket)]) = Some(self.gpu.flag_when_done());
         }
         self.ring.release(ticket);
     }
@@ -229,7 +231,6 @@ struct Worker {
     ring: Arc<Ring>,
     slots: Arc<[Buffer]>,
     readers: Arc<[Readers]>,
-    transfers: Arc<[Transfers]>,
     source: Source,
     means: Means,
     feeds: Arc<[Feed]>,
@@ -241,7 +242,7 @@ struct Worker {
 
 /// What became of a piece.
 enum Carried {
-    /// It is there. When its own way began: the wait for the disk is not part of it.
+    /// It is where readers will see it. When its own way began: the wait for the disk is not part of it.
     Since(Instant),
     /// The stage before was stopped. If it failed, another worker has its failure.
     Stopped,
@@ -252,6 +253,7 @@ impl Worker {
         while let Some(piece) = self.ring.claim() {
             match catch_unwind(AssertUnwindSafe(|| self.carry(&piece))) {
                 Ok(Ok(Carried::Since(start))) => {
+                    self.ring.arrived(&piece);
                     let name = &self.names[piece.item];
                     self.trace.record(self.lane, name, start, Instant::now(), piece.bytes);
                 }
@@ -264,20 +266,13 @@ impl Worker {
 
     fn carry(&mut self, piece: &Piece) -> Result<Carried> {
         let (slot, readers) = (&self.slots[piece.slot], &self.readers[piece.slot]);
-        let (transfers, range) = (&self.transfers[piece.slot], piece.offset..piece.offset + piece.bytes);
-        let to = Target { slot, readers, transfers, range };
+        let to = Target { slot, readers, range: piece.offset..piece.offset + piece.bytes };
         let mut start = Instant::now();
         match &self.feeds[piece.item] {
-            Feed::Home(home) => {
-                self.means.carry(&self.gpu, &home.origin(), &to)?;
-                self.ring.arrived(piece);
-                self.means.finish()?;
-            }
+            Feed::Home(home) => self.means.carry(&self.gpu, &home.origin(), &to)?,
             Feed::Source => {
                 let source = |to: wgpu::WriteOnly<'_, [u8]>| (self.source)(piece.item, piece.offset, to);
                 self.means.carry(&self.gpu, &Origin::Source(&source), &to)?;
-                self.ring.arrived(piece);
-                self.means.finish()?;
             }
             Feed::ReadAhead(number) => {
                 let stage = self.read_ahead.as_ref().expect("items from disk have a stage that reads them");
@@ -285,8 +280,6 @@ impl Worker {
                 let Some(from) = stage.lease(ticket)? else { return Ok(Carried::Stopped) };
                 start = Instant::now();
                 self.means.carry(&self.gpu, &from.origin(), &to)?;
-                self.ring.arrived(piece);
-                self.means.finish()?;
                 stage.left(ticket, piece.bytes);
             }
         }

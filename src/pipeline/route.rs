@@ -26,7 +26,7 @@ impl Route {
         match self {
             Route::Staged | Route::WriteBuffer => true,
             Route::Mapped => gpu.has(Place::MappedVram),
-            Route::Dma => gpu.transfer().is_some() && gpu.has(Place::Pinned) && gpu.has(Place::Vram),
+            Route::Dma => !gpu.transfers().is_empty() && gpu.has(Place::Pinned) && gpu.has(Place::Vram),
         }
     }
 

@@ -12,8 +12,8 @@ use crate::size::{format as bytes_text, format_up as bytes_text_up};
 const CHUNKS: [u32; 9] = [512, 256, 128, 64, 32, 16, 8, 4, 1];
 /// Slots with which a unit travels while another computes.
 const OVERLAP_DEPTH: usize = 2;
-/// Slots that are tried: more than three gain nothing once the link is busy all the time.
-const DEPTHS: RangeInclusive<usize> = OVERLAP_DEPTH..=3;
+/// Slots that are tried: more than four gain nothing, even where link and GPU are equally busy.
+const DEPTHS: RangeInclusive<usize> = OVERLAP_DEPTH..=4;
 /// Sizes of pieces. Requests below 1 MiB do not reach a link's speed; above 4 MiB they only cost.
 const PIECE_BYTES: RangeInclusive<u64> = 64 << 10..=4 << 20;
 /// The most logits rows of a pass: larger readbacks gain nothing.

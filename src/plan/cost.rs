@@ -1,6 +1,6 @@
 //! Seconds of passes and of the whole work, from sizes and rates.
 
-use super::timeline::{self, Lap};
+use super::timeline::{self, Delays, Lap};
 use super::{Demand, Home, PassTime, Rates, UnitDemand};
 
 /// Tokens that decode kernels serve with one read of the weights.
@@ -166,7 +166,8 @@ impl Cost<'_> {
             compute: *compute,
         });
         let laps: Vec<_> = laps.collect();
-        let ring = timeline::pass_seconds(&laps, layout.depth, compute.host);
+        let delays = Delays { host: compute.host, handoff: rates.handoff_seconds };
+        let ring = timeline::pass_seconds(&laps, layout.depth, delays);
         PassCost { busy, seconds: ring.max(busy.at_once()) }
     }
 

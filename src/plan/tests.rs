@@ -25,6 +25,7 @@ const RATES: Rates = Rates {
     kernel: 1e10,
     prefill: 1e11,
     unit_seconds: 0.0,
+    handoff_seconds: 0.0,
     save: 1e9,
     disk: f64::INFINITY,
     overlap: true,

@@ -28,7 +28,7 @@ struct Patience {
     rounds_max: usize,
     /// A long prefill pass that would take more is estimated from a short one.
     pass_max: Duration,
-    /// Whether the best round counts instead of the middle one: a processor that plays GPU has
+    /// Whether the best round counts instead of a good one: a processor that plays GPU has
     /// other work as well.
     best: bool,
     /// Passes that follow each other before a result is read. A pass over a few blocks is over
@@ -49,7 +49,7 @@ impl Patience {
                 in_a_row: 1,
             },
             false => Patience {
-                warm: ms(80),
+                warm: ms(150),
                 watch: ms(150),
                 rounds_max: 64,
                 pass_max: ms(400),
@@ -62,7 +62,8 @@ impl Patience {
     /// The time that counts.
     fn pick(&self, mut times: Vec<Duration>) -> f64 {
         times.sort_unstable();
-        times[if self.best { 0 } else { times.len() / 2 }].as_secs_f64()
+        // Whatever disturbs a round makes it longer.
+        times[if self.best { 0 } else { times.len() / 4 }].as_secs_f64()
     }
 }
 

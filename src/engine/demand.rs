@@ -1,0 +1,38 @@
+//! What a model needs, for the planner.
+
+use super::{CacheKind, Options, cache, flow::Flow, vectors, workspace};
+use crate::gpu::Facts;
+use crate::kernels::Shapes;
+use crate::model::{Decoder, Unit};
+use crate::plan::{Demand, UnitDemand};
+use crate::quant::WeightKind;
+
+/// How keys and values are kept.
+pub(super) fn cache_kind(decoder: &Decoder, options: &Options) -> CacheKind {
+    let float = WeightKind::F32;
+    let all_float = decoder.units.iter().flat_map(|u| &u.spec.tensors).all(|t| t.kind == float);
+    let default = if options.exact || all_float { CacheKind::F32 } else { CacheKind::F16 };
+    options.cache.unwrap_or(default)
+}
+
+/// What the planner needs to know about a model.
+pub fn demand(decoder: &Decoder, facts: &Facts, options: &Options, all_logits: bool) -> Demand {
+    let unit = |unit: &Unit| UnitDemand { name: unit.spec.name.clone(), bytes: unit.spec.bytes() };
+    let flow = Flow::new(decoder, options.exact);
+    let row_bytes = cache_kind(decoder, options).row_bytes(decoder.cache_width());
+    Demand {
+        units: decoder.units.iter().map(unit).collect(),
+        caches: decoder.blocks as usize,
+        cache_bytes: cache::block_bytes(options.cache_rows, row_bytes),
+        fixed_bytes: workspace::fixed_bytes(
+            decoder,
+            Shapes::for_adapter(facts).attention.splits,
+            options.work.batch,
+        ) + decoder.units.iter().map(vectors::bytes).sum::<u64>(),
+        token_bytes: workspace::token_bytes(decoder, &flow),
+        selected_bytes: workspace::selected_bytes(decoder, &flow),
+        tokens_max: options.cache_rows,
+        all_logits,
+        work: options.work,
+    }
+}
