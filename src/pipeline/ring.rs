@@ -151,7 +151,10 @@ impl Ring {
     /// Ends the travelling because of a failure, which the next lease returns.
     pub fn fail(&self, failure: Error) {
         let mut state = self.lock();
-        state.failure.get_or_insert(failure);
+        // Others that fail for the same reason, or because all was stopped, add nothing.
+        if !state.stopped {
+            state.failure = Some(failure);
+        }
         state.stopped = true;
         self.changed.notify_all();
     }
