@@ -19,6 +19,8 @@ pub struct Demand {
     pub caches: usize,
     /// One block's keys and values, over the contexts of all sequences.
     pub cache_bytes: u64,
+    /// How often attention reads a row for one token: query heads that share a key head.
+    pub cache_reads: u32,
     /// Whatever else does not depend on the chosen sizes.
     pub fixed_bytes: u64,
     /// Activations and inputs for each token of a pass.

@@ -24,6 +24,7 @@ pub fn demand(decoder: &Decoder, facts: &Facts, options: &Options, all_logits: b
         units: decoder.units.iter().map(unit).collect(),
         caches: decoder.blocks as usize,
         cache_bytes: cache::block_bytes(options.cache_rows, row_bytes),
+        cache_reads: decoder.heads / decoder.kv_heads.max(1),
         fixed_bytes: workspace::fixed_bytes(
             decoder,
             Shapes::for_adapter(facts).attention.splits,

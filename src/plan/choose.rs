@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::ops::RangeInclusive;
 
-use super::cost::{Cost, Layout};
+use super::cost::{Cost, HostCaches, Layout};
 use super::{Budget, Demand, Home, Plan, Prediction, Rates, STAGING_EACH, UnitDemand, read_ahead};
 use crate::error::{Error, Result};
 use crate::size::{format as bytes_text, format_up as bytes_text_up};
@@ -56,8 +56,7 @@ struct Sizes {
     slot_bytes: u64,
     depth: usize,
     piece_bytes: u64,
-    /// Blocks whose cache is at home in host memory.
-    host_caches: usize,
+    caches: HostCaches,
 }
 
 /// Sizes with the homes that fit them, and what is to be expected of them.
@@ -80,7 +79,7 @@ fn best(found: Vec<Candidate>) -> Option<Candidate> {
         let tenths_of_a_percent = (candidate.seconds / fastest * 1000.0) as u64;
         (
             travelling > 0,
-            candidate.sizes.host_caches,
+            candidate.sizes.caches.count,
             Reverse(candidate.sizes.depth),
             tenths_of_a_percent,
             travelling,
@@ -107,10 +106,10 @@ impl Planner<'_> {
         let mut found = Vec::new();
         for chunk in self.chunks() {
             let selected = self.selected(chunk);
-            for host_caches in self.host_caches() {
+            for caches in self.host_caches() {
                 let sizes = |slot_bytes, depth| {
                     let piece_bytes = self.piece_bytes(slot_bytes);
-                    Sizes { chunk, selected, slot_bytes, depth, piece_bytes, host_caches }
+                    Sizes { chunk, selected, slot_bytes, depth, piece_bytes, caches }
                 };
                 found.push(sizes(0, 0));
                 for depth in self.depths() {
@@ -162,10 +161,10 @@ impl Planner<'_> {
         self.demand.units.iter().map(|unit| unit.bytes).max().unwrap_or(0)
     }
 
-    /// How many caches may be at home in host memory.
-    fn host_caches(&self) -> Vec<usize> {
+    /// How many caches may be at home in host memory, and through how many slots they may travel.
+    fn host_caches(&self) -> Vec<HostCaches> {
         let all = self.demand.caches;
-        match self.budget.cache_home {
+        let counts = match self.budget.cache_home {
             Some(Home::Host) => vec![all],
             Some(_) => vec![0],
             None => {
@@ -177,7 +176,14 @@ impl Planner<'_> {
                 let last = Some(most).filter(|most| *most > CACHE_DEPTH);
                 std::iter::once(0).chain(some).chain(last).collect()
             }
-        }
+        };
+        let in_place = self.cost.rates.direct.is_some();
+        let slots = |count: usize| {
+            let travelling = Some(count.min(CACHE_DEPTH));
+            let slots = travelling.into_iter().chain((in_place && count > 0).then_some(0));
+            slots.map(move |slots| HostCaches { count, slots })
+        };
+        counts.into_iter().flat_map(slots).collect()
     }
 
     fn check_host_caches(&self) -> Result<()> {
@@ -193,14 +199,9 @@ impl Planner<'_> {
         )))
     }
 
-    /// Slots of GPU memory for caches that travel.
-    fn cache_slots(&self, sizes: Sizes) -> usize {
-        sizes.host_caches.min(CACHE_DEPTH)
-    }
-
     /// Bytes of GPU memory for KV caches.
     fn caches(&self, sizes: Sizes) -> u64 {
-        let count = self.demand.caches - sizes.host_caches + self.cache_slots(sizes);
+        let count = self.demand.caches - sizes.caches.count + sizes.caches.slots;
         count as u64 * self.demand.cache_bytes
     }
 
@@ -259,7 +260,7 @@ impl Planner<'_> {
         let room = vram.saturating_sub(self.base(sizes) + self.carrying(sizes, true));
         let units = &self.demand.units;
         let mut homes = choose_homes(units, room, sizes.slot_bytes);
-        let host_caches = sizes.host_caches as u64 * self.demand.cache_bytes;
+        let host_caches = sizes.caches.count as u64 * self.demand.cache_bytes;
         let room = self.budget.pinned_bytes.saturating_sub(host_caches);
         let reserved = read_ahead::reserve(room, units, &homes);
         pin(units, &mut homes, room.saturating_sub(reserved));
@@ -268,8 +269,7 @@ impl Planner<'_> {
             there.map(|(unit, _)| unit.bytes).sum::<u64>()
         };
         let (pinned_bytes, disk_bytes) = (sum(Home::Host), sum(Home::Disk));
-        let ring =
-            Layout { homes: &homes, depth: sizes.depth, host_caches: sizes.host_caches, direct: false };
+        let ring = Layout { homes: &homes, depth: sizes.depth, caches: sizes.caches, direct: false };
         let in_place = Layout { direct: true, ..ring };
         let seconds = |layout: &Layout<'_>| self.cost.work_seconds(layout, sizes.chunk, sizes.selected);
         let can_be_direct = self.cost.rates.direct.is_some() && pinned_bytes > 0 && disk_bytes == 0;
@@ -302,15 +302,15 @@ impl Planner<'_> {
         let resident_bytes = units.map(|(unit, _)| unit.bytes).sum::<u64>() - streamed_bytes;
         sizes.slot_bytes = travelling.map(|(unit, _)| unit.bytes).max().unwrap_or(0);
         sizes.depth = if streamed_bytes == 0 { 0 } else { sizes.depth };
-        let caches = spread(self.demand.caches, sizes.host_caches);
-        let layout = Layout { homes: &homes, depth: sizes.depth, host_caches: sizes.host_caches, direct };
+        let caches = spread(self.demand.caches, sizes.caches.count);
+        let layout = Layout { homes: &homes, depth: sizes.depth, caches: sizes.caches, direct };
         let prediction = self.predict(sizes, &layout);
         let carrying = self.carrying(sizes, resident_bytes > 0);
-        let pinned_cache_bytes = sizes.host_caches as u64 * self.demand.cache_bytes;
+        let pinned_cache_bytes = sizes.caches.count as u64 * self.demand.cache_bytes;
         let room = self.budget.pinned_bytes.saturating_sub(pinned_bytes + pinned_cache_bytes);
         Plan {
             caches,
-            cache_depth: self.cache_slots(sizes),
+            cache_depth: sizes.caches.slots,
             depth: sizes.depth,
             slot_bytes: sizes.slot_bytes,
             piece_bytes: sizes.piece_bytes,

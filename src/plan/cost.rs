@@ -35,6 +35,14 @@ impl Busy {
     }
 }
 
+/// Blocks whose cache is at home in host memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct HostCaches {
+    pub(super) count: usize,
+    /// Slots of GPU memory that they travel through; 0 where kernels use them where they are.
+    pub(super) slots: usize,
+}
+
 /// Where everything is in a pass.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Layout<'a> {
@@ -42,8 +50,7 @@ pub(super) struct Layout<'a> {
     pub(super) homes: &'a [Home],
     /// Slots of the ring.
     pub(super) depth: usize,
-    /// Blocks whose cache is at home in host memory.
-    pub(super) host_caches: usize,
+    pub(super) caches: HostCaches,
     /// Whether decode kernels read pinned units where they are.
     pub(super) direct: bool,
 }
@@ -73,6 +80,8 @@ struct Compute {
 struct CacheTraffic {
     loaded_bytes: f64,
     saved_bytes: f64,
+    /// What attention reads, where it reads rows in host memory.
+    read_bytes: f64,
 }
 
 impl Cost<'_> {
@@ -124,6 +133,7 @@ impl Cost<'_> {
         }
         let caches = CacheTraffic {
             loaded_bytes: self.decode_filled_bytes(),
+            read_bytes: self.decode_filled_bytes() * f64::from(self.demand.cache_reads),
             saved_bytes: self.batch() as f64 * self.row_bytes(),
         };
         self.pass(layout, &compute, caches, read)
@@ -132,8 +142,10 @@ impl Cost<'_> {
     /// A pass over `tokens` of the prompt, `selected` of them with logits.
     fn prefill(&self, layout: &Layout<'_>, tokens: f64, selected: u32) -> PassCost {
         let compute = self.prefill_compute(tokens, selected);
+        let before = f64::from(self.demand.work.prompt_tokens) / 2.0;
         let caches = CacheTraffic {
-            loaded_bytes: self.filled_bytes(f64::from(self.demand.work.prompt_tokens) / 2.0),
+            loaded_bytes: self.filled_bytes(before),
+            read_bytes: tokens * before * self.row_bytes() * f64::from(self.demand.cache_reads),
             saved_bytes: tokens * self.row_bytes(),
         };
         self.pass(&Layout { direct: false, ..*layout }, &compute, caches, 0.0)
@@ -146,15 +158,19 @@ impl Cost<'_> {
         let travels = |home: &Home| *home == Home::Disk || (*home == Home::Host && !layout.direct);
         let weights: u64 = units().filter(|(_, home)| travels(home)).map(|(unit, _)| unit.bytes).sum();
         let disk: u64 = units().filter(|(_, home)| **home == Home::Disk).map(|(unit, _)| unit.bytes).sum();
-        let blocks = layout.host_caches as f64;
+        let in_place = layout.caches.slots == 0;
+        let blocks = layout.caches.count as f64;
+        let moved = if in_place { 0.0 } else { blocks };
         let weights_seconds = weights as f64 / rates.link;
-        let caches_seconds = blocks * (caches.loaded_bytes / rates.link + CACHE_TRIP_SECONDS);
+        let caches_seconds = moved * (caches.loaded_bytes / rates.link + CACHE_TRIP_SECONDS);
+        let direct = rates.direct.filter(|_| in_place);
+        let attention_seconds = direct.map_or(0.0, |direct| blocks * caches.read_bytes / direct);
         let busy = Busy {
             link: weights_seconds + caches_seconds,
-            read,
-            save: blocks * caches.saved_bytes / rates.save,
+            read: read + attention_seconds,
+            save: moved * caches.saved_bytes / rates.save,
             disk: disk as f64 / rates.disk,
-            gpu: compute.units.iter().sum::<f64>() + compute.host,
+            gpu: compute.units.iter().sum::<f64>() + compute.host + attention_seconds,
         };
         if !rates.overlap {
             return PassCost { busy, seconds: busy.in_turn() };
@@ -163,7 +179,7 @@ impl Cost<'_> {
         let slower = if weights == 0 { 1.0 } else { busy.link / weights_seconds };
         let laps = units().zip(&compute.units).map(|((unit, home), compute)| Lap {
             load: travels(home).then(|| unit.bytes as f64 / rates.link * slower),
-            compute: *compute,
+            compute: compute + attention_seconds / self.demand.units.len() as f64,
         });
         let laps: Vec<_> = laps.collect();
         let delays = Delays { host: compute.host, handoff: rates.handoff_seconds };

@@ -1,7 +1,7 @@
 //! Plans against their budgets, and predictions against arithmetic.
 
 use super::choose::choose_homes;
-use super::cost::{Cost, Layout};
+use super::cost::{Cost, HostCaches, Layout};
 use super::*;
 use crate::error::Result;
 
@@ -10,6 +10,7 @@ fn demand(units: &[u64]) -> Demand {
         units: units.iter().map(|b| UnitDemand { name: "u".into(), bytes: *b }).collect(),
         caches: 1,
         cache_bytes: 1 << 19,
+        cache_reads: 1,
         fixed_bytes: 1 << 19,
         token_bytes: 1 << 10,
         selected_bytes: 1 << 10,
@@ -119,7 +120,7 @@ fn staging_of_the_load_and_the_ring_are_not_counted_together() {
 
 fn decode(rates: &Rates, home: Home, depth: usize, direct: bool) -> f64 {
     let demand = Demand { cache_bytes: 0, ..demand(&[500_000_000; 2]) };
-    let layout = Layout { homes: &[home; 2], depth, host_caches: 0, direct };
+    let layout = Layout { homes: &[home; 2], depth, caches: HostCaches::default(), direct };
     Cost { demand: &demand, rates }.decode(&layout).seconds
 }
 
@@ -226,4 +227,25 @@ fn caches_live_where_they_pay() {
     assert!(tight.predicted_rate > kept.predicted_rate, "{tight}\n{kept}");
     let error = plan(&many, &Budget { pinned_bytes: 60 << 20, ..budget(200, Some(Home::Host)) }, &RATES);
     assert!(error.unwrap_err().to_string().contains("takes 64.0 MiB, but 60.0 MiB"));
+}
+
+/// The length of a context is limited by host memory, not by what two blocks of it take.
+#[test]
+fn caches_too_large_for_slots_are_used_where_they_live() {
+    let long = Demand { caches: 8, cache_bytes: 64 << 20, cache_reads: 4, ..demand(&[1 << 20; 64]) };
+    let budget = |vram_mib: u64| Budget {
+        vram_bytes: vram_mib << 20,
+        pinned_bytes: 1 << 30,
+        threads: 1,
+        cache_home: Some(Home::Host),
+        ..Budget::default()
+    };
+    let rates = Rates { direct: Some(1e9), ..RATES };
+    let roomy = plan(&long, &budget(200), &rates).unwrap();
+    assert_eq!(roomy.cache_depth, 2, "a copy serves four heads and all tokens of a prompt: {roomy}");
+    let tight = plan(&long, &budget(100), &rates).unwrap();
+    assert_eq!((tight.cache_depth, tight.cache_bytes), (0, 0), "{tight}");
+    assert!(tight.to_string().contains("where kernels use them") && tight.total_bytes <= 100 << 20);
+    assert!(tight.prediction.prefill_rate < roomy.prediction.prefill_rate, "{tight}\n{roomy}");
+    assert!(plan(&long, &budget(100), &RATES).is_err(), "kernels cannot read host memory");
 }

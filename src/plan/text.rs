@@ -29,12 +29,14 @@ impl fmt::Display for Plan {
             line(f, "in the file", bytes, &format!("{} units", count(Home::Disk)))?;
         }
         let blocks = self.caches.iter().filter(|home| **home == Home::Host).count();
-        let where_else = match (blocks, self.cache_depth) {
-            (0, _) => String::new(),
-            (_, slots) => format!(
-                "besides {} of {blocks} blocks in host memory, through {slots} slots",
-                bytes_text(self.pinned_cache_bytes)
-            ),
+        let how = match self.cache_depth {
+            0 => "where kernels use them".to_owned(),
+            slots => format!("through {slots} slots"),
+        };
+        let bytes = bytes_text(self.pinned_cache_bytes);
+        let where_else = match blocks {
+            0 => String::new(),
+            _ => format!("besides {bytes} of {blocks} blocks in host memory, {how}"),
         };
         line(f, "KV cache etc.", self.fixed_bytes + self.cache_bytes, &where_else)?;
         let passes = format!("passes of at most {} tokens", self.chunk);
