@@ -17,7 +17,7 @@
 //! | word | meaning |
 //! | --- | --- |
 //! | unit | what travels and computes together: `block.N.attention`, `block.N.mlp`, `head` (in pieces where it is large), and the embedding table, of which only the rows of a pass travel |
-//! | home | where a unit's weights live between uses ([`plan::Home`]): in GPU memory, in pinned host memory, or in the packed file |
+//! | home | where a unit's weights live between uses ([`plan::Home`]): in GPU memory, in pinned host memory, or in the packed file; and where a block's KV cache does, in one of the first two |
 //! | route | how a travelling unit reaches GPU memory ([`pipeline::Route`]); or decode kernels read it in pinned memory where it is, which is called direct |
 //! | plan | homes, sizes and the predicted speed, from sizes and rates alone ([`plan::Plan`]) |
 //! | ring, slot, ticket, lease | the travelling unit with the next ticket fills slot `ticket % depth`; a lease lends a filled slot to kernels ([`pipeline::ring`]) |
@@ -49,9 +49,12 @@
 //! 3. [`session::Batch`] cuts the prompts of its sequences into passes.
 //!    [`engine::Engine::forward`] uploads the tokens with their angles and embedding rows, then
 //!    walks the units: a resident unit's dispatches, or those that read pinned memory, are encoded
-//!    as they are; a travelling unit's ticket is leased first and released after its dispatches
-//!    are submitted. Loader threads never stop: when the last unit of a pass computes, the first
-//!    units of the next pass are already on their way.
+//!    as they are; a travelling unit's are encoded while it is on its way, submitted once its
+//!    ticket is leased, and released after that. Loader threads never stop: when the last unit of
+//!    a pass computes, the first units of the next pass are already on their way. Units at home on
+//!    disk pass through a ring of their own in host memory, which runs ahead of the other
+//!    ([`pipeline::read_ahead`]). A block's KV cache at home in host memory takes a ticket as well
+//!    ([`pipeline::cache_ring`]): its rows are loaded before, and the new ones saved behind.
 //! 4. The likeliest token, or the logits for [`sampler`], come back; [`text`] turns tokens into
 //!    UTF-8 as soon as it is certain.
 //!
