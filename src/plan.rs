@@ -134,6 +134,10 @@ impl Default for Rates {
 /// link and kernels were equally busy took about 4 ms longer than either.
 pub const HANDOFF_SECONDS: f64 = 70e-6;
 
+/// Weight bytes times tokens a second through prefill kernels, for each byte a second through decode
+/// kernels, where no trial says it.
+pub const PREFILL_FACTOR: f64 = 8.0;
+
 /// GPU seconds of a model's passes when nothing has to travel.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GpuTimes {
@@ -171,6 +175,13 @@ pub enum Home {
     Host,
     /// In the packed file; the unit travels in every pass.
     Disk,
+}
+
+impl Home {
+    /// How many of the homes are this one.
+    pub fn count(self, homes: &[Home]) -> usize {
+        homes.iter().filter(|home| **home == self).count()
+    }
 }
 
 /// What lives where, all sizes, and the predicted speed.

@@ -15,7 +15,7 @@ use crate::engine::Engine;
 use crate::engine::probe::{self, RouteChoice, Wanted};
 use crate::error::{Error, Result};
 use crate::os;
-use crate::plan::{Home, Work};
+use crate::plan::Work;
 use crate::sampler::{Sampler, SamplerOptions};
 use crate::session::{Batch, Figures, Limits, Phase, Request};
 use crate::trace::Trace;
@@ -153,9 +153,7 @@ impl Ceilings {
         // nothing about the disk.
         if plan.read_ahead_bytes > 0 && opened.packed.is_file() {
             note(format_args!("probe  measuring the disk"));
-            let units = opened.decoder.units.iter().zip(&plan.homes);
-            let on_disk = units.filter(|(_, home)| **home == Home::Disk);
-            prefill.disk_bytes_per_pass = on_disk.map(|(unit, _)| unit.spec.bytes()).sum();
+            prefill.disk_bytes_per_pass = plan.streamed_bytes - plan.pinned_bytes;
             prefill.disk = Some(os::disk_rate(opened.packed.path())?.bytes_per_second);
         }
         let link = if plan.direct { rates(RouteChoice::Direct)?.direct } else { prefill.link };
@@ -231,9 +229,4 @@ fn gpu_time(trace: &Trace, phase: &Phase, start: Duration) -> GpuTime {
         pass_seconds: Some(seconds / phase.costs.passes.max(1) as f64),
         busy: Some(seconds / phase.time.as_secs_f64()),
     }
-}
-
-/// How many of the homes are of one kind.
-fn count(homes: &[Home], wanted: Home) -> usize {
-    homes.iter().filter(|home| **home == wanted).count()
 }

@@ -29,9 +29,6 @@ const PROMPT_TOKENS: u32 = 512;
 const NEW_TOKENS: u32 = 128;
 /// Share of a card's memory bandwidth that decode kernels reach.
 const KERNEL_SHARE: f64 = 0.7;
-/// Weight bytes times tokens a second through prefill kernels, for each byte a second through
-/// decode kernels.
-const PREFILL_FACTOR: f64 = 8.0;
 /// Threads that would carry weights.
 const THREADS: usize = 4;
 
@@ -211,7 +208,7 @@ impl Ground {
             let slower = self.rates.kernel / kernel;
             self.rates.times = self.rates.times.map(|times| scale(&times, slower));
             self.rates.kernel = kernel;
-            self.rates.prefill = PREFILL_FACTOR * kernel;
+            self.rates.prefill = plan::PREFILL_FACTOR * kernel;
             self.given.push(rate_text("memory", vram_rate));
             self.assumed.push(rate_text("kernels", kernel));
         }

@@ -96,7 +96,7 @@ pub(super) fn plan_with_disk(
     let plan = plan::plan(demand, budget, rates)?;
     let file = packed.filter(|packed| packed.is_file() && plan.homes.contains(&Home::Disk));
     let Some(file) = file else { return Ok((plan, *rates)) };
-    let rates = Rates { disk: probe::disk_rate(file)?, ..*rates };
+    let rates = Rates { disk: probe::file_rate(file)?, ..*rates };
     note(format_args!("disk   {:.2} GB/s", rates.disk / 1e9));
     Ok((plan::plan(demand, budget, &rates)?, rates))
 }

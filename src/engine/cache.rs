@@ -65,9 +65,9 @@ impl Caches {
         let memory = Memory { gpu, part_bytes: bytes };
         let travels = |block: usize| plan.caches[block] == Home::Host && plan.cache_depth > 0;
         let blocks: Vec<_> = (0..plan.caches.len()).filter(|block| travels(*block)).collect();
-        let count = |home: Home| plan.caches.iter().filter(|h| **h == home).count();
-        let mut in_vram = memory.take(None, count(Home::Vram))?.into_iter();
-        let mut pinned = memory.take(Some(Place::Pinned), count(Home::Host) - blocks.len())?.into_iter();
+        let mut in_vram = memory.take(None, Home::Vram.count(&plan.caches))?.into_iter();
+        let pinned = Home::Host.count(&plan.caches) - blocks.len();
+        let mut pinned = memory.take(Some(Place::Pinned), pinned)?.into_iter();
         let in_place = (0..plan.caches.len()).map(|block| match plan.caches[block] {
             _ if travels(block) => None,
             Home::Vram => in_vram.next(),
@@ -191,7 +191,7 @@ impl Caches {
     /// # Errors
     /// When a thread that moves rows has failed.
     pub(super) fn lease(&mut self) -> Result<()> {
-        self.ring.as_mut().map_or(Ok(()), |ring| ring.lease().map(|_| ()))
+        self.ring.as_mut().map_or(Ok(()), CacheRing::lease)
     }
 
     /// Says that the commands which use the leased rows were submitted.

@@ -2,8 +2,8 @@
 //!
 //! Everything is made when the model is loaded: buffers, pipelines, and for each unit (and each
 //! ring slot it can come to lie in) a list of prepared dispatches. A pass walks the units in
-//! order; for a unit that travels it leases the next ticket of the ring, encodes the list that
-//! reads that slot, submits, and releases the ticket. Nothing else differs between resident and
+//! order; for a unit that travels it encodes the list that reads the slot of the ring's next ticket,
+//! leases the ticket, submits, and releases it. Nothing else differs between resident and
 //! streamed units, so their results are the same bit for bit.
 
 mod cache;

@@ -13,30 +13,15 @@ use crate::error::{Error, Result};
 use crate::gpu::{Gpu, Place};
 use crate::model::Decoder;
 use crate::pipeline::Route;
-use crate::plan::{GpuTimes, HANDOFF_SECONDS, Rates};
+use crate::plan::{GpuTimes, HANDOFF_SECONDS, PREFILL_FACTOR, Rates};
 
-pub use disk::disk_rate;
+pub use disk::file_rate;
 use remembered::Remembered;
 
-/// Loader threads on a machine with a GPU of its own: four carry more than one, eight hardly
-/// more than four.
-const THREADS_MAX: usize = 4;
 /// GPU memory that measurements take at most.
 const BUDGET_BYTES_MAX: u64 = 1 << 30;
 /// Bytes that kernels read from host memory to measure that.
 const DIRECT_BYTES: u64 = 256 << 20;
-/// How much faster weights go through kernels of many tokens, once for each token, where no trial
-/// says it.
-const PREFILL_FACTOR: f64 = 8.0;
-
-/// How many threads should carry weights.
-pub fn loader_threads(gpu: &Gpu) -> usize {
-    if gpu.facts.is_software() {
-        // The cores are busy being the GPU.
-        return 1;
-    }
-    std::thread::available_parallelism().map_or(1, usize::from).clamp(1, THREADS_MAX)
-}
 
 /// How the user wants weights to reach the kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +87,7 @@ pub fn measure(gpu: &Arc<Gpu>, wanted: &Wanted<'_>, say: &mut dyn FnMut(&str)) -
         unit_seconds: kernel.unit_seconds,
         handoff_seconds: HANDOFF_SECONDS,
         save,
-        // Known when it is known that units live there: see `disk_rate`.
+        // Known when it is known that units live there: see `file_rate`.
         disk: f64::INFINITY,
         // Where the GPU is the CPU, copies and kernels share its cores.
         overlap: !gpu.facts.is_software(),

@@ -210,7 +210,7 @@ pub(super) fn open_device(
     };
     if let Some(opened) = vulkan::open_device(adapter, facts, offers, &descriptor) {
         match opened {
-            Ok((device, queue, transfer)) => return Ok((device, queue, transfer)),
+            Ok(opened) => return Ok(opened),
             Err(error) => log::warn!("no transfer queue: {error}"),
         }
     }

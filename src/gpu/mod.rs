@@ -230,6 +230,15 @@ impl Gpu {
         Ok(())
     }
 
+    /// Waits until all that was submitted so far is done, looking again and again.
+    ///
+    /// # Errors
+    /// As [`Gpu::poll_until`].
+    pub fn finish(&self, what: &str) -> Result<()> {
+        let done = self.flag_when_done();
+        self.poll_until(what, || done.load(Ordering::Acquire))
+    }
+
     /// A flag that rises when all that was submitted so far is done and somebody polls.
     pub fn flag_when_done(&self) -> Arc<AtomicBool> {
         let flag = Arc::new(AtomicBool::new(false));

@@ -327,10 +327,4 @@ impl Decoder {
     pub fn embedded(&self) -> Activation {
         if self.embed_size == self.hidden_size { Activation::Residual } else { Activation::Embedded }
     }
-
-    /// Whether an activation is ever written or read.
-    pub fn uses(&self, activation: Activation) -> bool {
-        let ops = || self.units.iter().flat_map(|unit| &unit.ops);
-        activation == self.embedded() || ops().any(|op| [op.input(), op.output()].contains(&activation))
-    }
 }

@@ -15,6 +15,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use super::ring::{Ring, RingShape};
+use super::spawn;
 use crate::error::{Error, Result};
 use crate::gpu::{Binding, Buffer, CopyRegion, Gpu, Place, TransferLane, WAIT_MAX, copy_buffers, locked};
 use crate::trace::{Task, Trace};
@@ -167,8 +168,7 @@ impl CacheRing {
                 ring.fail(Error::Gpu("a thread that moves the KV cache panicked".into()));
             }
         };
-        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(guarded);
-        self.threads.push(thread.map_err(|e| Error::Usage(format!("cannot start a thread: {e}")))?);
+        self.threads.push(spawn(name.to_owned(), guarded)?);
         Ok(())
     }
 
@@ -186,15 +186,15 @@ impl CacheRing {
         (self.next_ticket % self.depth) as usize
     }
 
-    /// Blocks until the next block's rows are in a slot; commands submitted from now on see them.
-    /// Returns the slot.
+    /// Blocks until the next block's rows are in their slot; commands submitted from now on see
+    /// them.
     ///
     /// # Errors
     /// The failure of a thread, or [`Error::Stuck`].
-    pub fn lease(&mut self) -> Result<usize> {
-        let slot = self.ring.lease(self.next_ticket, WAIT_MAX)?;
+    pub fn lease(&mut self) -> Result<()> {
+        self.ring.lease(self.next_ticket, WAIT_MAX)?;
         self.gpu.see_transfers();
-        Ok(slot)
+        Ok(())
     }
 
     /// Says that all commands that use the leased slot have been submitted, and which rows they

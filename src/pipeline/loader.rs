@@ -9,6 +9,7 @@ use super::Route;
 use super::carry::{Means, Origin, Readers, Target};
 use super::read_ahead::{HostSlot, ReadAhead, ReadAheadOptions, Reader};
 use super::ring::{Piece, Ring, RingShape};
+use super::spawn;
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Gpu, WAIT_MAX, locked};
 use crate::os::{DISK_PIECE_BYTES, DISK_THREADS};
@@ -155,10 +156,7 @@ impl Loader {
                 trace: options.trace.clone(),
                 lane: Lane::part(Task::LoadWeight, LANES[number.min(LANES.len() - 1)]),
             };
-            let thread = std::thread::Builder::new().name(format!("load weight {number}"));
-            let thread = thread.spawn(move || worker.run());
-            let thread = thread.map_err(|e| Error::Usage(format!("cannot start a thread: {e}")))?;
-            loader.workers.push(thread);
+            loader.workers.push(spawn(format!("load weight {number}"), move || worker.run())?);
         }
         Ok(loader)
     }

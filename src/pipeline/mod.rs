@@ -12,6 +12,16 @@ pub mod read_ahead;
 pub mod ring;
 mod route;
 
+use std::thread::JoinHandle;
+
+use crate::error::{Error, Result};
+
 pub use loader::{Loader, LoaderOptions, Source};
 pub use read_ahead::{HostSlot, ReadAhead, ReadAheadOptions, Reader};
 pub use route::Route;
+
+/// Starts a named thread.
+fn spawn(name: String, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    let thread = std::thread::Builder::new().name(name).spawn(work);
+    thread.map_err(|error| Error::Usage(format!("cannot start a thread: {error}")))
+}

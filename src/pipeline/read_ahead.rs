@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use super::carry::Origin;
 use super::ring::{Piece, Ring, RingShape};
+use super::spawn;
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Gpu, Place, WAIT_MAX, locked};
 use crate::os::{SharedMemory, Target};
@@ -117,10 +118,7 @@ impl ReadAhead {
                 options: options.clone(),
                 lane: Lane::part(Task::LoadWeight, LANES[number.min(LANES.len() - 1)]),
             };
-            let started = std::thread::Builder::new().name(format!("read disk {number}"));
-            let started = started.spawn(move || thread.run());
-            let started = started.map_err(|e| Error::Usage(format!("cannot start a thread: {e}")))?;
-            ahead.threads.push(started);
+            ahead.threads.push(spawn(format!("read disk {number}"), move || thread.run())?);
         }
         Ok(ahead)
     }

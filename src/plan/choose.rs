@@ -205,6 +205,11 @@ impl Planner<'_> {
         count as u64 * self.demand.cache_bytes
     }
 
+    /// Bytes of pinned memory for KV caches at home there.
+    fn pinned_caches(&self, sizes: Sizes) -> u64 {
+        sizes.caches.count as u64 * self.demand.cache_bytes
+    }
+
     fn workspace(&self, sizes: Sizes) -> u64 {
         u64::from(sizes.chunk) * self.demand.token_bytes
             + u64::from(sizes.selected) * self.demand.selected_bytes
@@ -260,8 +265,7 @@ impl Planner<'_> {
         let room = vram.saturating_sub(self.base(sizes) + self.carrying(sizes, true));
         let units = &self.demand.units;
         let mut homes = choose_homes(units, room, sizes.slot_bytes);
-        let host_caches = sizes.caches.count as u64 * self.demand.cache_bytes;
-        let room = self.budget.pinned_bytes.saturating_sub(host_caches);
+        let room = self.budget.pinned_bytes.saturating_sub(self.pinned_caches(sizes));
         let reserved = read_ahead::reserve(room, units, &homes);
         pin(units, &mut homes, room.saturating_sub(reserved));
         let sum = |home: Home| {
@@ -306,7 +310,7 @@ impl Planner<'_> {
         let layout = Layout { homes: &homes, depth: sizes.depth, caches: sizes.caches, direct };
         let prediction = self.predict(sizes, &layout);
         let carrying = self.carrying(sizes, resident_bytes > 0);
-        let pinned_cache_bytes = sizes.caches.count as u64 * self.demand.cache_bytes;
+        let pinned_cache_bytes = self.pinned_caches(sizes);
         let room = self.budget.pinned_bytes.saturating_sub(pinned_bytes + pinned_cache_bytes);
         Plan {
             caches,

@@ -7,7 +7,7 @@ use crate::size::format as bytes_text;
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let count = |home| self.homes.iter().filter(|h| **h == home).count();
+        let count = |home: Home| home.count(&self.homes);
         let (resident, units) = (count(Home::Vram), self.homes.len());
         line(f, "in GPU memory", self.resident_bytes, &format!("{resident} of {units} units"))?;
         if self.depth > 0 {
@@ -28,7 +28,7 @@ impl fmt::Display for Plan {
             let bytes = self.streamed_bytes - self.pinned_bytes;
             line(f, "in the file", bytes, &format!("{} units", count(Home::Disk)))?;
         }
-        let blocks = self.caches.iter().filter(|home| **home == Home::Host).count();
+        let blocks = Home::Host.count(&self.caches);
         let how = match self.cache_depth {
             0 => "where kernels use them".to_owned(),
             slots => format!("through {slots} slots"),

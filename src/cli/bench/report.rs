@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Case, GpuTime, count};
+use super::{Case, GpuTime};
 use crate::cli::args::TableFormat;
 use crate::engine::Engine;
 use crate::pipeline::Route;
@@ -113,10 +113,10 @@ impl Facts {
             vram_peak_bytes: gpu.account().peak_bytes(),
             vram_driver_bytes: gpu.driver_vram_bytes(),
             pinned_bytes: gpu.pinned_account().bytes(),
-            units_vram: count(&plan.homes, Home::Vram),
-            units_host: count(&plan.homes, Home::Host),
-            units_disk: count(&plan.homes, Home::Disk),
-            caches_host: count(&plan.caches, Home::Host),
+            units_vram: Home::Vram.count(&plan.homes),
+            units_host: Home::Host.count(&plan.homes),
+            units_disk: Home::Disk.count(&plan.homes),
+            caches_host: Home::Host.count(&plan.caches),
             decode_route: if plan.direct { "direct".to_owned() } else { ring.clone() },
             prefill_route: ring,
             chunk: plan.chunk,

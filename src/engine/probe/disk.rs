@@ -17,7 +17,7 @@ const WHOLE_TIME: Duration = Duration::from_millis(30);
 ///
 /// # Errors
 /// When the file cannot be read.
-pub fn disk_rate(packed: &Packed) -> Result<f64> {
+pub fn file_rate(packed: &Packed) -> Result<f64> {
     let units = packed.units().iter().enumerate();
     let pieces: Vec<_> = units
         .flat_map(|(unit, entry)| {

@@ -62,8 +62,7 @@ pub(super) fn save_rate(gpu: &Arc<Gpu>, vram_bytes: u64) -> Result<f64> {
         let mut encoder = gpu.encoder("probe");
         encoder.copy_buffer_to_buffer(&from, 0, &to, 0, bytes);
         gpu.queue.submit([encoder.finish()]);
-        let done = gpu.flag_when_done();
-        gpu.poll_until("the way back's measurement", || done.load(std::sync::atomic::Ordering::Acquire))?;
+        gpu.finish("the way back's measurement")?;
         best = best.min(start.elapsed().as_secs_f64());
     }
     Ok(bytes as f64 / best)

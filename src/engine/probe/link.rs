@@ -135,9 +135,7 @@ impl<'a> Bench<'a> {
                 loader.release(ticket);
                 ticket += 1;
             }
-            let done = self.gpu.flag_when_done();
-            let is_done = || done.load(std::sync::atomic::Ordering::Acquire);
-            self.gpu.poll_until("the link's measurement", is_done)?;
+            self.gpu.finish("the link's measurement")?;
             Ok(((ticket - first) * unit_bytes) as f64 / start.elapsed().as_secs_f64())
         };
         let watch = if self.gpu.facts.is_software() { WATCH_TIME / 5 } else { WATCH_TIME };
