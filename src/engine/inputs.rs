@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
-use super::{Pass, Weights};
+use super::{Pass, PassToken, Weights};
 use crate::error::Result;
 use crate::gpu::{Binding, Buffer, Gpu, Staging};
+use crate::kernels::Row;
 use crate::model::Decoder;
 use crate::quant::WeightKind;
 
@@ -49,7 +50,7 @@ impl InputLayout {
         let mut layout = InputLayout {
             body_step: region(16),
             head_step: region(16),
-            rows: region(tokens * 16),
+            rows: region(tokens * ROW_BYTES),
             angles: region(tokens * angle_bytes(decoder)),
             selected: region(u64::from(selected) * 4),
             table_codes: region(tokens * kind.code_bytes(1, cols)),
@@ -67,11 +68,21 @@ impl InputLayout {
 pub(super) fn token_bytes(decoder: &Decoder) -> u64 {
     let (kind, cols) = table_shape(decoder);
     let row = kind.code_bytes(1, cols) + kind.scale_bytes(1, cols);
-    (1 + UPLOADS as u64) * (16 + angle_bytes(decoder) + 4 + row + position_bytes(decoder))
+    (1 + UPLOADS as u64) * (ROW_BYTES + angle_bytes(decoder) + 4 + row + position_bytes(decoder))
 }
 
 /// GPU bytes of the inputs that do not depend on the number of tokens: steps and alignment.
 pub(super) const FIXED_BYTES: u64 = (1 + UPLOADS as u64) * 8 * REGION_ALIGNMENT;
+
+/// Bytes of a token's `Row`.
+const ROW_BYTES: u64 = size_of::<Row>() as u64;
+
+/// A token's `Row`, given that of the token before it in the pass.
+fn row_after(before: Option<Row>, token: &PassToken) -> Row {
+    let row = Row::new(token.id, token.position, token.cache_start);
+    let follows = |b: &Row| b.cache_start == row.cache_start && b.position + 1 == row.position;
+    Row { earlier: before.filter(follows).map_or(0, |b| b.earlier + 1), ..row }
+}
 
 fn angle_bytes(decoder: &Decoder) -> u64 {
     decoder.rope.inverse_frequencies.len() as u64 * 8
@@ -173,9 +184,10 @@ impl Inputs {
             put(&layout.head_step, 0, bytemuck::cast_slice(&[selected, selected]));
             put(&layout.angles, 0, bytemuck::cast_slice(angles));
             put(&layout.selected, 0, bytemuck::cast_slice(pass.selected));
+            let mut row = None;
             for (i, token) in (0..).zip(pass.tokens) {
-                let row = [token.id, token.position, token.cache_start, 0];
-                put(&layout.rows, i * 16, bytemuck::cast_slice(&row));
+                let this = row.insert(row_after(row, token));
+                put(&layout.rows, i * ROW_BYTES, bytemuck::bytes_of(this));
                 let (codes, scales) = weights.table_row(decoder, token.id);
                 put(&layout.table_codes, i * codes.len() as u64, codes);
                 put(&layout.table_scales, i * scales.len() as u64, scales);
