@@ -96,6 +96,10 @@ pub struct Options {
 /// The most sequences that one engine decodes together.
 pub const BATCH_MAX: u32 = 256;
 
+/// Travelling units whose weights are there are handed over together, as many as this share of the
+/// ring's slots: a submission that waits for another starts late, 150 us on an H100.
+const UNITS_HELD_SHARE: usize = 2;
+
 /// Resident units that are submitted together: the GPU begins while the CPU still encodes.
 const UNITS_PER_SUBMISSION: usize = 8;
 
@@ -312,13 +316,14 @@ impl Engine {
         let resting = self.timer.take_if(|_| !self.trace.is_recording());
         let gpu = Arc::clone(&self.gpu);
         let mut walk = Walk::new(&gpu, tokens, selected);
+        walk.held = self.next_ticket..self.next_ticket;
         for embed in &self.embed {
             walk.encode_one("embed", embed, tokens);
         }
         for unit in 0..self.programs.len() {
             self.encode_unit(unit, pass.class, &mut walk)?;
         }
-        walk.submit();
+        self.hand_over(&mut walk);
         self.costs.passes += 1;
         self.costs.streamed_bytes += self.plan.streamed_bytes;
         self.costs.cache_bytes += self.caches.loaded_bytes();
@@ -331,24 +336,25 @@ impl Engine {
     }
 
     /// Encodes a unit and, as soon as its weights and its KV cache are where its kernels look for
-    /// them, submits it.
+    /// them, hands it over; units that are there already, a few at a time.
     fn encode_unit(&mut self, unit: usize, class: Class, walk: &mut Walk<'_>) -> Result<()> {
         let programs = &self.programs[unit];
         let at_home = programs.without_ring(class);
         let cache_ring = programs.cache.filter(|(_, block)| self.caches.has_ring(*block)).is_some();
-        if at_home.is_none() || cache_ring {
-            // What is encoded so far must run while this unit is still on its way.
-            walk.submit();
-        }
-        let cache_place = match programs.cache {
-            Some(cache) => self.caches.bring(cache, walk, &mut self.timer),
-            None => 0,
-        };
         let ring = self.ring.as_ref().filter(|_| at_home.is_none());
         let program = match (at_home, ring) {
             (Some(program), _) => program,
             (None, Some(ring)) => &programs.in_slot[ring.slot(self.next_ticket)],
             (None, None) => unreachable!("a plan with travelling units has a ring"),
+        };
+        let is_there = !cache_ring && ring.is_some_and(|ring| ring.has_arrived(self.next_ticket));
+        if (ring.is_some() || cache_ring) && !is_there {
+            // What is encoded so far must run while this unit is still on its way.
+            self.hand_over(walk);
+        }
+        let cache_place = match programs.cache {
+            Some(cache) => self.caches.bring(cache, walk, &mut self.timer),
+            None => 0,
         };
         walk.encode(unit, program.of(class), cache_place, &mut self.timer);
         if let Some(cache) = programs.cache {
@@ -356,7 +362,7 @@ impl Engine {
         }
         if ring.is_none() && !cache_ring {
             if unit.is_multiple_of(UNITS_PER_SUBMISSION) {
-                walk.submit();
+                self.hand_over(walk);
             }
             return Ok(());
         }
@@ -367,17 +373,27 @@ impl Engine {
         }
         if let Some(ring) = ring {
             ring.lease(self.next_ticket)?;
+            self.next_ticket += 1;
+            walk.held.end = self.next_ticket;
         }
         self.costs.waiting += start.elapsed();
-        walk.submit();
-        if let Some(ring) = ring {
-            ring.release(self.next_ticket);
-            self.next_ticket += 1;
+        let together = (self.plan.depth / UNITS_HELD_SHARE).max(1) as u64;
+        if !is_there || walk.held.end - walk.held.start >= together {
+            self.hand_over(walk);
         }
         if cache_ring {
             self.caches.release();
         }
         Ok(())
+    }
+
+    /// Submits all commands, and gives back the slots that they read.
+    fn hand_over(&self, walk: &mut Walk<'_>) {
+        walk.submit();
+        for ticket in walk.held.clone() {
+            self.ring.iter().for_each(|ring| ring.release(ticket));
+        }
+        walk.held.start = walk.held.end;
     }
 
     /// Forgets the sequence whose position 0 has the given cache row: where KV caches live in host

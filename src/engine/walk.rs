@@ -1,5 +1,7 @@
 //! Records a pass's commands and hands them to the queue in batches.
 
+use std::ops::Range;
+
 use super::program::Step;
 use super::timing::UnitTimer;
 use crate::gpu::{CopyRegion, Dispatch, Gpu};
@@ -9,15 +11,17 @@ use crate::trace::Task;
 pub(super) struct Walk<'a> {
     gpu: &'a Gpu,
     encoder: Option<wgpu::CommandEncoder>,
-    /// Commands that are ready for the queue.
-    closed: Option<wgpu::CommandBuffer>,
+    /// Commands that are ready for the queue, in order.
+    closed: Vec<wgpu::CommandBuffer>,
+    /// Tickets whose readers are among the commands.
+    pub(super) held: Range<u64>,
     tokens: u32,
     selected: u32,
 }
 
 impl<'a> Walk<'a> {
     pub(super) fn new(gpu: &'a Gpu, tokens: u32, selected: u32) -> Self {
-        Walk { gpu, encoder: None, closed: None, tokens, selected }
+        Walk { gpu, encoder: None, closed: Vec::new(), held: 0..0, tokens, selected }
     }
 
     pub(super) fn encoder(&mut self) -> &mut wgpu::CommandEncoder {
@@ -73,15 +77,13 @@ impl<'a> Walk<'a> {
     /// Makes what is encoded ready for the queue, while what it reads may still be on its way:
     /// then only handing it over is left to do.
     pub(super) fn close(&mut self) {
-        assert!(self.closed.is_none(), "commands were closed and never submitted");
-        self.closed = self.encoder.take().map(wgpu::CommandEncoder::finish);
+        self.closed.extend(self.encoder.take().map(wgpu::CommandEncoder::finish));
     }
 
     pub(super) fn submit(&mut self) {
-        let closed = self.closed.take();
-        let rest = self.encoder.take().map(wgpu::CommandEncoder::finish);
-        if closed.is_some() || rest.is_some() {
-            self.gpu.queue.submit(closed.into_iter().chain(rest));
+        self.close();
+        if !self.closed.is_empty() {
+            self.gpu.queue.submit(self.closed.drain(..));
         }
     }
 }
