@@ -13,6 +13,7 @@ mod loader;
 mod oracles;
 mod pack;
 mod plan;
+mod portability;
 mod published;
 mod quantiser;
 mod streaming;
