@@ -9,6 +9,7 @@ mod caches;
 mod cli;
 mod common;
 mod kernels;
+mod lesser;
 mod loader;
 mod oracles;
 mod pack;

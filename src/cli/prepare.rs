@@ -9,7 +9,7 @@ use crate::cli::progress::Progress;
 use crate::engine::probe::{self, Measured, RouteChoice, Wanted};
 use crate::engine::{self, Engine, Options, Weights};
 use crate::error::{Error, Result};
-use crate::gpu::{AdapterChoice, Gpu, Place};
+use crate::gpu::{AdapterChoice, Gpu, Opening, Place};
 use crate::model::Decoder;
 use crate::os;
 use crate::pack::Packed;
@@ -56,8 +56,10 @@ pub struct Prepared {
 /// When there is no such adapter.
 pub fn open_gpu(device: &DeviceArgs) -> Result<Arc<Gpu>> {
     let choice = device.adapter.as_deref().map_or(Ok(AdapterChoice::Best), str::parse);
-    let Ok(choice) = choice;
-    Gpu::open(&choice)
+    let Ok(adapter) = choice;
+    // Without a cache folder, pipelines are compiled at every start.
+    let pipelines = os::cache_folder().ok().map(|folder| folder.join("pipelines"));
+    Gpu::open_as(&Opening { adapter, pipelines, ..Opening::default() })
 }
 
 /// Plans, saying on stderr what was found and measured.

@@ -206,7 +206,7 @@ impl Engine {
         let carrier = Carrier { gpu, decoder: &decoder, weights, plan: &plan, options };
         let homes = carrier.load_homes(&mut progress)?;
         let ring = carrier.start_ring(&homes)?;
-        let mut pipelines = Pipelines::new(gpu);
+        let mut pipelines = Pipelines::deferred(gpu);
         let builder = program::Builder {
             decoder: &decoder,
             workspace: &workspace,
@@ -242,7 +242,9 @@ impl Engine {
             true => UnitTimer::new(gpu, decoder.units.len())?,
             false => None,
         };
-        log::info!("{} pipelines compiled", pipelines.compiled());
+        let start = Instant::now();
+        pipelines.finish()?;
+        log::info!("{} pipelines compiled in {:.3} s", pipelines.compiled(), start.elapsed().as_secs_f64());
         let (ours, drivers) = (gpu.account().bytes(), gpu.driver_vram_bytes());
         log::info!("GPU memory: {ours} bytes by our books, {drivers:?} by the driver's");
         Ok(Engine {
