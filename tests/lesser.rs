@@ -59,7 +59,8 @@ fn check_fixtures(what: &str, gpu: &Arc<Gpu>) {
     for (name, kind, exact) in cases.into_iter().chain([("grid_q4", WeightKind::W4, true)]) {
         let (expected, model) = (Expected::new(name), Model::new(&fixture(name), kind));
         let mut engine = model.resident_on(gpu, &options(exact));
-        let error = relative_error(&all_logits(&mut engine, &expected.ids("ids")), &expected.floats("logits"));
+        let error =
+            relative_error(&all_logits(&mut engine, &expected.ids("ids")), &expected.floats("logits"));
         assert!(error < 1e-3, "{what}, {name}: {error}");
         let want = expected.ids("greedy");
         assert_eq!(greedy(&mut engine, &expected.ids("ids"), want.len()), want, "{what}, {name}");

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
-use crate::gpu::{Dispatch, Gpu, Pipelines};
+use crate::gpu::{Dispatch, Facts, Gpu, Pipelines};
 pub use crate::kernels::CacheKind;
 use crate::kernels::Shapes;
 use crate::model::{Activation, Decoder};
@@ -91,6 +91,16 @@ pub struct Options {
     pub work: Work,
     /// Where the timeline is recorded.
     pub trace: Trace,
+    /// What kernels are laid out in, as [`probe::tune`] found; by the kind of adapter if not said.
+    /// Two shapes may round differently.
+    pub shapes: Option<Shapes>,
+}
+
+impl Options {
+    /// What kernels are laid out in on an adapter.
+    pub fn shapes_on(&self, facts: &Facts) -> Shapes {
+        self.shapes.unwrap_or_else(|| Shapes::for_adapter(facts))
+    }
 }
 
 /// The most sequences that one engine decodes together.
@@ -191,11 +201,12 @@ impl Engine {
         options: &Options,
         mut progress: impl FnMut(u64),
     ) -> Result<Engine> {
+        let shapes = options.shapes_on(&gpu.facts);
         let sizes = Sizes {
             chunk: plan.chunk,
             selected: plan.selected,
             cache: cache_kind(&decoder, options),
-            splits: Shapes::for_adapter(&gpu.facts).attention.splits,
+            splits: shapes.attention.splits,
             batch: options.work.batch,
         };
         let flow = Flow::new(&decoder, options.exact);
@@ -214,6 +225,7 @@ impl Engine {
             flow: &flow,
             exact: options.exact,
             cache: sizes.cache,
+            shapes,
             batch: sizes.batch,
         };
         let mut programs = Vec::new();

@@ -8,6 +8,7 @@ mod families;
 mod opening;
 mod pipeline_cache;
 mod staging;
+mod stopwatch;
 #[cfg_attr(target_vendor = "apple", path = "no_vulkan.rs")]
 mod vulkan;
 
@@ -23,6 +24,7 @@ pub use compute::{Dispatch, Grid, Pipelines, Shader};
 pub use opening::{Opening, Reduced};
 pub use pipeline_cache::PipelineCache;
 pub use staging::{Readback, Staging};
+pub use stopwatch::Stopwatch;
 pub use vulkan::{TransferLane, TransferQueue};
 
 use crate::error::{Error, Result};
