@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::Result;
-use crate::gpu::{Dispatch, Gpu, Pipelines};
+use crate::gpu::{Dispatch, Facts, Gpu, Pipelines};
 pub use crate::kernels::CacheKind;
 use crate::kernels::Shapes;
 use crate::model::Decoder;
@@ -65,6 +65,16 @@ pub struct Options {
     pub work: Work,
     /// Where the timeline is recorded.
     pub trace: Trace,
+    /// What kernels are laid out in, as [`probe::tune`] found; by the kind of adapter if not said.
+    /// Two shapes may round differently.
+    pub shapes: Option<Shapes>,
+}
+
+impl Options {
+    /// What kernels are laid out in on an adapter.
+    pub fn shapes_on(&self, facts: &Facts) -> Shapes {
+        self.shapes.unwrap_or_else(|| Shapes::for_adapter(facts))
+    }
 }
 
 /// The most sequences that one engine decodes together.
@@ -166,11 +176,12 @@ impl Engine {
         options: &Options,
         mut progress: impl FnMut(u64),
     ) -> Result<Engine> {
+        let shapes = options.shapes_on(&gpu.facts);
         let sizes = Sizes {
             chunk: plan.chunk,
             selected: plan.selected,
             cache: cache_kind(&decoder, options),
-            splits: Shapes::for_adapter(&gpu.facts).attention.splits,
+            splits: shapes.attention.splits,
             batch: options.work.batch,
         };
         let flow = Flow::new(&decoder, options.exact);
@@ -181,7 +192,7 @@ impl Engine {
         let carrier = Carrier { gpu, decoder: &decoder, weights, plan: &plan, options };
         let homes = carrier.load_homes(&mut progress)?;
         let ring = carrier.start_ring(&homes)?;
-        let mut pipelines = Pipelines::new(gpu);
+        let mut pipelines = Pipelines::deferred(gpu);
         let builder = program::Builder {
             decoder: &decoder,
             workspace: &workspace,
@@ -189,6 +200,7 @@ impl Engine {
             flow: &flow,
             exact: options.exact,
             cache: sizes.cache,
+            shapes,
             batch: sizes.batch,
         };
         let mut programs = Vec::new();
@@ -223,7 +235,9 @@ impl Engine {
             true => UnitTimer::new(gpu, decoder.units.len())?,
             false => None,
         };
-        log::info!("{} pipelines compiled", pipelines.compiled());
+        let start = Instant::now();
+        pipelines.finish()?;
+        log::info!("{} pipelines compiled in {:.3} s", pipelines.compiled(), start.elapsed().as_secs_f64());
         let (ours, drivers) = (gpu.account().bytes(), gpu.driver_vram_bytes());
         log::info!("GPU memory: {ours} bytes by our books, {drivers:?} by the driver's");
         Ok(Engine {

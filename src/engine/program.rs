@@ -15,16 +15,13 @@ use crate::error::Result;
 use crate::gpu::{Binding, Buffer, Dispatch, Pipelines};
 use crate::kernels::embed::Rows;
 use crate::kernels::{
-    CacheKind, ExactArgs, Int8Args, Matrix, Shapes, argmax, attention, attention_merge, embed, matmul_exact,
-    matmul_int8, matvec_exact, matvec_int8, rope_store, select_rows,
+    CacheKind, ExactArgs, Int8Args, Matrix, Shapes, TOKENS_PER_GROUP_MAX, argmax, attention, attention_merge,
+    embed, matmul_exact, matmul_int8, matvec_exact, matvec_int8, rope_store, select_rows,
 };
 use crate::model::{Activation, Decoder, Op, Tensor};
 use crate::pack::layout::{Section, TensorSpec};
 use crate::pipeline::cache_ring::KeysValues;
 use pointwise::LayerNorm;
-
-/// The most tokens that a matvec workgroup serves.
-const TOKENS_PER_GROUP_MAX: u32 = 8;
 
 /// One dispatch of a unit.
 pub(super) struct Step {
@@ -121,6 +118,7 @@ pub(super) struct Builder<'a> {
     pub(super) flow: &'a Flow,
     pub(super) exact: bool,
     pub(super) cache: CacheKind,
+    pub(super) shapes: Shapes,
     /// The most tokens of a decode pass.
     pub(super) batch: u32,
 }
@@ -291,7 +289,6 @@ impl Builder<'_> {
         let (codes, scales) = (memory.codes(linear.weight), memory.scales(linear.weight));
         let bias = linear.bias.map_or(codes.clone(), |bias| memory.floats(bias, linear.to_column));
         let y = self.f32(linear.to);
-        let shapes = Shapes::for_adapter(&pipelines.gpu().facts);
         let kind = tensor.kind;
         let class = if is_head { Class::Decode } else { class };
         let tokens_most = if is_head { self.workspace.selected() } else { self.batch };
@@ -304,7 +301,7 @@ impl Builder<'_> {
                     matmul_exact::dispatch(pipelines, &matmul_exact::Spec { matrix, kind }, &args)
                 }
                 Class::Decode => {
-                    let shape = shapes.matvec_exact;
+                    let shape = self.shapes.matvec_exact.of(matrix.rows, matrix.cols);
                     let spec = matvec_exact::Spec { matrix, kind, shape, tokens_per_group };
                     matvec_exact::dispatch(pipelines, &spec, &args)
                 }
@@ -312,7 +309,7 @@ impl Builder<'_> {
         }
         let (x_codes, x_scales) = (self.workspace.q8_codes(), self.workspace.q8_scales());
         let args = Int8Args { step, codes, scales, bias, x_codes, x_scales, y };
-        let shape = shapes.matvec_int8;
+        let shape = self.shapes.matvec_int8.of(matrix.rows, matrix.cols);
         match class {
             Class::Prefill => matmul_int8::dispatch(pipelines, &matmul_int8::Spec { matrix, kind }, &args),
             Class::Decode => {
@@ -370,10 +367,14 @@ impl Builder<'_> {
         };
         let mut dispatches = Vec::new();
         let last = match parts {
-            None => attention::dispatch(pipelines, &spec, &args)?,
+            None => {
+                let shape = attention::Shape { splits: 1, ..self.shapes.attention };
+                attention::dispatch_shaped(pipelines, &spec, shape, &args)?
+            }
             Some(parts) => {
-                dispatches.push(attention::dispatch_split(pipelines, &spec, &args)?);
-                let splits = Shapes::for_adapter(&pipelines.gpu().facts).attention.splits;
+                let shape = self.shapes.attention;
+                dispatches.push(attention::dispatch_shaped(pipelines, &spec, shape, &args)?);
+                let splits = shape.splits;
                 let spec = attention_merge::Spec { heads: d.heads, head_dim: d.head_dim, splits };
                 let args = attention_merge::Args { step: self.step(false), parts, y };
                 attention_merge::dispatch(pipelines, &spec, &args)?
