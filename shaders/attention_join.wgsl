@@ -10,7 +10,7 @@ fn main(
 ) {
     let pair = group_index(id, count);
     let token = id.z;
-    if pair >= GROUPS || token >= step.tokens {
+    if pair >= PAIRS || token >= step.tokens {
         return;
     }
     let used = splits_of(rows[token].position).used;

@@ -17,7 +17,6 @@ override PAIRS: u32 = KV_HEADS * HEAD_GROUPS;
 override TILE: u32;
 override SPLITS: u32;
 override TILES_MIN: u32;
-override GROUPS: u32;
 override QUADS: u32 = HEAD_DIM / 4u;
 override ALL_QUADS: u32 = EACH * QUADS;
 // Words that a split leaves: sums of each head, then its sums of weights, then its largest scores.

@@ -170,7 +170,6 @@ pub fn constants(spec: &Spec, layout: &Layout) -> Vec<Constant> {
         // 8 KiB of sums.
         ("ROUND", (256 / layout.threads).clamp(1, each(spec)).into()),
         ("JOIN", u32::from(layout.joins).into()),
-        ("GROUPS", grid(spec, layout).groups.into()),
     ]);
     constants
 }

@@ -202,12 +202,12 @@ impl Stored {
         (want.concat(), bound.concat())
     }
 
-    /// Adds 1 to the first value of the first token's own row.
-    pub(crate) fn perturb(&mut self) {
+    /// Adds to the first value of the first token's own row.
+    pub(crate) fn perturb(&mut self, by: f32) {
         let (at, sizes) = (self.rows[0].cache_row() as usize * self.sizes.row_words(), self.sizes);
         let row = &mut self.caches[1][at..at + sizes.row_words()];
         let mut values: Vec<_> = unpacked(row, &sizes).iter().map(|v| *v as f32).collect();
-        values[0] += 1.0;
+        values[0] += by;
         row.copy_from_slice(&packed(&values, &sizes));
     }
 }
