@@ -292,11 +292,12 @@ impl Builder<'_> {
         }
         let (x_codes, x_scales) = (self.workspace.q8_codes(), self.workspace.q8_scales());
         let args = Int8Args { step, codes, scales, bias, x_codes, x_scales, y };
-        let shape = shapes.matvec_int8;
+        let tile = shapes.matvecs.int8;
         match class {
             Class::Prefill => matmul_int8::dispatch(pipelines, &matmul_int8::Spec { matrix, kind }, &args),
             Class::Decode => {
-                let spec = matvec_int8::Spec { matrix, kind, shape, tokens_per_group };
+                let spec = matvec_int8::Spec { matrix, kind, tile, tokens_per_group, eps: None };
+                let args = matvec_int8::Args { squares: args.x_scales.clone(), int8: args };
                 matvec_int8::dispatch(pipelines, &spec, &args)
             }
         }

@@ -19,8 +19,12 @@ pub mod layer_norm;
 pub mod layer_norm_q8;
 pub mod matmul_exact;
 pub mod matmul_int8;
+pub mod matvec_core;
 pub mod matvec_exact;
+pub mod matvec_gated;
 pub mod matvec_int8;
+pub mod matvec_residual;
+pub mod prenorm_q8;
 pub mod quantize_q8;
 pub mod rms_norm;
 pub mod rms_norm_q8;
@@ -181,8 +185,8 @@ impl Shape {
 /// The shapes that an adapter runs best.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shapes {
-    /// For [`matvec_int8`].
-    pub matvec_int8: Shape,
+    /// For [`matvec_int8`], [`matvec_residual`] and [`matvec_gated`].
+    pub matvecs: matvec_core::Tiles,
     /// For [`matvec_exact`].
     pub matvec_exact: Shape,
     /// For [`attention`].
@@ -195,14 +199,14 @@ impl Shapes {
         if facts.is_software() {
             let shape = Shape { rows_each: 4, row_lanes: 8, col_lanes: 1 };
             Shapes {
-                matvec_int8: shape,
+                matvecs: matvec_core::Tiles::SOFTWARE,
                 matvec_exact: shape,
                 attention: attention::Shape { threads: 64, parts: 1, read_ahead: false, splits: 1 },
             }
         } else {
             let shape = Shape { rows_each: 2, row_lanes: 1, col_lanes: 32 };
             Shapes {
-                matvec_int8: shape,
+                matvecs: matvec_core::Tiles::GPU,
                 matvec_exact: shape,
                 attention: attention::Shape { threads: 256, parts: 8, read_ahead: true, splits: 16 },
             }

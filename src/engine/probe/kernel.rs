@@ -92,8 +92,10 @@ fn matvec_seconds(gpu: &Arc<Gpu>, rows: u32, cols: u32, place: Option<Place>) ->
         x_scales: x_scales.all(),
         y: y.all(),
     };
-    let shape = Shapes::for_adapter(&gpu.facts).matvec_int8;
-    let spec = matvec_int8::Spec { matrix: Matrix::new(rows, cols), kind, shape, tokens_per_group: 1 };
+    let args = matvec_int8::Args { squares: args.x_scales.clone(), int8: args };
+    let tile = Shapes::for_adapter(&gpu.facts).matvecs.int8;
+    let matrix = Matrix::new(rows, cols);
+    let spec = matvec_int8::Spec { matrix, kind, tile, tokens_per_group: 1, eps: None };
     let dispatch = matvec_int8::dispatch(&mut Pipelines::new(gpu), &spec, &args)?;
     let run = |count: u32| -> Result<Duration> {
         let start = Instant::now();
