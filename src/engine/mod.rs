@@ -197,7 +197,7 @@ impl Engine {
         let homes = carrier.load_homes(&mut progress)?;
         let ring = carrier.start_ring(&homes)?;
         let mut pipelines = Pipelines::deferred(gpu);
-        let fusion = Fusion::new(&decoder, &flow, options.exact);
+        let fusion = Fusion::new(&decoder, &flow, options.exact, false);
         let vectors = |unit: usize| {
             let is_far = plan.direct && plan.homes[unit] == Home::Host;
             let elsewhere = plan.homes[unit] != Home::Vram && fusion.has_norms();

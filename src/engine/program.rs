@@ -18,7 +18,7 @@ use crate::gpu::{Binding, Buffer, Dispatch, Pipelines};
 use crate::kernels::embed::Rows;
 use crate::kernels::{
     CacheKind, ExactArgs, Int8Args, Matrix, Shapes, TOKENS_PER_GROUP_MAX, argmax, attention, attention_merge,
-    embed, matmul_exact, matmul_int8, matvec_exact, matvec_int8, rope_store, select_rows,
+    embed, matmul_exact, matmul_int8, matvec_core, matvec_exact, matvec_int8, rope_store, select_rows,
 };
 use crate::model::{Activation, Decoder, Op, Tensor};
 use crate::pack::layout::{Section, TensorSpec};
@@ -330,8 +330,9 @@ impl Builder<'_> {
         let class = if is_head { Class::Decode } else { class };
         let tokens_most = if is_head { self.workspace.selected() } else { self.batch };
         // Weights are read once for all tokens of a group; no value depends on its size.
-        let tokens_per_group = tokens_most.next_power_of_two().min(TOKENS_PER_GROUP_MAX);
+        let together = tokens_most.next_power_of_two();
         if !self.is_int8(tensor) {
+            let tokens_per_group = together.min(TOKENS_PER_GROUP_MAX);
             let args = ExactArgs { step, codes, scales, bias, x: self.f32(linear.from), y };
             return match class {
                 Class::Prefill => {
@@ -346,11 +347,13 @@ impl Builder<'_> {
         }
         let (x_codes, x_scales) = (self.workspace.q8_codes(), self.workspace.q8_scales());
         let args = Int8Args { step, codes, scales, bias, x_codes, x_scales, y };
-        let shape = self.shapes.matvec_int8.of(matrix.rows, matrix.cols);
+        let tile = self.shapes.matvecs.int8.of(matrix.rows, matrix.cols);
         match class {
             Class::Prefill => matmul_int8::dispatch(pipelines, &matmul_int8::Spec { matrix, kind }, &args),
             Class::Decode => {
-                let spec = matvec_int8::Spec { matrix, kind, shape, tokens_per_group };
+                let tokens_per_group = together.min(matvec_core::TOKENS_PER_GROUP_MAX);
+                let spec = matvec_int8::Spec { matrix, kind, tile, tokens_per_group, eps: None };
+                let args = matvec_int8::Args { squares: args.x_scales.clone(), int8: args };
                 matvec_int8::dispatch(pipelines, &spec, &args)
             }
         }

@@ -1,15 +1,14 @@
 //! Dispatches of decode passes that are several operations at once.
 
-use super::{Builder, Linear, Step, TOKENS_PER_GROUP_MAX, UnitMemory};
+use super::{Builder, Linear, Step, UnitMemory};
 use crate::engine::Class;
 use crate::engine::fuse::{self, Fused, Norm};
 use crate::engine::workspace::stride;
 use crate::error::Result;
 use crate::gpu::{Binding, Dispatch, Pipelines};
-use crate::kernels::{
-    Int8Args, Matrix, Shapes, matvec_gated, matvec_int8, matvec_residual, prenorm_q8,
-};
-use crate::model::{Activation, Function, Op, Tensor};
+use crate::kernels::matvec_core::TOKENS_PER_GROUP_MAX;
+use crate::kernels::{Int8Args, Matrix, matvec_gated, matvec_int8, matvec_residual, prenorm_q8};
+use crate::model::{Activation, Function, Op};
 
 /// Int8 groups that a matrix reads.
 struct Groups<'a> {
@@ -59,7 +58,7 @@ impl Builder<'_> {
     }
 
     /// The first norm, of what the embedding leaves in the stream.
-    pub(super) fn first_norm(&self, pipelines: &mut Pipelines) -> Result<Option<Dispatch>> {
+    pub(in crate::engine) fn first_norm(&self, pipelines: &mut Pipelines) -> Result<Option<Dispatch>> {
         let Some(norm) = self.fusion.first else { return Ok(None) };
         let groups = self.normed_groups();
         let args = prenorm_q8::Args {
@@ -115,7 +114,7 @@ impl Builder<'_> {
                 bias: linear.bias.is_some(),
             },
             kind: tensor.kind,
-            tile: self.shapes(pipelines).matvecs.int8,
+            tile: self.shapes.matvecs.int8.of(tensor.rows, tensor.cols),
             tokens_per_group: self.tokens_per_group(),
             eps: Some(eps),
         };
@@ -141,7 +140,7 @@ impl Builder<'_> {
             cols: tensor.cols,
             bias: linear.bias.is_some(),
             kind: tensor.kind,
-            tile: self.shapes(pipelines).matvecs.residual,
+            tile: self.shapes.matvecs.residual.of(tensor.rows, tensor.cols),
             tokens_per_group: self.tokens_per_group(),
             out: layout,
         };
@@ -171,7 +170,7 @@ impl Builder<'_> {
             bias: linear.bias.is_some(),
             eps: Some(eps),
             kind: tensor.kind,
-            tile: self.shapes(pipelines).matvecs.gated,
+            tile: self.shapes.matvecs.gated,
             tokens_per_group: self.tokens_per_group(),
         };
         let groups = self.normed_groups();
@@ -192,31 +191,8 @@ impl Builder<'_> {
         matvec_gated::dispatch(pipelines, &spec, &args)
     }
 
-    /// Attention that rotates and stores what it reads, for each place of its block's cache.
-    fn fused_attention(&self, pipelines: &mut Pipelines, op: &Op, int8: bool) -> Result<Vec<Step>> {
-        let Op::Attention { block, scale } = *op else { unreachable!("{op:?} is no attention") };
-        let inputs = &self.workspace.inputs;
-        let parts = self.workspace.attention_parts().expect("fused attention has its scratch memory");
-        let spec = attention_decode::Spec { scale, int8, ..self.attention };
-        let dispatches = self.caches.places(block).iter().map(|cache| {
-            let (y, scales) = match int8 {
-                true => (self.workspace.q8_codes(), self.workspace.q8_scales()),
-                false => (self.f32(Activation::Attended), self.workspace.q8_scales()),
-            };
-            let args = attention_decode::Args {
-                step: self.step(false),
-                rows: inputs.rows(),
-                angles: inputs.angles(),
-                qkv: self.f32(Activation::Qkv),
-                cache_k: cache.keys(),
-                cache_v: cache.values(),
-                parts: parts.clone(),
-                y,
-                scales,
-            };
-            attention_decode::dispatch(pipelines, &spec, &args)
-        });
-        Ok(transposed(dispatches.collect::<Result<_>>()?, false).collect())
+    fn fused_attention(&self, _: &mut Pipelines, op: &Op, _: bool) -> Result<Vec<Step>> {
+        unreachable!("{op:?}")
     }
 
     fn int8_args<'a>(
@@ -230,10 +206,6 @@ impl Builder<'_> {
         let bias = linear.bias.map_or(codes.clone(), |bias| memory.floats(bias, linear.to_column));
         let step = self.step(false);
         Int8Args { step, codes, scales, bias, x_codes: groups.codes, x_scales: groups.scales, y }
-    }
-
-    fn shapes(&self, pipelines: &Pipelines) -> Shapes {
-        Shapes::for_adapter(&pipelines.gpu().facts)
     }
 }
 
