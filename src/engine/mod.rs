@@ -87,8 +87,8 @@ struct Sizes {
     chunk: u32,
     selected: u32,
     cache: CacheKind,
-    /// Workgroups that share a context while decoding.
-    splits: u32,
+    /// Bytes that attention of a decode pass needs besides its result.
+    attention_bytes: u64,
     /// The most tokens of a decode pass.
     batch: u32,
 }
@@ -185,7 +185,7 @@ impl Engine {
             chunk: plan.chunk,
             selected: plan.selected,
             cache: cache_kind(&decoder, options),
-            splits: shapes.attention.splits,
+            attention_bytes: demand::attention_bytes(&decoder, &gpu.facts, options),
             batch: options.work.batch,
         };
         let flow = Flow::new(&decoder, options.exact);
@@ -197,7 +197,10 @@ impl Engine {
         let homes = carrier.load_homes(&mut progress)?;
         let ring = carrier.start_ring(&homes)?;
         let mut pipelines = Pipelines::deferred(gpu);
-        let fusion = Fusion::new(&decoder, &flow, options.exact, false);
+        let context = options.cache_rows;
+        let attends =
+            program::attention_bytes(&decoder, &gpu.facts, sizes.cache, (context, sizes.batch)).is_some();
+        let fusion = Fusion::new(&decoder, &flow, options.exact, attends);
         let vectors = |unit: usize| {
             let is_far = plan.direct && plan.homes[unit] == Home::Host;
             let elsewhere = plan.homes[unit] != Home::Vram && fusion.has_norms();
@@ -222,6 +225,7 @@ impl Engine {
             cache: sizes.cache,
             shapes,
             batch: sizes.batch,
+            context,
         };
         let mut programs = Vec::new();
         for (unit, home) in plan.homes.iter().enumerate() {

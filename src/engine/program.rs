@@ -23,7 +23,7 @@ use crate::kernels::{
 use crate::model::{Activation, Decoder, Op, Tensor};
 use crate::pack::layout::{Section, TensorSpec};
 use crate::pipeline::cache_ring::KeysValues;
-pub(super) use decode::Norms;
+pub(super) use decode::{Norms, attention_bytes};
 use pointwise::LayerNorm;
 
 /// One dispatch of a unit.
@@ -151,6 +151,8 @@ pub(super) struct Builder<'a> {
     pub(super) shapes: Shapes,
     /// The most tokens of a decode pass.
     pub(super) batch: u32,
+    /// The most positions of a sequence.
+    pub(super) context: u32,
 }
 
 impl Builder<'_> {
@@ -365,7 +367,7 @@ impl Builder<'_> {
             heads: d.heads,
             kv_heads: d.kv_heads,
             head_dim: d.head_dim,
-            rotary_dim: 2 * d.rope.inverse_frequencies.len() as u32,
+            rotary_dim: d.rotary_dim(),
             cache: self.cache,
         };
         let args = rope_store::Args {

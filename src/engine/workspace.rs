@@ -87,10 +87,10 @@ pub(super) fn selected_bytes(decoder: &Decoder, flow: &Flow) -> u64 {
 }
 
 /// GPU bytes that do not depend on a pass's number of tokens.
-pub(super) fn fixed_bytes(decoder: &Decoder, splits: u32, batch: u32) -> u64 {
+pub(super) fn fixed_bytes(decoder: &Decoder, attention_bytes: u64, batch: u32) -> u64 {
     let chains = CHAINS_MAX as u64 * chain_bytes(batch) + inputs::ahead_bytes(decoder, batch);
     let normed = normed_groups(decoder, batch).bytes();
-    inputs::FIXED_BYTES + split_bytes(decoder, splits, batch) + chains + normed + 64
+    inputs::FIXED_BYTES + attention_bytes + chains + normed + 64
 }
 
 /// The groups that decode passes' norms leave.
@@ -104,7 +104,7 @@ pub(super) fn chain_bytes(batch: u32) -> u64 {
 }
 
 /// Bytes of what the splits of a decode pass's attention leave to be joined.
-fn split_bytes(decoder: &Decoder, splits: u32, batch: u32) -> u64 {
+pub(super) fn split_bytes(decoder: &Decoder, splits: u32, batch: u32) -> u64 {
     match splits {
         0 | 1 => 0,
         _ => attention::split_bytes(decoder.heads, decoder.head_dim, splits, batch),
@@ -119,7 +119,7 @@ pub(super) struct Workspace {
     q8_scales: Buffer,
     /// What decode passes' norms leave, without their factor.
     normed: (Groups, Buffer),
-    /// Where adapters split a context: f32 `[decode tokens, heads, splits, head_dim + 2]`.
+    /// What attention of decode passes keeps while it joins parts of a context.
     attention_parts: Option<Buffer>,
     selected: u32,
     pub(super) argmax: Buffer,
@@ -158,7 +158,7 @@ impl Workspace {
             q8_codes: buffer("int8 activations", chunk * q8_groups(decoder) * Q8_CODE_BYTES)?,
             q8_scales: buffer("activation scales", chunk * q8_groups(decoder) * Q8_SCALE_BYTES)?,
             normed: (normed, buffer("norms of a decode pass", normed.bytes())?),
-            attention_parts: match split_bytes(decoder, sizes.splits, sizes.batch) {
+            attention_parts: match sizes.attention_bytes {
                 0 => None,
                 bytes => Some(buffer("attention of split contexts", bytes)?),
             },

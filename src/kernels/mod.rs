@@ -11,6 +11,8 @@ pub mod activate;
 pub mod activate_q8;
 pub mod argmax;
 pub mod attention;
+pub mod attention_decode;
+pub mod attention_join;
 pub mod attention_merge;
 pub mod embed;
 pub mod glu;
@@ -40,6 +42,71 @@ use sizes::BySize;
 
 /// An `override` of a shader: its name and value.
 pub type Constant = (&'static str, f64);
+
+/// One token of a pass as kernels see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct Row {
+    /// Vocabulary id.
+    pub token: u32,
+    /// Position in its sequence, from 0: its keys and values go to this row of the sequence's part
+    /// of the KV cache. A token of a tree has a place of its own there, however deep it stands.
+    pub position: u32,
+    /// The KV cache row of its sequence's position 0.
+    pub cache_start: u32,
+    /// Tokens of its sequence that stand directly before it in the pass, at the positions directly
+    /// before its own. [`attention_decode`] takes at most [`attention_decode::EARLIER_MAX`].
+    pub earlier: u32,
+    /// What it sees of the last positions.
+    pub mask: Mask,
+    /// Unused; keeps rows 32 bytes.
+    pub reserved: u32,
+}
+
+/// Which of the last positions before its own a token sees: those of its ancestors, where the
+/// pass holds a tree of tokens.
+///
+/// Position `first + i` is seen if bit `i` of `low`, then of `high`, is set. Positions before
+/// `first` are seen; those after the token's own are not. So `first + 64` must be greater than
+/// the token's position, or `first` too; and its own bit must be set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct Mask {
+    /// The position of the lowest bit.
+    pub first: u32,
+    /// The first 32 positions from there.
+    pub low: u32,
+    /// The 32 positions after those.
+    pub high: u32,
+}
+
+impl Mask {
+    /// Hides nothing.
+    pub const NONE: Mask = Mask { first: u32::MAX, low: 0, high: 0 };
+
+    /// A mask of 64 positions from `first` on, the first being the lowest bit.
+    pub const fn new(first: u32, bits: u64) -> Self {
+        Mask { first, low: bits as u32, high: (bits >> 32) as u32 }
+    }
+
+    /// Whether a position that is not after the token's own is seen.
+    pub const fn sees(&self, position: u32) -> bool {
+        let bits = self.low as u64 | (self.high as u64) << 32;
+        position < self.first || (position - self.first < 64 && bits >> (position - self.first) & 1 == 1)
+    }
+}
+
+impl Row {
+    /// A token that sees all that is before it, none of it in the same pass.
+    pub const fn new(token: u32, position: u32, cache_start: u32) -> Self {
+        Row { token, position, cache_start, earlier: 0, mask: Mask::NONE, reserved: 0 }
+    }
+
+    /// Where in the KV cache its keys and values go.
+    pub const fn cache_row(&self) -> u32 {
+        self.cache_start + self.position
+    }
+}
 
 /// Values between the starts of two rows of activations with `cols` columns.
 pub const fn stride(cols: u32) -> u32 {

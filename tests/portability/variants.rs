@@ -82,7 +82,8 @@ fn pointwise(list: &mut List) {
         list.add(quantize_q8::SHADER, quantize_q8::constants(&quantize_q8::Spec { cols }));
         list.add(select_rows::SHADER, select_rows::constants(&select_rows::Spec { cols }));
         for (kind, yes) in KINDS.into_iter().flat_map(|kind| [(kind, false), (kind, true)]) {
-            let spec = embed::Spec { kind, rows: embed::Rows::all(32_000), cols, indexed: yes, scale: 1.0, accumulate: yes };
+            let rows = embed::Rows::all(32_000);
+            let spec = embed::Spec { kind, rows, cols, indexed: yes, scale: 1.0, accumulate: yes };
             list.add(embed::SHADER, embed::constants(&spec));
         }
     }

@@ -1,14 +1,15 @@
 //! Dispatches of decode passes that are several operations at once.
 
-use super::{Builder, Linear, Step, UnitMemory};
+use super::{Builder, Linear, Step, UnitMemory, transposed};
 use crate::engine::Class;
 use crate::engine::fuse::{self, Fused, Norm};
 use crate::engine::workspace::stride;
 use crate::error::Result;
-use crate::gpu::{Binding, Dispatch, Pipelines};
+use crate::gpu::{Binding, Dispatch, Facts, Pipelines};
 use crate::kernels::matvec_core::TOKENS_PER_GROUP_MAX;
-use crate::kernels::{Int8Args, Matrix, matvec_gated, matvec_int8, matvec_residual, prenorm_q8};
-use crate::model::{Activation, Function, Op};
+use crate::kernels::{CacheKind, Int8Args, Matrix, attention_decode, matvec_gated, matvec_int8, matvec_residual, prenorm_q8};
+use crate::model::{Activation, Decoder, Function, Op};
+use crate::quant::GROUP;
 
 /// Int8 groups that a matrix reads.
 struct Groups<'a> {
@@ -191,8 +192,31 @@ impl Builder<'_> {
         matvec_gated::dispatch(pipelines, &spec, &args)
     }
 
-    fn fused_attention(&self, _: &mut Pipelines, op: &Op, _: bool) -> Result<Vec<Step>> {
-        unreachable!("{op:?}")
+    /// Attention that rotates and stores what it reads, for each place of its block's cache.
+    fn fused_attention(&self, pipelines: &mut Pipelines, op: &Op, int8: bool) -> Result<Vec<Step>> {
+        let Op::Attention { block, scale } = *op else { unreachable!("{op:?} is no attention") };
+        let inputs = &self.workspace.inputs;
+        let parts = self.workspace.attention_parts().expect("fused attention has its scratch memory");
+        let spec = attention_decode::Spec { scale, int8, ..attention(self.decoder, self.cache, self.context) };
+        let dispatches = self.caches.places(block).iter().map(|cache| {
+            let (y, scales) = match int8 {
+                true => (self.workspace.q8_codes(), self.workspace.q8_scales()),
+                false => (self.f32(Activation::Attended), self.workspace.q8_scales()),
+            };
+            let args = attention_decode::Args {
+                step: self.step(false),
+                rows: inputs.rows(),
+                angles: inputs.angles(),
+                qkv: self.f32(Activation::Qkv),
+                cache_k: cache.keys(),
+                cache_v: cache.values(),
+                parts: parts.clone(),
+                y,
+                scales,
+            };
+            attention_decode::dispatch(pipelines, &spec, &args)
+        });
+        Ok(transposed(dispatches.collect::<Result<_>>()?, false).collect())
     }
 
     fn int8_args<'a>(
@@ -207,6 +231,34 @@ impl Builder<'_> {
         let step = self.step(false);
         Int8Args { step, codes, scales, bias, x_codes: groups.codes, x_scales: groups.scales, y }
     }
+}
+
+/// Attention that rotates and stores, but for an operation's own choices.
+fn attention(decoder: &Decoder, cache: CacheKind, context: u32) -> attention_decode::Spec {
+    attention_decode::Spec {
+        heads: decoder.heads,
+        kv_heads: decoder.kv_heads,
+        head_dim: decoder.head_dim,
+        rotary_dim: decoder.rotary_dim(),
+        cache,
+        window: None,
+        scale: 1.0,
+        context: context.min(decoder.context_max),
+        int8: decoder.head_dim.is_multiple_of(GROUP),
+    }
+}
+
+/// Bytes of memory that attention of so many tokens needs besides its result; `None` where the
+/// adapter has none that rotates and stores.
+pub(in crate::engine) fn attention_bytes(
+    decoder: &Decoder,
+    facts: &Facts,
+    cache: CacheKind,
+    (context, batch): (u32, u32),
+) -> Option<u64> {
+    let spec = attention(decoder, cache, context);
+    let is_supported = attention_decode::is_supported(facts, &spec);
+    is_supported.then(|| attention_decode::Layout::for_adapter(facts, &spec).scratch_bytes(&spec, batch))
 }
 
 /// Where each unit's vectors are in GPU memory at all times, if they are.
