@@ -22,8 +22,12 @@ pub mod layer_norm;
 pub mod layer_norm_q8;
 pub mod matmul_exact;
 pub mod matmul_int8;
+pub mod matvec_core;
 pub mod matvec_exact;
+pub mod matvec_gated;
 pub mod matvec_int8;
+pub mod matvec_residual;
+pub mod prenorm_q8;
 pub mod quantize_q8;
 pub mod rms_norm;
 pub mod rms_norm_q8;
@@ -278,8 +282,8 @@ impl Shape {
 /// The shapes that an adapter runs best. An engine is loaded with one of these and keeps to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shapes {
-    /// For [`matvec_int8`].
-    pub matvec_int8: BySize<Shape>,
+    /// For [`matvec_int8`], [`matvec_residual`] and [`matvec_gated`].
+    pub matvecs: matvec_core::Tiles,
     /// For [`matvec_exact`].
     pub matvec_exact: BySize<Shape>,
     /// For [`attention`].
@@ -290,27 +294,28 @@ impl Shapes {
     /// Shapes by the kind of adapter, where nothing was measured: many short threads on a GPU, few
     /// long ones on a CPU.
     pub fn for_adapter(facts: &Facts) -> Self {
+        let matvecs = matvec_core::Tiles::for_adapter(facts);
         if facts.is_software() {
             let shape = Shape { rows_each: 4, row_lanes: 8, col_lanes: 1 };
             Shapes {
-                matvec_int8: BySize::same(shape),
+                matvecs,
                 matvec_exact: BySize::same(shape),
                 attention: attention::Shape { threads: 64, parts: 1, read_ahead: false, splits: 1 },
             }
         } else {
             let shape = Shape { rows_each: 2, row_lanes: 1, col_lanes: 32 };
             Shapes {
-                matvec_int8: BySize::same(shape),
+                matvecs,
                 matvec_exact: BySize::same(shape),
                 attention: attention::Shape { threads: 256, parts: 8, read_ahead: true, splits: 16 },
             }
         }
     }
 
-    /// Whether every kernel runs in these shapes on every adapter.
-    pub fn fit(&self) -> bool {
-        let mut matvecs = self.matvec_int8.iter().chain(self.matvec_exact.iter());
-        matvecs.all(|(_, shape)| shape.fits(TOKENS_PER_GROUP_MAX)) && self.attention.fits()
+    /// Whether every kernel runs in these shapes on an adapter.
+    pub fn fit(&self, facts: &Facts) -> bool {
+        let mut exact = self.matvec_exact.iter();
+        self.matvecs.fit(&facts.limits) && exact.all(|(_, shape)| shape.fits(8)) && self.attention.fits()
     }
 }
 

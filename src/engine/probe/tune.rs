@@ -7,6 +7,7 @@ use super::remembered::Remembered;
 use super::rig::{Context, Product, seconds_each};
 use crate::error::{Error, Result};
 use crate::gpu::{Dispatch, Gpu, Pipelines, Stopwatch};
+use crate::kernels::matvec_core::{Operation, TOKENS_PER_GROUP_MAX, Tile, candidates};
 use crate::kernels::sizes::{BySize, Form, SizeClass};
 use crate::kernels::{CacheKind, Shape, Shapes, attention, attention_merge, matvec_exact, matvec_int8};
 use crate::quant::WeightKind;
@@ -76,7 +77,7 @@ pub fn tune(gpu: &Arc<Gpu>, vram_bytes: u64, again: bool, say: &mut dyn FnMut(&s
     };
     let found = match find(again) {
         // Somebody changed the file.
-        Ok(shapes) if !shapes.fit() => find(true),
+        Ok(shapes) if !shapes.fit(&gpu.facts) => find(true),
         found => found,
     };
     match found {
@@ -110,11 +111,12 @@ impl<'a> Tuning<'a> {
         if self.gpu.facts.is_software() {
             // It compiles when a kernel first runs, which takes a tenth of a second each time; and
             // sizes and kinds of matrices make little difference to it.
-            let shape = self.int8(SizeClass { small: true, form: Form::Square }, &shapes)?;
-            (shapes.matvec_int8, shapes.matvec_exact) = (BySize::same(shape), BySize::same(shape));
+            let class = SizeClass { small: true, form: Form::Square };
+            shapes.matvecs.int8 = BySize::same(self.int8(class, &shapes)?);
+            shapes.matvec_exact = BySize::same(self.exact(class, &shapes)?);
         } else {
             for class in SizeClass::ALL {
-                shapes.matvec_int8.set(class, self.int8(class, &shapes)?);
+                shapes.matvecs.int8.set(class, self.int8(class, &shapes)?);
                 shapes.matvec_exact.set(class, self.exact(class, &shapes)?);
             }
         }
@@ -132,14 +134,17 @@ impl<'a> Tuning<'a> {
         self.patience.tokens.iter().copied().map(product).collect()
     }
 
-    fn int8(&mut self, class: SizeClass, usual: &Shapes) -> Result<Shape> {
+    fn int8(&mut self, class: SizeClass, usual: &Shapes) -> Result<Tile> {
         let ([rows, cols], products) = (sides(class), self.products(class)?);
-        let candidates = first(usual.matvec_int8.of(rows, cols), Shape::candidates(&self.gpu.facts));
-        self.fastest(&candidates, |pipelines, shape| {
+        let all = candidates(Operation::Int8, TOKENS_PER_GROUP_MAX, &self.gpu.facts);
+        self.fastest(&first(usual.matvecs.int8.of(rows, cols), all), |pipelines, tile| {
             let work = |(product, weight): &(Product, f64)| {
                 let Product { matrix, kind, tokens, .. } = *product;
-                let spec = matvec_int8::Spec { matrix, kind, shape, tokens_per_group: tokens };
-                let dispatches = product.int8().map(|args| matvec_int8::dispatch(pipelines, &spec, &args));
+                let spec = matvec_int8::Spec { matrix, kind, tile, tokens_per_group: tokens, eps: None };
+                let dispatches = product.int8().map(|int8| {
+                    let args = matvec_int8::Args { squares: int8.x_scales.clone(), int8 };
+                    matvec_int8::dispatch(pipelines, &spec, &args)
+                });
                 Ok((dispatches.collect::<Result<_>>()?, tokens, *weight))
             };
             products.iter().map(work).collect()
