@@ -4,13 +4,25 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Files that are no shaders by themselves: what stands in front of others.
-const PARTS: [&str; 4] = ["prelude", "matvec_dot", "matvec_core", "matvec_rstd"];
+const PARTS: [&str; 8] = [
+    "prelude",
+    "matvec_dot",
+    "matvec_core",
+    "matvec_rstd",
+    "attention_result",
+    "attention_rows",
+    "attention_team",
+    "attention_tile",
+];
 
 /// The files between the prelude and a shader.
 fn parts(stem: &str) -> &'static [&'static str] {
     match stem {
         "matvec_int8" | "matvec_gated" => &PARTS[1..],
         "matvec_residual" => &PARTS[1..3],
+        "attention_decode" => &PARTS[4..7],
+        "attention_join" => &PARTS[4..5],
+        "attention_prefill" => &PARTS[7..],
         _ => &[],
     }
 }
