@@ -1,27 +1,30 @@
 //! Turns a unit's operations into prepared dispatches.
 
+mod decode;
 mod pointwise;
 
 use std::ops::Range;
 
 use super::Class;
 use super::cache::Caches;
+use super::carrier::Homes;
 use super::flow::{self, Flow, Form};
+use super::fuse::Fusion;
+use super::table::Table;
 use super::vectors::Vectors;
 use super::workspace::{Workspace, stride};
 use crate::error::Result;
 use crate::gpu::{Binding, Buffer, Dispatch, Pipelines};
+use crate::kernels::embed::Rows;
 use crate::kernels::{
-    CacheKind, ExactArgs, Int8Args, Matrix, Shapes, argmax, attention, attention_merge, embed, matmul_exact,
-    matmul_int8, matvec_exact, matvec_int8, rope_store, select_rows,
+    CacheKind, ExactArgs, Int8Args, Matrix, Shapes, TOKENS_PER_GROUP_MAX, argmax, attention, attention_merge,
+    embed, matmul_exact, matmul_int8, matvec_core, matvec_exact, matvec_int8, rope_store, select_rows,
 };
 use crate::model::{Activation, Decoder, Op, Tensor};
 use crate::pack::layout::{Section, TensorSpec};
 use crate::pipeline::cache_ring::KeysValues;
+pub(super) use decode::{Norms, attention_bytes};
 use pointwise::LayerNorm;
-
-/// The most tokens that a matvec workgroup serves.
-const TOKENS_PER_GROUP_MAX: u32 = 8;
 
 /// One dispatch of a unit.
 pub(super) struct Step {
@@ -110,16 +113,46 @@ struct Linear {
     add: bool,
 }
 
+impl Linear {
+    /// A matrix operation's fields.
+    ///
+    /// # Panics
+    /// If it is another operation.
+    fn of(op: &Op) -> Self {
+        match *op {
+            Op::Linear { from, weight, bias, to, to_column, add } => {
+                Linear { from, weight, bias, to, to_column, add }
+            }
+            _ => unreachable!("{op:?} is no matrix"),
+        }
+    }
+}
+
+/// Steps from the dispatches for each place of the KV cache.
+fn transposed(by_place: Vec<Vec<Dispatch>>, selected: bool) -> impl Iterator<Item = Step> {
+    let count = by_place.first().map_or(0, Vec::len);
+    (0..count).map(move |step| {
+        let dispatches = by_place.iter().map(|dispatches| dispatches[step].clone()).collect();
+        Step { dispatches, selected }
+    })
+}
+
 /// Builds programs over one workspace.
 pub(super) struct Builder<'a> {
     pub(super) decoder: &'a Decoder,
     pub(super) workspace: &'a Workspace,
     pub(super) caches: &'a Caches,
     pub(super) flow: &'a Flow,
+    pub(super) fusion: &'a Fusion,
+    /// Norms' weights.
+    pub(super) norms: &'a Norms<'a>,
     pub(super) exact: bool,
     pub(super) cache: CacheKind,
+    pub(super) shapes: Shapes,
     /// The most tokens of a decode pass.
     pub(super) batch: u32,
+    /// The most positions of a sequence.
+    pub(super) context: u32,
 }
 
 impl Builder<'_> {
@@ -130,49 +163,74 @@ impl Builder<'_> {
         unit: usize,
         memory: &UnitMemory<'_>,
     ) -> Result<Program> {
-        let tensors = &self.decoder.units[unit].spec.tensors;
-        let mut build = |class| {
-            let mut steps = Vec::new();
-            for (number, op) in self.decoder.units[unit].ops.iter().enumerate() {
-                let (form, selected) = (self.flow.of(unit, number), op.is_selected());
-                if form.quantize_input {
-                    let dispatches = vec![self.quantize(pipelines, op.input(), selected)?];
-                    steps.push(Step { dispatches, selected });
-                }
-                let setting = Setting { tensors, memory, form, cache: None, class };
-                let by_place: Vec<_> = match self.cache_places(op) {
-                    [] => vec![self.op(pipelines, op, &setting)?],
-                    places => {
-                        let at = |place| self.op(pipelines, op, &Setting { cache: Some(place), ..setting });
-                        places.iter().map(at).collect::<Result<_>>()?
-                    }
-                };
-                for step in 0..by_place[0].len() {
-                    let dispatches = by_place.iter().map(|dispatches| dispatches[step].clone()).collect();
-                    steps.push(Step { dispatches, selected });
-                }
-            }
-            Ok(steps)
-        };
-        Ok(Program { prefill: build(Class::Prefill)?, decode: build(Class::Decode)? })
+        let mut prefill = Vec::new();
+        for op in 0..self.decoder.units[unit].ops.len() {
+            prefill.extend(self.op_steps(pipelines, (unit, op), memory, Class::Prefill)?);
+        }
+        Ok(Program { prefill, decode: self.decode_steps(pipelines, unit, memory)? })
     }
 
-    /// The gathered rows of the embedding table, and of the table of positions, into activations.
-    pub(super) fn embed(&self, pipelines: &mut Pipelines) -> Result<Vec<Dispatch>> {
+    /// The dispatches of one operation of a unit.
+    fn op_steps(
+        &self,
+        pipelines: &mut Pipelines,
+        (unit, number): (usize, usize),
+        memory: &UnitMemory<'_>,
+        class: Class,
+    ) -> Result<Vec<Step>> {
+        let unit_of = &self.decoder.units[unit];
+        let op = &unit_of.ops[number];
+        let (form, selected) = (self.flow.of(unit, number), op.is_selected());
+        let mut steps = Vec::new();
+        if form.quantize_input {
+            let dispatches = vec![self.quantize(pipelines, op.input(), selected)?];
+            steps.push(Step { dispatches, selected });
+        }
+        let setting = Setting { tensors: &unit_of.spec.tensors, memory, form, cache: None, class };
+        let by_place: Vec<_> = match self.cache_places(op) {
+            [] => vec![self.op(pipelines, op, &setting)?],
+            places => {
+                let at = |place| self.op(pipelines, op, &Setting { cache: Some(place), ..setting });
+                places.iter().map(at).collect::<Result<_>>()?
+            }
+        };
+        steps.extend(transposed(by_place, selected));
+        Ok(steps)
+    }
+
+    /// Rows of the embedding table, and of the table of positions, into activations: rows of the
+    /// table for what the last pass chose, or else those that the CPU gathered.
+    pub(super) fn embed(
+        &self,
+        pipelines: &mut Pipelines,
+        table: Option<(&Table, &Homes)>,
+    ) -> Result<Vec<Dispatch>> {
         let inputs = &self.workspace.inputs;
-        let mut gather = |table: &TensorSpec, [codes, scales]: [Binding<'_>; 2], to, accumulate| {
-            // The CPU gathered the pass's rows: row t of the input belongs to token t.
-            let (kind, rows, cols) = (table.kind, inputs.chunk(), table.cols);
-            let spec = embed::Spec { kind, rows, cols, indexed: false, scale: 1.0, accumulate };
-            let (step, rows) = (inputs.body_step(), inputs.rows());
-            let args = embed::Args { step, rows, codes, scales, y: self.f32(to) };
+        let mut gather = |tensor: &TensorSpec, rows: Option<Rows>, [codes, scales]: [Binding<'_>; 2], to| {
+            let (kind, cols, indexed) = (tensor.kind, tensor.cols, rows.is_some());
+            // Row t of what the CPU gathered belongs to token t.
+            let rows = rows.unwrap_or(Rows::all(inputs.chunk()));
+            let accumulate = self.decoder.position_tensor().is_some_and(|p| std::ptr::eq(p, tensor))
+                && to == self.decoder.embedded();
+            let spec = embed::Spec { kind, rows, cols, indexed, scale: 1.0, accumulate };
+            let (step, ids) = (inputs.body_step(), self.workspace.argmax.all());
+            let args = embed::Args { step, ids, codes, scales, y: self.f32(to) };
             embed::dispatch(pipelines, &spec, &args)
         };
         let (words, to) = (self.decoder.table_tensor(&self.decoder.table[0]), self.decoder.embedded());
-        let mut dispatches = vec![gather(words, [inputs.table_codes(), inputs.table_scales()], to, false)?];
+        let mut dispatches = match table {
+            Some((table, homes)) => {
+                let parts = table.parts(homes).map(|(part, buffer)| {
+                    let [codes, scales] = [&part.codes, &part.scales].map(|range| buffer.part(range.clone()));
+                    gather(words, Some(part.rows), [codes, scales], to)
+                });
+                parts.collect::<Result<Vec<_>>>()?
+            }
+            None => vec![gather(words, None, [inputs.table_codes(), inputs.table_scales()], to)?],
+        };
         if let Some(positions) = self.decoder.position_tensor() {
-            let (stream, rows) = (Activation::Residual, [inputs.position_rows(), inputs.position_rows()]);
-            dispatches.push(gather(positions, rows, stream, to == stream)?);
+            let rows = [inputs.position_rows(), inputs.position_rows()];
+            dispatches.push(gather(positions, None, rows, Activation::Residual)?);
         }
         Ok(dispatches)
     }
@@ -199,9 +257,8 @@ impl Builder<'_> {
                 let norm = LayerNorm { from, to, weight, bias, eps };
                 self.layer_norm(pipelines, &norm, memory, form)
             }
-            Op::Linear { from, weight, bias, to, to_column, add } => {
-                let linear = Linear { from, weight, bias, to, to_column, add };
-                self.linear(pipelines, &linear, &setting.tensors[weight], memory, class)
+            Op::Linear { weight, .. } => {
+                self.linear(pipelines, &Linear::of(op), &setting.tensors[weight], memory, class)
             }
             Op::RopeStore { .. } => self.rope_store(pipelines, cache()),
             Op::Attention { scale, .. } => return self.attention(pipelines, cache(), scale, class),
@@ -271,20 +328,20 @@ impl Builder<'_> {
         let (codes, scales) = (memory.codes(linear.weight), memory.scales(linear.weight));
         let bias = linear.bias.map_or(codes.clone(), |bias| memory.floats(bias, linear.to_column));
         let y = self.f32(linear.to);
-        let shapes = Shapes::for_adapter(&pipelines.gpu().facts);
         let kind = tensor.kind;
         let class = if is_head { Class::Decode } else { class };
         let tokens_most = if is_head { self.workspace.selected() } else { self.batch };
         // Weights are read once for all tokens of a group; no value depends on its size.
-        let tokens_per_group = tokens_most.next_power_of_two().min(TOKENS_PER_GROUP_MAX);
+        let together = tokens_most.next_power_of_two();
         if !self.is_int8(tensor) {
+            let tokens_per_group = together.min(TOKENS_PER_GROUP_MAX);
             let args = ExactArgs { step, codes, scales, bias, x: self.f32(linear.from), y };
             return match class {
                 Class::Prefill => {
                     matmul_exact::dispatch(pipelines, &matmul_exact::Spec { matrix, kind }, &args)
                 }
                 Class::Decode => {
-                    let shape = shapes.matvec_exact;
+                    let shape = self.shapes.matvec_exact.of(matrix.rows, matrix.cols);
                     let spec = matvec_exact::Spec { matrix, kind, shape, tokens_per_group };
                     matvec_exact::dispatch(pipelines, &spec, &args)
                 }
@@ -292,10 +349,11 @@ impl Builder<'_> {
         }
         let (x_codes, x_scales) = (self.workspace.q8_codes(), self.workspace.q8_scales());
         let args = Int8Args { step, codes, scales, bias, x_codes, x_scales, y };
-        let tile = shapes.matvecs.int8;
+        let tile = self.shapes.matvecs.int8.of(matrix.rows, matrix.cols);
         match class {
             Class::Prefill => matmul_int8::dispatch(pipelines, &matmul_int8::Spec { matrix, kind }, &args),
             Class::Decode => {
+                let tokens_per_group = together.min(matvec_core::TOKENS_PER_GROUP_MAX);
                 let spec = matvec_int8::Spec { matrix, kind, tile, tokens_per_group, eps: None };
                 let args = matvec_int8::Args { squares: args.x_scales.clone(), int8: args };
                 matvec_int8::dispatch(pipelines, &spec, &args)
@@ -309,7 +367,7 @@ impl Builder<'_> {
             heads: d.heads,
             kv_heads: d.kv_heads,
             head_dim: d.head_dim,
-            rotary_dim: 2 * d.rope.inverse_frequencies.len() as u32,
+            rotary_dim: d.rotary_dim(),
             cache: self.cache,
         };
         let args = rope_store::Args {
@@ -351,10 +409,14 @@ impl Builder<'_> {
         };
         let mut dispatches = Vec::new();
         let last = match parts {
-            None => attention::dispatch(pipelines, &spec, &args)?,
+            None => {
+                let shape = attention::Shape { splits: 1, ..self.shapes.attention };
+                attention::dispatch_shaped(pipelines, &spec, shape, &args)?
+            }
             Some(parts) => {
-                dispatches.push(attention::dispatch_split(pipelines, &spec, &args)?);
-                let splits = Shapes::for_adapter(&pipelines.gpu().facts).attention.splits;
+                let shape = self.shapes.attention;
+                dispatches.push(attention::dispatch_shaped(pipelines, &spec, shape, &args)?);
+                let splits = shape.splits;
                 let spec = attention_merge::Spec { heads: d.heads, head_dim: d.head_dim, splits };
                 let args = attention_merge::Args { step: self.step(false), parts, y };
                 attention_merge::dispatch(pipelines, &spec, &args)?

@@ -2,6 +2,9 @@
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
+use super::sizes::{BySize, Form, SizeClass};
 use super::{Constant, kind_number};
 use crate::gpu::{Facts, Grid};
 use crate::quant::{GROUP, WeightKind, groups};
@@ -18,10 +21,13 @@ macro_rules! source {
 }
 pub(super) use source;
 
+/// The most tokens that share one reading of the weights.
+pub const TOKENS_PER_GROUP_MAX: u32 = 16;
+
 /// How a workgroup is laid over rows and columns.
 ///
 /// Only `col_lanes` decides how sums are rounded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Tile {
     /// Rows of one thread: 1, 2 or 4.
     pub rows_each: u32,
@@ -71,31 +77,44 @@ impl Tile {
 }
 
 /// The tiles that an adapter runs best, for each kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tiles {
     /// For [`super::matvec_int8`].
-    pub int8: Tile,
+    pub int8: BySize<Tile>,
     /// For [`super::matvec_residual`].
-    pub residual: Tile,
+    pub residual: BySize<Tile>,
     /// For [`super::matvec_gated`].
     pub gated: Tile,
 }
 
 impl Tiles {
-    /// Few long threads.
-    pub(super) const SOFTWARE: Self = {
-        let tile = Tile { rows_each: 4, row_lanes: 8, col_lanes: 1, unroll: 1, staged: false };
-        Tiles { int8: tile, residual: tile, gated: Tile { row_lanes: 16, ..tile } }
-    };
-    /// Many short threads, within WebGPU's default limits.
-    pub(super) const GPU: Self = {
-        let tile = Tile { rows_each: 2, row_lanes: 16, col_lanes: 16, unroll: 2, staged: false };
-        Tiles {
-            int8: Tile { rows_each: 1, row_lanes: 8, col_lanes: 32, unroll: 2, staged: false },
-            residual: tile,
-            gated: Tile { rows_each: 4, ..tile },
+    /// Tiles by the kind of adapter: few long threads on a CPU, many short ones on a GPU; the
+    /// latter as measured on an H100, as far as the limits allow.
+    pub(super) fn for_adapter(facts: &Facts) -> Self {
+        if facts.is_software() {
+            let tile = Tile { rows_each: 4, row_lanes: 8, col_lanes: 1, unroll: 1, staged: false };
+            let gated = Tile { row_lanes: 16, ..tile };
+            return Tiles { int8: BySize::same(tile), residual: BySize::same(tile), gated };
         }
-    };
+        let tile = |rows_each, row_lanes, col_lanes| Tile { rows_each, row_lanes, col_lanes, unroll: 1, staged: false };
+        let fits = |tile: &Tile| tile.fits(TOKENS_PER_GROUP_MAX, &facts.limits);
+        // Sums of many column lanes take workgroup memory.
+        let residual = [tile(4, 8, 64), tile(4, 8, 32), tile(2, 16, 16), tile(4, 8, 8)];
+        let best = |tiles: &[Tile]| tiles.iter().copied().find(fits).unwrap_or(tile(4, 8, 4));
+        let mut by_size = BySize::same(best(&residual[1..]));
+        for small in [false, true] {
+            by_size.set(SizeClass { small, form: Form::Wide }, best(&residual));
+        }
+        let gated = [tile(4, 16, 16), tile(4, 16, 8), tile(4, 16, 4)].into_iter().find(fits);
+        let int8 = BySize::same(best(&[tile(4, 4, 32), tile(4, 8, 16)]));
+        Tiles { int8, residual: by_size, gated: gated.unwrap_or(tile(4, 16, 2)) }
+    }
+
+    /// Whether an adapter with these limits can run all of them.
+    pub fn fit(&self, limits: &wgpu::Limits) -> bool {
+        let tiles = self.int8.iter().chain(self.residual.iter()).map(|(_, tile)| tile);
+        tiles.chain([self.gated]).all(|tile| tile.fits(TOKENS_PER_GROUP_MAX, limits))
+    }
 }
 
 /// The kernels that have tiles.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that fails")]
 
+mod attending;
 mod common;
 mod products;
 
@@ -9,6 +10,7 @@ mod activate;
 mod activate_q8;
 mod argmax;
 mod attention;
+mod attention_decode;
 mod attention_merge;
 mod embed;
 mod glu;

@@ -28,7 +28,7 @@ fn stems(folder: &str, extension: &str, except: &[&str]) -> BTreeSet<String> {
 #[test]
 fn shaders_kernels_and_tests_pair_up() {
     let shaders = stems("shaders", "wgsl", &PARTS);
-    assert_eq!(shaders, stems("src/kernels", "rs", &["mod", "matvec_core"]));
+    assert_eq!(shaders, stems("src/kernels", "rs", &["mod", "matvec_core", "sizes"]));
     assert_eq!(shaders, stems("tests/kernels", "rs", &["mod", "common", "products", "shaders", "timing"]));
 }
 

@@ -143,7 +143,7 @@ fn products() {
         for tokens in [1, 2, 4, 8, 16] {
             let q4 = Product::new(WeightKind::W4, rows, cols, tokens);
             let tokens_per_group = tokens.min(8) as u32;
-            let (matrix, kind, tile) = (q4.matrix, q4.kind, shapes.matvecs.int8);
+            let (matrix, kind, tile) = (q4.matrix, q4.kind, shapes.matvecs.int8.of(rows, cols));
             let spec = matvec_int8::Spec { matrix, kind, tile, tokens_per_group, eps: None };
             let make = |w| matvec_int8::dispatch(&mut pipelines(), &spec, &q4.few(w)).unwrap();
             q4.report("matvec_int8", &q4.weights.iter().map(make).collect::<Vec<_>>());
@@ -151,7 +151,7 @@ fn products() {
         for tokens in [1, 8] {
             for kind in [WeightKind::W4, WeightKind::F16] {
                 let p = Product::new(kind, rows, cols, tokens);
-                let (shape, tokens_per_group) = (shapes.matvec_exact, tokens as u32);
+                let (shape, tokens_per_group) = (shapes.matvec_exact.of(rows, cols), tokens as u32);
                 let spec = matvec_exact::Spec { matrix: p.matrix, kind, shape, tokens_per_group };
                 let make = |w| matvec_exact::dispatch(&mut pipelines(), &spec, &p.exact(w)).unwrap();
                 p.report(&format!("matvec_exact {kind:?}"), &p.weights.iter().map(make).collect::<Vec<_>>());
