@@ -17,5 +17,6 @@ mod plan;
 mod portability;
 mod published;
 mod quantiser;
+mod starts;
 mod streaming;
 mod tidy;

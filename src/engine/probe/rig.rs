@@ -200,6 +200,7 @@ pub fn filled(gpu: &Gpu, bytes: u64, word: Option<u32>) -> Result<Buffer> {
         let len = (bytes - at).min(PIECE_BYTES as u64) as usize;
         gpu.queue.write_buffer(&buffer, at, &piece[..len]);
     }
+    gpu.queue.submit([]);
     Ok(buffer)
 }
 
