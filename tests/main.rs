@@ -6,6 +6,7 @@ mod bad_files;
 mod batches;
 mod builtin;
 mod caches;
+mod chains;
 mod cli;
 mod common;
 mod kernels;

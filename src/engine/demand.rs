@@ -1,6 +1,6 @@
 //! What a model needs, for the planner.
 
-use super::{CacheKind, Options, cache, flow::Flow, vectors, workspace};
+use super::{CacheKind, Options, cache, flow::Flow, table, vectors, workspace};
 use crate::gpu::Facts;
 use crate::model::{Decoder, Unit};
 use crate::plan::{Demand, UnitDemand};
@@ -29,6 +29,7 @@ pub fn demand(decoder: &Decoder, facts: &Facts, options: &Options, all_logits: b
             options.shapes_on(facts).attention.splits,
             options.work.batch,
         ) + decoder.units.iter().map(vectors::bytes).sum::<u64>(),
+        table_bytes: table::bytes(decoder),
         token_bytes: workspace::token_bytes(decoder, &flow),
         selected_bytes: workspace::selected_bytes(decoder, &flow),
         tokens_max: options.cache_rows,

@@ -6,11 +6,14 @@ use std::ops::Range;
 
 use super::Class;
 use super::cache::Caches;
+use super::carrier::Homes;
 use super::flow::{self, Flow, Form};
+use super::table::Table;
 use super::vectors::Vectors;
 use super::workspace::{Workspace, stride};
 use crate::error::Result;
 use crate::gpu::{Binding, Buffer, Dispatch, Pipelines};
+use crate::kernels::embed::Rows;
 use crate::kernels::{
     CacheKind, ExactArgs, Int8Args, Matrix, Shapes, TOKENS_PER_GROUP_MAX, argmax, attention, attention_merge,
     embed, matmul_exact, matmul_int8, matvec_exact, matvec_int8, rope_store, select_rows,
@@ -155,22 +158,39 @@ impl Builder<'_> {
         Ok(Program { prefill: build(Class::Prefill)?, decode: build(Class::Decode)? })
     }
 
-    /// The gathered rows of the embedding table, and of the table of positions, into activations.
-    pub(super) fn embed(&self, pipelines: &mut Pipelines) -> Result<Vec<Dispatch>> {
+    /// Rows of the embedding table, and of the table of positions, into activations: rows of the
+    /// table for what the last pass chose, or else those that the CPU gathered.
+    pub(super) fn embed(
+        &self,
+        pipelines: &mut Pipelines,
+        table: Option<(&Table, &Homes)>,
+    ) -> Result<Vec<Dispatch>> {
         let inputs = &self.workspace.inputs;
-        let mut gather = |table: &TensorSpec, [codes, scales]: [Binding<'_>; 2], to, accumulate| {
-            // The CPU gathered the pass's rows: row t of the input belongs to token t.
-            let (kind, rows, cols) = (table.kind, inputs.chunk(), table.cols);
-            let spec = embed::Spec { kind, rows, cols, indexed: false, scale: 1.0, accumulate };
-            let (step, rows) = (inputs.body_step(), inputs.rows());
-            let args = embed::Args { step, rows, codes, scales, y: self.f32(to) };
+        let mut gather = |tensor: &TensorSpec, rows: Option<Rows>, [codes, scales]: [Binding<'_>; 2], to| {
+            let (kind, cols, indexed) = (tensor.kind, tensor.cols, rows.is_some());
+            // Row t of what the CPU gathered belongs to token t.
+            let rows = rows.unwrap_or(Rows::all(inputs.chunk()));
+            let accumulate = self.decoder.position_tensor().is_some_and(|p| std::ptr::eq(p, tensor))
+                && to == self.decoder.embedded();
+            let spec = embed::Spec { kind, rows, cols, indexed, scale: 1.0, accumulate };
+            let (step, ids) = (inputs.body_step(), self.workspace.argmax.all());
+            let args = embed::Args { step, ids, codes, scales, y: self.f32(to) };
             embed::dispatch(pipelines, &spec, &args)
         };
         let (words, to) = (self.decoder.table_tensor(&self.decoder.table[0]), self.decoder.embedded());
-        let mut dispatches = vec![gather(words, [inputs.table_codes(), inputs.table_scales()], to, false)?];
+        let mut dispatches = match table {
+            Some((table, homes)) => {
+                let parts = table.parts(homes).map(|(part, buffer)| {
+                    let [codes, scales] = [&part.codes, &part.scales].map(|range| buffer.part(range.clone()));
+                    gather(words, Some(part.rows), [codes, scales], to)
+                });
+                parts.collect::<Result<Vec<_>>>()?
+            }
+            None => vec![gather(words, None, [inputs.table_codes(), inputs.table_scales()], to)?],
+        };
         if let Some(positions) = self.decoder.position_tensor() {
-            let (stream, rows) = (Activation::Residual, [inputs.position_rows(), inputs.position_rows()]);
-            dispatches.push(gather(positions, rows, stream, to == stream)?);
+            let rows = [inputs.position_rows(), inputs.position_rows()];
+            dispatches.push(gather(positions, None, rows, Activation::Residual)?);
         }
         Ok(dispatches)
     }
