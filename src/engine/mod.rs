@@ -24,7 +24,7 @@ mod weights;
 mod workspace;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::Result;
 use crate::gpu::{Dispatch, Facts, Gpu, Pipelines};

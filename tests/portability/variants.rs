@@ -72,7 +72,9 @@ fn pointwise(list: &mut List) {
         list.add(quantize_q8::SHADER, quantize_q8::constants(&quantize_q8::Spec { cols }));
         list.add(select_rows::SHADER, select_rows::constants(&select_rows::Spec { cols }));
         for (kind, yes) in KINDS.into_iter().flat_map(|kind| [(kind, false), (kind, true)]) {
-            let spec = embed::Spec { kind, rows: 32_000, cols, indexed: yes, scale: 1.0, accumulate: yes };
+            let part = embed::Rows { first: 16_000, count: 16_000, is_last: false };
+            let rows = if yes { part } else { embed::Rows::all(32_000) };
+            let spec = embed::Spec { kind, rows, cols, indexed: yes, scale: 1.0, accumulate: yes };
             list.add(embed::SHADER, embed::constants(&spec));
         }
     }
