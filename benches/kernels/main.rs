@@ -18,7 +18,7 @@ use pipo_wgpu::engine::probe::rig::{Context, Product, seconds_each};
 use pipo_wgpu::engine::probe::tune;
 use pipo_wgpu::error::Result;
 use pipo_wgpu::gpu::{Dispatch, Gpu, Pipelines, Stopwatch};
-use pipo_wgpu::kernels::{CacheKind, Shapes, TOKENS_PER_GROUP_MAX, attention, attention_merge};
+use pipo_wgpu::kernels::{CacheKind, Matrix, Shapes, TOKENS_PER_GROUP_MAX, attention, attention_merge};
 use pipo_wgpu::kernels::{matmul_int8, matvec_int8};
 use pipo_wgpu::model::{self, Decoder, dummy};
 use pipo_wgpu::quant::WeightKind;
@@ -106,22 +106,22 @@ impl Bench<'_> {
 
     fn products(&mut self, model: &'static str, decoder: &Decoder) -> Result<()> {
         for (name, sides, is_head) in matrices(decoder) {
+            let one = Product::new(self.gpu, WeightKind::W4, sides, 1, self.patience.rotated_bytes)?;
             // Logits are wanted for a few tokens of a prompt.
             for tokens in TOKENS.into_iter().filter(|tokens| !is_head || *tokens < TILE_TOKENS) {
                 if self.is_over() {
                     note(format_args!("time is up: {model} {name} at {tokens} tokens is left out"));
                     continue;
                 }
-                self.product(model, &name, sides, tokens)?;
+                self.product(model, &name, &one.with_tokens(self.gpu, tokens)?)?;
             }
         }
         Ok(())
     }
 
-    fn product(&mut self, model: &'static str, name: &str, sides: [u32; 2], tokens: u32) -> Result<()> {
-        let [rows, cols] = sides;
-        let product = Product::new(self.gpu, WeightKind::W4, sides, tokens, self.patience.rotated_bytes)?;
-        let (matrix, kind) = (product.matrix, product.kind);
+    fn product(&mut self, model: &'static str, name: &str, product: &Product) -> Result<()> {
+        let Product { matrix, kind, tokens, .. } = *product;
+        let Matrix { rows, cols, .. } = matrix;
         let mut pipelines = Pipelines::deferred(self.gpu);
         let (kernel, dispatches): (_, Result<Vec<_>>) = if tokens >= TILE_TOKENS {
             let spec = matmul_int8::Spec { matrix, kind };

@@ -1,5 +1,7 @@
 //! Operands as large as a model's whose values mean nothing, to time kernels on.
 
+use std::sync::Arc;
+
 use crate::error::Result;
 use crate::gpu::{Binding, Buffer, Dispatch, Gpu, Stopwatch};
 use crate::kernels::{CacheKind, ExactArgs, Int8Args, Matrix, attention};
@@ -21,7 +23,7 @@ pub struct Product {
     /// Tokens that are multiplied.
     pub tokens: u32,
     /// Codes and scales.
-    copies: Vec<[Buffer; 2]>,
+    copies: Arc<[[Buffer; 2]]>,
     step: Buffer,
     bias: Buffer,
     x: Buffer,
@@ -44,16 +46,35 @@ impl Product {
         rotated_bytes: u64,
     ) -> Result<Self> {
         let [rows, cols] = sides;
-        let matrix = Matrix::new(rows, cols);
         let (codes, scales) = (kind.code_bytes(rows, cols), kind.scale_bytes(rows, cols));
         let copies = rotated_bytes / (codes + scales) + 1;
         let copy = |_| Ok([filled(gpu, codes, None)?, filled(gpu, scales.max(16), Some(SCALES))?]);
+        let copies: Vec<_> = (0..copies).map(copy).collect::<Result<_>>()?;
+        Product::of(gpu, kind, Matrix::new(rows, cols), tokens, &copies.into())
+    }
+
+    /// The same weights with another number of tokens.
+    ///
+    /// # Errors
+    /// When there is no memory for the tokens.
+    pub fn with_tokens(&self, gpu: &Gpu, tokens: u32) -> Result<Self> {
+        Product::of(gpu, self.kind, self.matrix, tokens, &self.copies)
+    }
+
+    fn of(
+        gpu: &Gpu,
+        kind: WeightKind,
+        matrix: Matrix,
+        tokens: u32,
+        copies: &Arc<[[Buffer; 2]]>,
+    ) -> Result<Self> {
+        let Matrix { rows, cols, .. } = matrix;
         let x_groups = u64::from(tokens) * u64::from(groups(cols));
         Ok(Product {
             matrix,
             kind,
             tokens,
-            copies: (0..copies).map(copy).collect::<Result<_>>()?,
+            copies: Arc::clone(copies),
             step: uploaded(gpu, &[tokens, tokens, 0, 0])?,
             bias: filled(gpu, u64::from(rows) * 4, Some(0))?,
             x: filled(gpu, x_groups * 128, Some(0x3c00_0000))?,

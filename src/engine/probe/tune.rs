@@ -8,13 +8,16 @@ use super::rig::{Context, Product, seconds_each};
 use crate::error::{Error, Result};
 use crate::gpu::{Dispatch, Gpu, Pipelines, Stopwatch};
 use crate::kernels::sizes::{BySize, Form, SizeClass};
-use crate::kernels::{CacheKind, Shape, Shapes, attention, attention_merge, matvec_exact, matvec_int8};
+use crate::kernels::{
+    CacheKind, Matrix, Shape, Shapes, attention, attention_merge, matvec_exact, matvec_int8,
+};
 use crate::quant::WeightKind;
 
 /// A shape must be this much faster than the usual one: what is chosen should not hang on chance.
 const MARGIN: f64 = 0.97;
-/// How often each candidate has its turn.
-const ROUNDS: usize = 2;
+/// Turns: all candidates have the first, and the fastest [`SECOND_ROUND`] of them the others.
+const ROUNDS: usize = 3;
+const SECOND_ROUND: usize = 4;
 /// Time for which a GPU works beforehand: its clock takes a while to rise.
 const WARM_TIME: Duration = Duration::from_millis(150);
 
@@ -110,30 +113,31 @@ impl<'a> Tuning<'a> {
         if self.gpu.facts.is_software() {
             // It compiles when a kernel first runs, which takes a tenth of a second each time; and
             // sizes and kinds of matrices make little difference to it.
-            let shape = self.int8(SizeClass { small: true, form: Form::Square }, &shapes)?;
+            let products = self.products(SizeClass { small: true, form: Form::Square })?;
+            let shape = self.int8(&products, &shapes)?;
             (shapes.matvec_int8, shapes.matvec_exact) = (BySize::same(shape), BySize::same(shape));
         } else {
             for class in SizeClass::ALL {
-                shapes.matvec_int8.set(class, self.int8(class, &shapes)?);
-                shapes.matvec_exact.set(class, self.exact(class, &shapes)?);
+                let products = self.products(class)?;
+                shapes.matvec_int8.set(class, self.int8(&products, &shapes)?);
+                shapes.matvec_exact.set(class, self.exact(&products, &shapes)?);
             }
         }
         shapes.attention = self.attention(shapes.attention)?;
-        log::info!("kernel shapes after {:.2} s: {shapes:?}", self.start.elapsed().as_secs_f64());
+        log::info!("kernel shapes were tried for {:.2} s", self.start.elapsed().as_secs_f64());
         Ok(shapes)
     }
 
     /// Products of a class: for one token, what decoding mostly is, and for a few.
     fn products(&self, class: SizeClass) -> Result<Vec<(Product, f64)>> {
         let rotated = if class.small { 0 } else { self.patience.rotated_bytes };
-        let product = |(tokens, weight)| {
-            Ok((Product::new(self.gpu, WeightKind::W4, sides(class), tokens, rotated)?, weight))
-        };
-        self.patience.tokens.iter().copied().map(product).collect()
+        let one = Product::new(self.gpu, WeightKind::W4, sides(class), 1, rotated)?;
+        let with = |(tokens, weight): &(u32, f64)| Ok((one.with_tokens(self.gpu, *tokens)?, *weight));
+        self.patience.tokens.iter().map(with).collect()
     }
 
-    fn int8(&mut self, class: SizeClass, usual: &Shapes) -> Result<Shape> {
-        let ([rows, cols], products) = (sides(class), self.products(class)?);
+    fn int8(&mut self, products: &[(Product, f64)], usual: &Shapes) -> Result<Shape> {
+        let Matrix { rows, cols, .. } = products[0].0.matrix;
         let candidates = first(usual.matvec_int8.of(rows, cols), Shape::candidates(&self.gpu.facts));
         self.fastest(&candidates, |pipelines, shape| {
             let work = |(product, weight): &(Product, f64)| {
@@ -146,8 +150,8 @@ impl<'a> Tuning<'a> {
         })
     }
 
-    fn exact(&mut self, class: SizeClass, usual: &Shapes) -> Result<Shape> {
-        let ([rows, cols], products) = (sides(class), self.products(class)?);
+    fn exact(&mut self, products: &[(Product, f64)], usual: &Shapes) -> Result<Shape> {
+        let Matrix { rows, cols, .. } = products[0].0.matrix;
         let candidates = first(usual.matvec_exact.of(rows, cols), Shape::candidates(&self.gpu.facts));
         self.fastest(&candidates, |pipelines, shape| {
             let work = |(product, weight): &(Product, f64)| {
@@ -195,20 +199,26 @@ impl<'a> Tuning<'a> {
         pipelines.finish()?;
         self.warm_up(&works[0])?;
         let mut seconds = vec![f64::INFINITY; candidates.len()];
+        let mut left: Vec<usize> = (0..candidates.len()).collect();
         for _ in 0..ROUNDS {
-            for (work, best) in works.iter().zip(&mut seconds) {
+            for &number in &left {
                 crate::os::check_interrupt()?;
                 if self.start.elapsed() < self.patience.all {
-                    *best = best.min(self.seconds(work)?);
+                    seconds[number] = seconds[number].min(self.seconds(&works[number])?);
                 }
+            }
+            left.sort_by(|a, b| seconds[*a].total_cmp(&seconds[*b]));
+            left.truncate(SECOND_ROUND);
+            // The usual shape has every turn, so that nothing beats it by chance.
+            if !left.contains(&0) {
+                left.push(0);
             }
         }
         for (shape, seconds) in candidates.iter().zip(&seconds) {
             log::debug!("{:9.2} us {shape:?}", seconds * 1e6);
         }
-        seconds[0] *= MARGIN;
-        let least = (0..candidates.len()).min_by(|a, b| seconds[*a].total_cmp(&seconds[*b]));
-        Ok(candidates[least.unwrap_or(0)])
+        let fastest = left[0];
+        Ok(candidates[if seconds[fastest] < MARGIN * seconds[0] { fastest } else { 0 }])
     }
 
     /// Seconds of a candidate's work, each part as often as its weight says.
