@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use pipo_wgpu::engine::Options;
 use pipo_wgpu::gpu::{Facts, Gpu, Grid, Opening, Pipelines, Shader};
+use pipo_wgpu::kernels::matvec_core::{Operation, TOKENS_PER_GROUP_MAX, Tile, candidates};
 use pipo_wgpu::kernels::sizes::SizeClass;
 use pipo_wgpu::kernels::{Shape, Shapes, attention};
 use pipo_wgpu::quant::WeightKind;
@@ -109,13 +110,18 @@ fn every_adapters_shapes_give_transformers_logits() {
     let card = Facts::assumed();
     let usual = Shapes::for_adapter(&card);
     let mut mixed = usual;
-    let candidates = Shape::candidates(&card);
+    let exact = Shape::candidates(&card);
+    let tiles = |operation| candidates(operation, TOKENS_PER_GROUP_MAX, &card);
+    let (int8, residual, gated) =
+        (tiles(Operation::Int8), tiles(Operation::Residual), tiles(Operation::Gated));
     for (number, class) in SizeClass::ALL.into_iter().enumerate() {
-        mixed.matvec_int8.set(class, candidates[number]);
-        mixed.matvec_exact.set(class, candidates[candidates.len() - 1 - number]);
+        mixed.matvecs.int8.set(class, int8[number * 5 % int8.len()]);
+        mixed.matvecs.residual.set(class, residual[number % residual.len()]);
+        mixed.matvec_exact.set(class, exact[number]);
     }
+    mixed.matvecs.gated = gated[gated.len() - 1];
     mixed.attention = attention::Shape::candidates(&card)[4];
-    assert!(usual.fit() && mixed.fit() && usual != mixed);
+    assert!(usual.fit(&card) && mixed.fit(&card) && usual != mixed);
     let expected = Expected::new("grid_q4");
     let model = Model::new(&fixture("grid_q4"), WeightKind::W4);
     for shapes in [usual, mixed] {
@@ -130,14 +136,18 @@ fn every_adapters_shapes_give_transformers_logits() {
 
 #[test]
 fn shapes_that_no_kernel_has_are_seen() {
-    let mut shapes = Shapes::for_adapter(&Facts::assumed());
-    for (number, _) in [0, 3, 512].into_iter().zip(SizeClass::ALL) {
+    let card = Facts::assumed();
+    let mut shapes = Shapes::for_adapter(&card);
+    for col_lanes in [0, 3, 512] {
+        let class = SizeClass::of(4096, 4096);
         let mut wrong = shapes;
-        let shape = Shape { rows_each: 2, row_lanes: 1, col_lanes: number };
-        wrong.matvec_int8.set(SizeClass::of(4096, 4096), shape);
-        assert!(!wrong.fit(), "{shape:?}");
+        wrong.matvec_exact.set(class, Shape { rows_each: 2, row_lanes: 1, col_lanes });
+        assert!(!wrong.fit(&card), "exact, {col_lanes}");
+        let mut wrong = shapes;
+        wrong.matvecs.int8.set(class, Tile { col_lanes, ..wrong.matvecs.gated });
+        assert!(!wrong.fit(&card), "int8, {col_lanes}");
     }
-    assert!(shapes.fit());
+    assert!(shapes.fit(&card));
     shapes.attention.splits = 0;
-    assert!(!shapes.fit());
+    assert!(!shapes.fit(&card));
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pipo_wgpu::engine::probe::rig::{filled, seconds_each};
+use pipo_wgpu::engine::probe::rig::{Look, filled, seconds_each};
 use pipo_wgpu::error::Result;
 use pipo_wgpu::gpu::{Buffer, Gpu, Grid, Pipelines, Shader, Stopwatch};
 
@@ -16,7 +16,7 @@ const THREADS: u64 = 256;
 const GROUP_BYTES: u64 = THREADS * 16 * 16;
 /// Multiplications and additions of a thread in one round of `fma.wgsl`, and of `dot4.wgsl`.
 const FMA_OPERATIONS: u64 = 8 * 4 * 4 * 2;
-const DOT4_OPERATIONS: u64 = 4 * 4 * 4 * 8;
+const DOT4_OPERATIONS: u64 = 4 * 8 * 4 * 8;
 
 /// Rates that nothing on this adapter exceeds.
 #[derive(Clone, Copy, Debug)]
@@ -30,8 +30,8 @@ pub struct Ceilings {
 }
 
 impl Ceilings {
-    /// Measures them, in passes of so many seconds.
-    pub fn measure(gpu: &Arc<Gpu>, watch: &mut Stopwatch, pass_seconds: f64) -> Result<Self> {
+    /// Measures them.
+    pub fn measure(gpu: &Arc<Gpu>, watch: &mut Stopwatch, look: Look) -> Result<Self> {
         let software = gpu.facts.is_software();
         let bytes = if software { 64 << 20 } else { 512 << 20 };
         let (rounds, groups) = if software { (64, 64) } else { (512, 4096) };
@@ -42,7 +42,7 @@ impl Ceilings {
             let grid = Grid { groups: groups as u32, tokens_each: 1 };
             let bindings = [data.all(), found.all()];
             let dispatch = Pipelines::new(gpu).dispatch(shader, constants, &bindings, grid)?;
-            let seconds = seconds_each(gpu, watch, &[dispatch], 1, pass_seconds)?;
+            let seconds = seconds_each(gpu, watch, &[dispatch], 1, look)?;
             Ok(work as f64 / seconds)
         };
         let reads = bytes / GROUP_BYTES;

@@ -11,6 +11,10 @@ fn dots(x: vec4<i32>, w: u32) -> vec4<i32> {
     return x + vec4<i32>(first, dot4I8Packed(codes.z, w), dot4I8Packed(codes.w, w));
 }
 
+fn four(x: vec4<i32>, w: u32) -> vec4<i32> {
+    return dots(dots(dots(dots(x, w), w), w), w);
+}
+
 @compute @workgroup_size(256)
 fn main(@builtin(local_invocation_index) thread: u32) {
     let w = start[thread % 4u].x;
@@ -19,10 +23,10 @@ fn main(@builtin(local_invocation_index) thread: u32) {
     var c = vec4<i32>(start[2]);
     var d = vec4<i32>(start[3]);
     for (var round = 0u; round < ROUNDS; round++) {
-        a = dots(dots(dots(dots(a, w), w), w), w);
-        b = dots(dots(dots(dots(b, w), w), w), w);
-        c = dots(dots(dots(dots(c, w), w), w), w);
-        d = dots(dots(dots(dots(d, w), w), w), w);
+        a = four(four(a, w), w);
+        b = four(four(b, w), w);
+        c = four(four(c, w), w);
+        d = four(four(d, w), w);
     }
     let sum = a ^ b ^ c ^ d;
     if all(sum == vec4<i32>(12345)) {

@@ -14,12 +14,12 @@ use std::time::{Duration, Instant};
 use pipo_wgpu::cli::args::DeviceArgs;
 use pipo_wgpu::cli::output::{Output, note};
 use pipo_wgpu::cli::prepare::open_gpu;
-use pipo_wgpu::engine::probe::rig::{Context, Product, seconds_each};
+use pipo_wgpu::engine::probe::rig::{Context, Look, Product, seconds_each};
 use pipo_wgpu::engine::probe::tune;
 use pipo_wgpu::error::Result;
 use pipo_wgpu::gpu::{Dispatch, Gpu, Pipelines, Stopwatch};
-use pipo_wgpu::kernels::{CacheKind, Matrix, Shapes, TOKENS_PER_GROUP_MAX, attention, attention_merge};
-use pipo_wgpu::kernels::{matmul_int8, matvec_int8};
+use pipo_wgpu::kernels::matvec_core::Operation;
+use pipo_wgpu::kernels::{CacheKind, Matrix, Shapes, attention};
 use pipo_wgpu::model::{self, Decoder, dummy};
 use pipo_wgpu::quant::WeightKind;
 
@@ -40,7 +40,7 @@ const TIME_MAX: Duration = Duration::from_secs(55);
 
 /// How long to look.
 struct Patience {
-    pass_seconds: f64,
+    look: Look,
     rotated_bytes: u64,
     until: Instant,
 }
@@ -64,13 +64,16 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
 fn measure(gpu: &Arc<Gpu>) -> Result<Report> {
     let software = gpu.facts.is_software();
     let patience = Patience {
-        pass_seconds: if software { 0.02 } else { 5e-3 },
+        look: match software {
+            true => Look { pass_seconds: 0.02, repeats: 3, warm: Duration::ZERO },
+            false => Look { pass_seconds: 2e-3, repeats: 3, warm: Duration::from_millis(60) },
+        },
         rotated_bytes: if software { 0 } else { 256 << 20 },
         until: Instant::now() + TIME_MAX,
     };
     let mut watch = Stopwatch::new(gpu)?;
     note(format_args!("{}: ceilings", gpu.facts.describe()));
-    let ceilings = Ceilings::measure(gpu, &mut watch, patience.pass_seconds)?;
+    let ceilings = Ceilings::measure(gpu, &mut watch, patience.look)?;
     let shapes = tune(gpu, u64::MAX, false, &mut |what| note(format_args!("measuring {what}")))?;
     let mut bench = Bench { gpu, watch, shapes, ceilings, patience, rows: Vec::new() };
     for name in if software { &SOFTWARE_MODELS[..] } else { &GPU_MODELS } {
@@ -105,41 +108,47 @@ impl Bench<'_> {
     }
 
     fn products(&mut self, model: &'static str, decoder: &Decoder) -> Result<()> {
-        for (name, sides, is_head) in matrices(decoder) {
+        for (name, sides, operation) in matrices(decoder) {
             let one = Product::new(self.gpu, WeightKind::W4, sides, 1, self.patience.rotated_bytes)?;
             // Logits are wanted for a few tokens of a prompt.
+            let is_head = name.contains("head");
             for tokens in TOKENS.into_iter().filter(|tokens| !is_head || *tokens < TILE_TOKENS) {
                 if self.is_over() {
                     note(format_args!("time is up: {model} {name} at {tokens} tokens is left out"));
                     continue;
                 }
-                self.product(model, &name, &one.with_tokens(self.gpu, tokens)?)?;
+                self.product(model, &name, &one.with_tokens(self.gpu, tokens)?, operation)?;
             }
         }
         Ok(())
     }
 
-    fn product(&mut self, model: &'static str, name: &str, product: &Product) -> Result<()> {
-        let Product { matrix, kind, tokens, .. } = *product;
-        let Matrix { rows, cols, .. } = matrix;
+    fn product(
+        &mut self,
+        model: &'static str,
+        name: &str,
+        product: &Product,
+        operation: Operation,
+    ) -> Result<()> {
+        let Matrix { rows, cols, .. } = product.matrix;
         let mut pipelines = Pipelines::deferred(self.gpu);
-        let (kernel, dispatches): (_, Result<Vec<_>>) = if tokens >= TILE_TOKENS {
-            let spec = matmul_int8::Spec { matrix, kind };
-            let made = product.int8().map(|args| matmul_int8::dispatch(&mut pipelines, &spec, &args));
-            ("matmul_int8", made.collect())
-        } else {
-            let shape = self.shapes.matvec_int8.of(rows, cols);
-            let tokens_per_group = tokens.next_power_of_two().min(TOKENS_PER_GROUP_MAX);
-            let spec = matvec_int8::Spec { matrix, kind, shape, tokens_per_group };
-            let made = product.int8().map(|args| matvec_int8::dispatch(&mut pipelines, &spec, &args));
-            ("matvec_int8", made.collect())
+        let tiles = &self.shapes.matvecs;
+        let (kernel, dispatches) = match operation {
+            _ if product.tokens >= TILE_TOKENS => ("matmul_int8", product.matmul(&mut pipelines)?),
+            Operation::Int8 => {
+                ("matvec_int8", product.matvec(&mut pipelines, operation, tiles.int8.of(rows, cols))?)
+            }
+            Operation::Residual => {
+                ("matvec_residual", product.matvec(&mut pipelines, operation, tiles.residual.of(rows, cols))?)
+            }
+            Operation::Gated => ("matvec_gated", product.matvec(&mut pipelines, operation, tiles.gated)?),
         };
         pipelines.finish()?;
-        let seconds = self.seconds(&dispatches?, tokens)?;
+        let seconds = self.seconds(&dispatches, product.tokens)?;
         self.rows.push(Row {
             model,
             what: format!("{name} {rows} x {cols}"),
-            tokens,
+            tokens: product.tokens,
             kernel,
             seconds,
             bytes: product.weight_bytes(),
@@ -161,17 +170,9 @@ impl Bench<'_> {
             let shape = self.shapes.attention;
             let context = Context::new(self.gpu, spec, positions, shape.splits)?;
             let mut pipelines = Pipelines::deferred(self.gpu);
-            let args = context.args(shape.splits > 1);
-            let mut dispatches = vec![attention::dispatch_shaped(&mut pipelines, &spec, shape, &args)?];
-            if shape.splits > 1 {
-                let [step, parts, y] = context.merge();
-                let spec = attention_merge::Spec { heads, head_dim, splits: shape.splits };
-                let args = attention_merge::Args { step, parts, y };
-                dispatches.push(attention_merge::dispatch(&mut pipelines, &spec, &args)?);
-            }
+            let dispatches = context.attention(&mut pipelines, shape)?;
             pipelines.finish()?;
-            let launches = dispatches.len() as f64;
-            let seconds = launches * self.seconds(&dispatches, 1)?;
+            let seconds = dispatches.len() as f64 * self.seconds(&dispatches, 1)?;
             let kind = format!("{cache:?}").to_lowercase();
             self.rows.push(Row {
                 model,
@@ -188,23 +189,25 @@ impl Bench<'_> {
     }
 
     fn seconds(&mut self, dispatches: &[Dispatch], tokens: u32) -> Result<f64> {
-        seconds_each(self.gpu, &mut self.watch, dispatches, tokens, self.patience.pass_seconds)
+        seconds_each(self.gpu, &mut self.watch, dispatches, tokens, self.patience.look)
     }
 }
 
-/// The matrices of one block and the first piece of the head: name, rows and columns, whether it
-/// is the head's.
-fn matrices(decoder: &Decoder) -> Vec<(String, [u32; 2], bool)> {
+/// The matrices of one block and the first piece of the head: name, rows and columns, and what
+/// decode passes do along with the product.
+fn matrices(decoder: &Decoder) -> Vec<(String, [u32; 2], Operation)> {
     let units = decoder.units.iter().map(|unit| &unit.spec);
     let wanted = units.filter(|spec| spec.name.starts_with("block.0.") || spec.name.starts_with("head"));
-    let mut found: Vec<(String, [u32; 2], bool)> = Vec::new();
-    for spec in wanted {
-        let is_head = spec.name.starts_with("head");
-        for tensor in spec.tensors.iter().filter(|tensor| tensor.rows > 1) {
-            let name = tensor.name.trim_end_matches("_proj").to_owned();
-            if !found.iter().any(|(other, ..)| *other == name) {
-                found.push((name, [tensor.rows, tensor.cols], is_head));
-            }
+    let mut found: Vec<(String, [u32; 2], Operation)> = Vec::new();
+    for tensor in wanted.flat_map(|spec| &spec.tensors).filter(|tensor| tensor.rows > 1) {
+        let name = tensor.name.trim_end_matches("_proj").to_owned();
+        let operation = match name.as_str() {
+            "o" | "down" => Operation::Residual,
+            "gate_up" => Operation::Gated,
+            _ => Operation::Int8,
+        };
+        if !found.iter().any(|(other, ..)| *other == name) {
+            found.push((name, [tensor.rows, tensor.cols], operation));
         }
     }
     found

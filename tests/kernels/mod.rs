@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that fails")]
 
+mod attending;
 mod common;
 mod products;
 
@@ -9,6 +10,7 @@ mod activate;
 mod activate_q8;
 mod argmax;
 mod attention;
+mod attention_decode;
 mod attention_merge;
 mod embed;
 mod glu;
@@ -18,7 +20,10 @@ mod layer_norm_q8;
 mod matmul_exact;
 mod matmul_int8;
 mod matvec_exact;
+mod matvec_gated;
 mod matvec_int8;
+mod matvec_residual;
+mod prenorm_q8;
 mod quantize_q8;
 mod rms_norm;
 mod rms_norm_q8;

@@ -1,6 +1,7 @@
 //! The constants that each shader is compiled with: its kernel's own, over a table of what is asked of it.
 
 use pipo_wgpu::gpu::Shader;
+use pipo_wgpu::kernels::matvec_core::{Groups, Tile};
 use pipo_wgpu::kernels::{self, Activation, CacheKind, Constant, Matrix, Shape, attention};
 use pipo_wgpu::quant::WeightKind;
 
@@ -26,6 +27,14 @@ const SHAPES: [Shape; 5] = [
     Shape { rows_each: 1, row_lanes: 1, col_lanes: 1 },
     Shape { rows_each: 1, row_lanes: 1, col_lanes: 128 },
     Shape { rows_each: 4, row_lanes: 2, col_lanes: 16 },
+];
+/// The same for matrices of int8 activations.
+const TILES: [Tile; 5] = [
+    Tile { rows_each: 4, row_lanes: 4, col_lanes: 32, unroll: 1 },
+    Tile { rows_each: 4, row_lanes: 8, col_lanes: 1, unroll: 1 },
+    Tile { rows_each: 1, row_lanes: 1, col_lanes: 128, unroll: 4 },
+    Tile { rows_each: 2, row_lanes: 8, col_lanes: 16, unroll: 2 },
+    Tile { rows_each: 4, row_lanes: 2, col_lanes: 8, unroll: 2 },
 ];
 const ATTENTION: [attention::Shape; 3] = [
     attention::Shape { threads: 256, parts: 8, read_ahead: true, splits: 16 },
@@ -55,6 +64,7 @@ pub(super) fn variants() -> Vec<Variant> {
     pointwise(&mut list);
     norms(&mut list);
     products(&mut list);
+    fused_products(&mut list);
     attentions(&mut list);
     list.0
 }
@@ -108,9 +118,48 @@ fn products(list: &mut List) {
             let tokens_per_group = [1, 8, 2, 4, 1][number];
             let spec = matvec_exact::Spec { matrix, kind, shape, tokens_per_group };
             list.add(matvec_exact::SHADER, matvec_exact::constants(&spec));
-            if is_int8 {
-                let spec = matvec_int8::Spec { matrix, kind, shape, tokens_per_group };
+        }
+        for (tile, tokens_per_group) in TILES.into_iter().zip([1, 16, 2, 4, 8]).filter(|_| is_int8) {
+            for eps in [None, Some(1e-5)] {
+                let spec = matvec_int8::Spec { matrix, kind, tile, tokens_per_group, eps };
                 list.add(matvec_int8::SHADER, matvec_int8::constants(&spec));
+            }
+        }
+    }
+}
+
+/// Products with what follows them; each workgroup makes whole groups.
+fn fused_products(list: &mut List) {
+    use kernels::{matvec_gated, matvec_residual, prenorm_q8};
+    for cols in COLS {
+        list.add(prenorm_q8::SHADER, prenorm_q8::constants(&prenorm_q8::Spec { cols }));
+    }
+    let kinds = [WeightKind::W4, WeightKind::W8].map(|kind| (kind, kind == WeightKind::W4));
+    for ((kind, bias), (row_lanes, col_lanes)) in
+        kinds.into_iter().flat_map(|kind| [(8, 64), (16, 16), (8, 1)].map(|lanes| (kind, lanes)))
+    {
+        for (rows_each, tokens_per_group) in [(4, 1), (4, 16), (4, 4)] {
+            let tile = Tile { rows_each, row_lanes, col_lanes, unroll: 1 };
+            let (rows, cols) = (4096, 14_336);
+            let out = Groups { tokens: 64, cols: rows };
+            let spec = matvec_residual::Spec { rows, cols, bias, kind, tile, tokens_per_group, out };
+            list.add(matvec_residual::SHADER, matvec_residual::constants(&spec));
+            let tile = Tile { row_lanes: 16, ..tile };
+            for (gated, activation) in ACTIVATIONS.into_iter().map(|a| (a != Activation::Relu, a)) {
+                let eps = gated.then_some(1e-5);
+                let width = 14_336;
+                let spec = matvec_gated::Spec {
+                    width,
+                    cols: 4096,
+                    gated,
+                    activation,
+                    bias,
+                    eps,
+                    kind,
+                    tile,
+                    tokens_per_group,
+                };
+                list.add(matvec_gated::SHADER, matvec_gated::constants(&spec));
             }
         }
     }
