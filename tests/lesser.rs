@@ -24,8 +24,10 @@ fn without(features: Features) -> Reduced {
     Reduced { without: features, ..Reduced::nothing() }
 }
 
-/// Ways to have less, each with what must not be there any more.
-fn lesser() -> Vec<(&'static str, Reduced, fn(&Gpu) -> bool)> {
+/// A way to have less, and whether a device still has what must not be there any more.
+type Lesser = (&'static str, Reduced, fn(&Gpu) -> bool);
+
+fn lesser() -> Vec<Lesser> {
     let timestamps = Features::TIMESTAMP_QUERY | Features::TIMESTAMP_QUERY_INSIDE_ENCODERS;
     let limits = Reduced { limits: wgpu::Limits::default(), ..Reduced::nothing() };
     vec![

@@ -119,7 +119,7 @@ fn every_adapters_shapes_give_transformers_logits() {
         mixed.matvecs.residual.set(class, residual[number % residual.len()]);
         mixed.matvec_exact.set(class, exact[number]);
     }
-    mixed.matvecs.gated = gated[gated.len() - 1];
+    mixed.matvecs.gated = gated.last().copied().unwrap_or(usual.matvecs.gated);
     mixed.attention = attention::Shape::candidates(&card)[4];
     assert!(usual.fit(&card) && mixed.fit(&card) && usual != mixed);
     let expected = Expected::new("grid_q4");
