@@ -144,7 +144,9 @@ impl Fuser<'_> {
         let next = ops.get(op + 1);
         match ops[op] {
             Op::Linear { .. } if self.adds_to_stream(unit, &ops[op]) => {
-                let Some(next) = self.norm_after(unit, op) else { return (Fused::Alone { op, eps: None }, 1) };
+                let Some(next) = self.norm_after(unit, op) else {
+                    return (Fused::Alone { op, eps: None }, 1);
+                };
                 let in_groups = op.checked_sub(2).is_some_and(|rope| self.attends_in_groups(unit, rope));
                 let quantize_input = self.flow.of(unit, op).quantize_input && !in_groups;
                 (Fused::Residual { linear: op, next, quantize_input }, 1)

@@ -181,6 +181,7 @@ impl Engine {
         mut progress: impl FnMut(u64),
     ) -> Result<Engine> {
         let shapes = options.shapes_on(&gpu.facts);
+        log::info!("kernel shapes: {shapes:?}");
         let sizes = Sizes {
             chunk: plan.chunk,
             selected: plan.selected,

@@ -7,7 +7,9 @@ use crate::engine::workspace::stride;
 use crate::error::Result;
 use crate::gpu::{Binding, Dispatch, Facts, Pipelines};
 use crate::kernels::matvec_core::TOKENS_PER_GROUP_MAX;
-use crate::kernels::{CacheKind, Int8Args, Matrix, attention_decode, matvec_gated, matvec_int8, matvec_residual, prenorm_q8};
+use crate::kernels::{
+    CacheKind, Int8Args, Matrix, attention_decode, matvec_gated, matvec_int8, matvec_residual, prenorm_q8,
+};
 use crate::model::{Activation, Decoder, Function, Op};
 use crate::quant::GROUP;
 
@@ -197,7 +199,8 @@ impl Builder<'_> {
         let Op::Attention { block, scale } = *op else { unreachable!("{op:?} is no attention") };
         let inputs = &self.workspace.inputs;
         let parts = self.workspace.attention_parts().expect("fused attention has its scratch memory");
-        let spec = attention_decode::Spec { scale, int8, ..attention(self.decoder, self.cache, self.context) };
+        let spec =
+            attention_decode::Spec { scale, int8, ..attention(self.decoder, self.cache, self.context) };
         let dispatches = self.caches.places(block).iter().map(|cache| {
             let (y, scales) = match int8 {
                 true => (self.workspace.q8_codes(), self.workspace.q8_scales()),
