@@ -26,6 +26,7 @@ pub mod rms_norm;
 pub mod rms_norm_q8;
 pub mod rope_store;
 pub mod select_rows;
+pub mod widen_q8;
 
 use crate::gpu::{Binding, Facts, Grid};
 use crate::quant::{GROUP, WeightKind, groups};

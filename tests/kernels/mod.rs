@@ -26,3 +26,4 @@ mod rope_store;
 mod select_rows;
 mod shaders;
 mod timing;
+mod widen_q8;
