@@ -1,15 +1,20 @@
 // Gathers rows of a coded table into activations: one thread makes four columns of one token.
 
 override KIND: u32;
+// Rows that are bound.
 override ROWS: u32;
 override COLS: u32;
+// Whether a token's id says which row it takes; otherwise token t takes row t.
 override INDEXED: u32;
+// The id that takes the first row bound, and whether those after the last one have no row anywhere.
+override FIRST_ROW: u32;
+override IS_LAST: u32;
 override SCALE: f32;
 override ACCUMULATE: u32;
 override GROUPS: u32;
 
 @group(0) @binding(0) var<uniform> step: Step;
-@group(0) @binding(1) var<storage, read> rows: array<Row>;
+@group(0) @binding(1) var<storage, read> ids: array<u32>;
 @group(0) @binding(2) var<storage, read> codes: array<u32>;
 @group(0) @binding(3) var<storage, read> scales: array<u32>;
 @group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;
@@ -43,8 +48,14 @@ fn main(
     if group_index(id, count) >= GROUPS || index >= quads || token >= step.tokens {
         return;
     }
-    let wanted = rows[token].token;
-    let row = select(token, wanted, INDEXED == 1u);
+    var row = token;
+    if INDEXED == 1u {
+        let wanted = ids[token];
+        if wanted < FIRST_ROW || (wanted - FIRST_ROW >= ROWS && IS_LAST == 0u) {
+            return;
+        }
+        row = wanted - FIRST_ROW;
+    }
     var value = weights(min(row, ROWS - 1u) * (quads / GROUP_QUADS) + index / GROUP_QUADS, index % GROUP_QUADS);
     value *= SCALE;
     if row >= ROWS {

@@ -23,6 +23,8 @@ pub struct Demand {
     pub cache_reads: u32,
     /// Whatever else does not depend on the chosen sizes.
     pub fixed_bytes: u64,
+    /// The embedding table, unless some unit holds it.
+    pub table_bytes: u64,
     /// Activations and inputs for each token of a pass.
     pub token_bytes: u64,
     /// Logits and their readback for each token whose logits are wanted.
@@ -220,6 +222,11 @@ pub struct Plan {
     pub read_ahead_bytes: u64,
     /// Bytes of KV caches at home in pinned host memory.
     pub pinned_cache_bytes: u64,
+    /// Where the embedding table lies for kernels, so that passes can follow each other without the
+    /// CPU between them; `None` where they cannot, because something travels.
+    pub table: Option<Home>,
+    /// Bytes of the table there.
+    pub table_bytes: u64,
     /// Bytes that travel in every pass, from host memory or from disk.
     pub streamed_bytes: u64,
     /// Whether decode kernels read pinned units where they are, instead of through the ring.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pipo_wgpu::engine::{self, Engine, Options, Weights};
+use pipo_wgpu::gpu::Gpu;
 use pipo_wgpu::model;
 use pipo_wgpu::pack::{Packed, Watch};
 use pipo_wgpu::plan::{self, Budget, Rates};
@@ -23,7 +24,7 @@ fn path() -> PathBuf {
 }
 
 /// The greedy story from nothing under a budget; whether weights travelled, and the text.
-fn story(vram_bytes: u64, exact: bool) -> (bool, String) {
+pub(crate) fn story(gpu: &Arc<Gpu>, vram_bytes: u64, exact: bool) -> (bool, String) {
     let packed = Arc::new(Packed::open(path()).unwrap());
     packed.verify_all(Watch::NONE).unwrap();
     let json = |name: &str| serde_json::from_slice(packed.file(name).unwrap()).unwrap();
@@ -33,11 +34,11 @@ fn story(vram_bytes: u64, exact: bool) -> (bool, String) {
     let tokenizer = Tokenizer::from_bytes(packed.file("tokenizer.json").unwrap()).unwrap();
     let options = Options { cache_rows: CACHE_ROWS, exact, ..Options::default() };
     let rates = Rates { link: 1e9, direct: None, kernel: 1e9, unit_seconds: 0.0, ..Rates::default() };
-    let demand = engine::demand(&decoder, &gpu().facts, &options, false);
+    let demand = engine::demand(&decoder, &gpu.facts, &options, false);
     let plan = plan::plan(&demand, &Budget { vram_bytes, threads: 1, ..Budget::default() }, &rates).unwrap();
     let streamed = plan.streamed_bytes > 0;
     let weights = Weights::new(Arc::clone(&packed), &decoder).unwrap();
-    let mut engine = Engine::load(gpu(), decoder, &weights, plan, &options, |_| {}).unwrap();
+    let mut engine = Engine::load(gpu, decoder, &weights, plan, &options, |_| {}).unwrap();
     let prompt = tokenizer.encode("", true).unwrap();
     let limits = Limits { max_tokens: 400, end_tokens: generation.unwrap().eos_token_ids };
     let mut sampler = Sampler::new(SamplerOptions::default()).unwrap();
@@ -64,7 +65,7 @@ fn it_tells_its_golden_story_resident_and_streamed() {
     let golden = std::fs::read_to_string(fixture("story/greedy.txt")).unwrap();
     assert!(golden.len() > 500, "a story, not a sentence");
     // Exact, because int8 rounding turns the last bits of one adapter into other words on another.
-    assert_eq!(story(64 << 20, true), (false, golden.clone()));
-    assert_eq!(story(8 << 20, true), (true, golden));
-    assert_eq!(story(64 << 20, false).1, story(8 << 20, false).1);
+    assert_eq!(story(gpu(), 64 << 20, true), (false, golden.clone()));
+    assert_eq!(story(gpu(), 8 << 20, true), (true, golden));
+    assert_eq!(story(gpu(), 64 << 20, false).1, story(gpu(), 8 << 20, false).1);
 }

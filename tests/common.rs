@@ -62,19 +62,32 @@ impl Model {
 
     /// A plan for `options` within a budget.
     pub fn plan(&self, options: &Options, budget: &Budget) -> Result<Plan> {
-        let rates = Rates { link: 1e9, direct: None, kernel: 1e10, unit_seconds: 1e-5, ..Rates::default() };
-        plan::plan(&engine::demand(&self.decoder, &gpu().facts, options, true), budget, &rates)
+        self.plan_on(gpu(), options, budget)
     }
 
     /// An engine by a plan.
     pub fn engine(&self, plan: Plan, options: &Options) -> Engine {
-        let weights = Weights::new(Arc::clone(&self.packed), &self.decoder).unwrap();
-        Engine::load(gpu(), self.decoder.clone(), &weights, plan, options, |_| {}).unwrap()
+        self.engine_on(gpu(), plan, options)
     }
 
     /// An engine with everything resident.
     pub fn resident(&self, options: &Options) -> Engine {
+        self.resident_on(gpu(), options)
+    }
+
+    /// The same on another device than the tests' own.
+    pub fn resident_on(&self, gpu: &Arc<Gpu>, options: &Options) -> Engine {
         let budget = Budget { vram_bytes: 256 << 20, threads: 1, ..Budget::default() };
-        self.engine(self.plan(options, &budget).unwrap(), options)
+        self.engine_on(gpu, self.plan_on(gpu, options, &budget).unwrap(), options)
+    }
+
+    fn plan_on(&self, gpu: &Gpu, options: &Options, budget: &Budget) -> Result<Plan> {
+        let rates = Rates { link: 1e9, direct: None, kernel: 1e10, unit_seconds: 1e-5, ..Rates::default() };
+        plan::plan(&engine::demand(&self.decoder, &gpu.facts, options, true), budget, &rates)
+    }
+
+    fn engine_on(&self, gpu: &Arc<Gpu>, plan: Plan, options: &Options) -> Engine {
+        let weights = Weights::new(Arc::clone(&self.packed), &self.decoder).unwrap();
+        Engine::load(gpu, self.decoder.clone(), &weights, plan, options, |_| {}).unwrap()
     }
 }

@@ -10,7 +10,7 @@ use safetensors::SafeTensors;
 use crate::common::{Model, fixture, shared};
 
 /// Every fixture with float weights.
-const MODELS: [&str; 9] = [
+pub(crate) const MODELS: [&str; 9] = [
     "llama_mha",
     "llama3_gqa",
     "llama3_old",
@@ -25,22 +25,22 @@ const MODELS: [&str; 9] = [
 const CACHE_ROWS: u32 = 192;
 
 /// What Transformers computed.
-struct Expected {
+pub(crate) struct Expected {
     file: Vec<u8>,
 }
 
 impl Expected {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         Expected { file: std::fs::read(fixture(name).join("expected.safetensors")).unwrap() }
     }
 
-    fn floats(&self, name: &str) -> Vec<f32> {
+    pub(crate) fn floats(&self, name: &str) -> Vec<f32> {
         let file = SafeTensors::deserialize(&self.file).unwrap();
         let bytes = file.tensor(name).unwrap().data().to_vec();
         bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
     }
 
-    fn ids(&self, name: &str) -> Vec<u32> {
+    pub(crate) fn ids(&self, name: &str) -> Vec<u32> {
         let file = SafeTensors::deserialize(&self.file).unwrap();
         let bytes = file.tensor(name).unwrap().data().to_vec();
         let id = |b: &[u8]| u32::try_from(i64::from_le_bytes(b.try_into().unwrap())).unwrap();
@@ -48,11 +48,11 @@ impl Expected {
     }
 }
 
-fn options(exact: bool) -> Options {
+pub(crate) fn options(exact: bool) -> Options {
     Options { exact, cache_rows: CACHE_ROWS, ..Options::default() }
 }
 
-fn all_logits(engine: &mut Engine, ids: &[u32]) -> Vec<f32> {
+pub(crate) fn all_logits(engine: &mut Engine, ids: &[u32]) -> Vec<f32> {
     let mut all = Vec::new();
     let mut session = Session::new(engine, CACHE_ROWS);
     let each = |_, logits: &[f32]| {
@@ -63,7 +63,7 @@ fn all_logits(engine: &mut Engine, ids: &[u32]) -> Vec<f32> {
     all
 }
 
-fn greedy(engine: &mut Engine, prompt: &[u32], count: usize) -> Vec<u32> {
+pub(crate) fn greedy(engine: &mut Engine, prompt: &[u32], count: usize) -> Vec<u32> {
     let limits = Limits { max_tokens: count, end_tokens: Vec::new() };
     let mut sampler = Sampler::new(SamplerOptions::default()).unwrap();
     let mut ids = Vec::new();
@@ -77,7 +77,7 @@ fn greedy(engine: &mut Engine, prompt: &[u32], count: usize) -> Vec<u32> {
 }
 
 /// Largest difference over the largest expected magnitude.
-fn relative_error(found: &[f32], expected: &[f32]) -> f64 {
+pub(crate) fn relative_error(found: &[f32], expected: &[f32]) -> f64 {
     assert_eq!(found.len(), expected.len());
     let largest = expected.iter().fold(0.0, |m: f64, x| m.max(f64::from(x.abs())));
     let worst = found.iter().zip(expected).map(|(a, b)| f64::from((a - b).abs()));

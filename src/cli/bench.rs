@@ -141,7 +141,8 @@ impl Ceilings {
             return Ok(Ceilings { prefill: Ceiling::default(), decode: Ceiling::default() });
         }
         let rates = |choice| {
-            let wanted = Wanted { choice, vram_bytes: prepared.vram_bytes, again: true, model: None };
+            let shapes = prepared.options.shapes_on(&prepared.gpu.facts);
+            let wanted = Wanted { choice, vram_bytes: prepared.vram_bytes, again: true, shapes, model: None };
             let say = &mut |what: &str| note(format_args!("probe  measuring {what}"));
             Ok(probe::measure(&prepared.gpu, &wanted, say)?.rates)
         };

@@ -40,7 +40,11 @@ pub fn run(args: &PlanArgs) -> Result<()> {
     let Outline { name, decoder, packed } = outline(&args.model)?;
     let gpu = local_gpu(args)?;
     let need = need(args, &decoder)?;
-    let options = prepare::options(&decoder, &args.budget, &args.device, &need)?;
+    let mut options = prepare::options(&decoder, &args.budget, &args.device, &need)?;
+    if let Some(gpu) = &gpu {
+        let vram_bytes = prepare::vram_bytes(gpu, &args.budget);
+        options = prepare::tuned(gpu, &args.device, vram_bytes, options)?;
+    }
     let mut ground = match &gpu {
         Some(gpu) => Ground::here(gpu, args, (&decoder, &options))?,
         None => Ground::elsewhere(args)?,

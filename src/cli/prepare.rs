@@ -9,7 +9,7 @@ use crate::cli::progress::Progress;
 use crate::engine::probe::{self, Measured, RouteChoice, Wanted};
 use crate::engine::{self, Engine, Options, Weights};
 use crate::error::{Error, Result};
-use crate::gpu::{AdapterChoice, Gpu, Place};
+use crate::gpu::{AdapterChoice, Gpu, Opening, Place};
 use crate::model::Decoder;
 use crate::os;
 use crate::pack::Packed;
@@ -19,6 +19,8 @@ use crate::plan::{self, Budget, Demand, Home, Plan, Rates, Work};
 use crate::size;
 use crate::trace::Trace;
 
+/// Environment variable that stands for `--no-tune`.
+pub const NO_TUNE_VARIABLE: &str = "PIPO_WGPU_NO_TUNE";
 /// GPU memory to use when neither the user nor the driver says how much there is.
 const VRAM_UNKNOWN_BYTES: u64 = 4 << 30;
 /// Share of free memory that is used by default, in sixteenths: the rest is for everybody else.
@@ -56,8 +58,10 @@ pub struct Prepared {
 /// When there is no such adapter.
 pub fn open_gpu(device: &DeviceArgs) -> Result<Arc<Gpu>> {
     let choice = device.adapter.as_deref().map_or(Ok(AdapterChoice::Best), str::parse);
-    let Ok(choice) = choice;
-    Gpu::open(&choice)
+    let Ok(adapter) = choice;
+    // Without a cache folder, pipelines are compiled at every start.
+    let pipelines = os::cache_folder().ok().map(|folder| folder.join("pipelines"));
+    Gpu::open_as(&Opening { adapter, pipelines, ..Opening::default() })
 }
 
 /// Plans, saying on stderr what was found and measured.
@@ -75,6 +79,7 @@ pub fn prepare(
     note(format_args!("GPU    {}", gpu.facts.describe()));
     let options = options(&opened.decoder, budget, device, need)?;
     let vram_bytes = vram_bytes(&gpu, budget);
+    let options = tuned(&gpu, device, vram_bytes, options)?;
     let measured = measure(&gpu, device, vram_bytes, (&opened.decoder, &options))?;
     note(format_args!("{}", describe(&measured)));
     let options = Options { route: measured.route, ..options };
@@ -116,7 +121,24 @@ pub(super) fn options(
         route: Route::default(),
         work: need.work,
         trace: need.trace.clone(),
+        shapes: None,
     })
+}
+
+/// The options with the kernel shapes that are fastest on this adapter, unless the user wants the
+/// usual ones.
+pub(super) fn tuned(
+    gpu: &Arc<Gpu>,
+    device: &DeviceArgs,
+    vram_bytes: u64,
+    options: Options,
+) -> Result<Options> {
+    if device.no_tune || std::env::var_os(NO_TUNE_VARIABLE).is_some_and(|value| !value.is_empty()) {
+        return Ok(options);
+    }
+    let say = &mut |what: &str| note(format_args!("probe  measuring {what}"));
+    let shapes = probe::tune(gpu, vram_bytes, device.probe, say)?;
+    Ok(Options { shapes: Some(shapes), ..options })
 }
 
 /// Measures the device and the model on it, or remembers what was measured.
@@ -127,7 +149,8 @@ pub(super) fn measure(
     model: (&Decoder, &Options),
 ) -> Result<Measured> {
     let choice = device.route.unwrap_or(RouteChoice::Fastest);
-    let wanted = Wanted { choice, vram_bytes, again: device.probe, model: Some(model) };
+    let shapes = model.1.shapes_on(&gpu.facts);
+    let wanted = Wanted { choice, vram_bytes, again: device.probe, shapes, model: Some(model) };
     probe::measure(gpu, &wanted, &mut |what| note(format_args!("probe  measuring {what}")))
 }
 

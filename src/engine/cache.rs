@@ -201,6 +201,11 @@ impl Caches {
         }
     }
 
+    /// Whether no row has to travel.
+    pub(super) fn stay(&self) -> bool {
+        self.travelling.is_empty()
+    }
+
     /// Bytes that travel to the GPU for the pass at hand.
     pub(super) fn loaded_bytes(&self) -> u64 {
         let rows: u64 = self.before.iter().map(|rows| u64::from(rows.end - rows.start)).sum();

@@ -1,8 +1,7 @@
 //! What a model needs, for the planner.
 
-use super::{CacheKind, Options, cache, flow::Flow, vectors, workspace};
+use super::{CacheKind, Options, cache, flow::Flow, table, vectors, workspace};
 use crate::gpu::Facts;
-use crate::kernels::Shapes;
 use crate::model::{Decoder, Unit};
 use crate::plan::{Demand, UnitDemand};
 use crate::quant::WeightKind;
@@ -27,9 +26,10 @@ pub fn demand(decoder: &Decoder, facts: &Facts, options: &Options, all_logits: b
         cache_reads: decoder.heads / decoder.kv_heads.max(1),
         fixed_bytes: workspace::fixed_bytes(
             decoder,
-            Shapes::for_adapter(facts).attention.splits,
+            options.shapes_on(facts).attention.splits,
             options.work.batch,
         ) + decoder.units.iter().map(vectors::bytes).sum::<u64>(),
+        table_bytes: table::bytes(decoder),
         token_bytes: workspace::token_bytes(decoder, &flow),
         selected_bytes: workspace::selected_bytes(decoder, &flow),
         tokens_max: options.cache_rows,

@@ -1,8 +1,9 @@
-//! What the CPU hands the GPU for one pass: tokens, angles, and packed rows of the embedding tables.
+//! What the CPU hands the GPU for a pass, or for several in a row: tokens, angles, and packed rows of
+//! the embedding tables.
 
 use std::ops::Range;
 
-use super::{Pass, Weights};
+use super::{Ids, PASSES_MAX, Pass, Weights};
 use crate::error::Result;
 use crate::gpu::{Binding, Buffer, Gpu, Staging};
 use crate::model::Decoder;
@@ -34,10 +35,12 @@ pub(super) struct InputLayout {
     position_rows: Range<u64>,
     chunk: u32,
     bytes: u64,
+    /// The most tokens of a decode pass.
+    batch: u32,
 }
 
 impl InputLayout {
-    pub(super) fn new(decoder: &Decoder, chunk: u32, selected: u32) -> Self {
+    pub(super) fn new(decoder: &Decoder, chunk: u32, selected: u32, batch: u32) -> Self {
         let mut bytes = 0;
         let mut region = |length: u64| {
             let start = u64::next_multiple_of(bytes, REGION_ALIGNMENT);
@@ -57,10 +60,34 @@ impl InputLayout {
             position_rows: region(tokens * position_bytes(decoder)),
             chunk,
             bytes: 0,
+            batch: batch.min(chunk),
         };
         layout.bytes = bytes;
         layout
     }
+
+    /// What differs from one decode pass to the next with the same sequences: where a token of it is
+    /// among the inputs, and its bytes.
+    fn moving(&self, decoder: &Decoder) -> [(u64, u64); 3] {
+        let starts = [&self.rows, &self.angles, &self.position_rows].map(|region| region.start);
+        let bytes = moving_bytes(decoder);
+        [0, 1, 2].map(|i| (starts[i], bytes[i]))
+    }
+}
+
+/// Bytes of a token's row, angles and row of the table of positions.
+fn moving_bytes(decoder: &Decoder) -> [u64; 3] {
+    [16, angle_bytes(decoder), position_bytes(decoder)]
+}
+
+/// GPU bytes for the passes that follow the first of several, uploads included.
+pub(super) fn ahead_bytes(decoder: &Decoder, batch: u32) -> u64 {
+    (1 + UPLOADS as u64) * u64::from(batch) * ahead_token_bytes(decoder)
+}
+
+/// Bytes of one sequence's tokens in all passes that follow the first.
+fn ahead_token_bytes(decoder: &Decoder) -> u64 {
+    u64::from(PASSES_MAX - 1) * moving_bytes(decoder).iter().sum::<u64>()
 }
 
 /// GPU bytes that one more token of a pass takes, uploads included.
@@ -92,20 +119,28 @@ fn table_shape(decoder: &Decoder) -> (WeightKind, u32) {
 pub(super) struct Inputs {
     layout: InputLayout,
     buffer: Buffer,
+    /// For the passes that follow the first of several: each one's rows, angles and position rows.
+    ahead: Buffer,
     uploads: [Staging; UPLOADS],
     next: usize,
+    /// Whether the next upload is part of commands that are not submitted yet.
+    is_lent: bool,
     /// Angles of the pass at hand; kept to spare an allocation.
     angles: Vec<f32>,
 }
 
 impl Inputs {
-    pub(super) fn new(gpu: &Gpu, layout: InputLayout) -> Result<Self> {
+    pub(super) fn new(gpu: &Gpu, decoder: &Decoder, layout: InputLayout) -> Result<Self> {
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
-        let upload = || Staging::new(gpu, "pass inputs on their way", layout.bytes);
+        let passed_on = wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+        let ahead_bytes = u64::from(layout.batch) * ahead_token_bytes(decoder);
+        let upload = || Staging::new(gpu, "pass inputs on their way", layout.bytes + ahead_bytes);
         Ok(Inputs {
             buffer: gpu.buffer("pass inputs", layout.bytes, usage)?,
+            ahead: gpu.buffer("inputs of passes ahead", ahead_bytes, passed_on)?,
             uploads: [upload()?, upload()?],
             next: 0,
+            is_lent: false,
             angles: Vec::new(),
             layout,
         })
@@ -148,47 +183,126 @@ impl Inputs {
         self.buffer.part(self.layout.position_rows.clone())
     }
 
-    /// Writes a pass's inputs and submits their copy into the input buffer.
+    /// Writes the inputs of a pass, and of the `ahead` passes that follow it with the sequences'
+    /// next positions, and encodes their way to where kernels read those of the first. After the
+    /// commands were submitted comes [`Inputs::sent`].
     pub(super) fn send(
         &mut self,
         gpu: &Gpu,
-        decoder: &Decoder,
-        weights: &Weights,
-        pass: &Pass<'_>,
+        (decoder, weights): (&Decoder, &Weights),
+        (pass, ids, ahead): (&Pass<'_>, Ids, u32),
+        encoder: &mut wgpu::CommandEncoder,
     ) -> Result<()> {
         self.angles.clear();
-        for token in pass.tokens {
-            decoder.rope.angles(token.position, &mut self.angles);
+        for later in 0..=ahead {
+            for token in pass.tokens {
+                decoder.rope.angles(token.position + later, &mut self.angles);
+            }
         }
-        let upload = &mut self.uploads[self.next];
-        self.next = (self.next + 1) % UPLOADS;
         let (layout, angles) = (&self.layout, &self.angles);
-        upload.fill(gpu, layout.bytes, |mut to| {
-            let mut put = |region: &Range<u64>, at: u64, bytes: &[u8]| {
-                let start = (region.start + at) as usize;
+        let angles: &[u8] = bytemuck::cast_slice(angles);
+        let (tokens, selected) = (pass.tokens.len() as u32, pass.selected.len() as u32);
+        let moving = layout.moving(decoder);
+        let [_, (_, angle_bytes), (_, position_bytes)] = moving;
+        let pass_bytes = u64::from(tokens) * moving.iter().map(|(_, bytes)| bytes).sum::<u64>();
+        let ahead_bytes = u64::from(ahead) * pass_bytes;
+        let upload = &mut self.uploads[self.next];
+        // Pieces of the upload that go to the inputs.
+        let mut pieces: Vec<Range<u64>> = Vec::new();
+        upload.fill(gpu, layout.bytes + ahead_bytes, |mut to| {
+            let mut put = |start: u64, bytes: &[u8]| {
+                let start = start as usize;
                 to.slice(start..start + bytes.len()).copy_from_slice(bytes);
             };
-            let (tokens, selected) = (pass.tokens.len() as u32, pass.selected.len() as u32);
-            put(&layout.body_step, 0, bytemuck::cast_slice(&[tokens, selected]));
-            put(&layout.head_step, 0, bytemuck::cast_slice(&[selected, selected]));
-            put(&layout.angles, 0, bytemuck::cast_slice(angles));
-            put(&layout.selected, 0, bytemuck::cast_slice(pass.selected));
+            let mut first = |start: u64, bytes: &[u8]| {
+                if bytes.is_empty() {
+                    return;
+                }
+                put(start, bytes);
+                let end = start + bytes.len() as u64;
+                match pieces.last_mut().filter(|piece| piece.end == start) {
+                    Some(piece) => piece.end = end,
+                    None => pieces.push(start..end),
+                }
+            };
+            first(layout.body_step.start, bytemuck::cast_slice(&[tokens, selected]));
+            first(layout.head_step.start, bytemuck::cast_slice(&[selected, selected]));
+            first(layout.selected.start, bytemuck::cast_slice(pass.selected));
+            let rows_of = |later: u32| {
+                pass.tokens.iter().map(move |token| [token.id, token.position + later, token.cache_start, 0])
+            };
+            for (i, row) in (0..).zip(rows_of(0)) {
+                first(layout.rows.start + i * 16, bytemuck::cast_slice(&row));
+            }
+            let angles_of = |later: u32| {
+                let bytes = (u64::from(tokens) * angle_bytes) as usize;
+                &angles[later as usize * bytes..][..bytes]
+            };
+            first(layout.angles.start, angles_of(0));
+            if ids == Ids::Given {
+                let rows = || pass.tokens.iter().map(|token| weights.table_row(decoder, token.id));
+                for (i, (codes, _)) in (0..).zip(rows()) {
+                    first(layout.table_codes.start + i * codes.len() as u64, codes);
+                }
+                for (i, (_, scales)) in (0..).zip(rows()) {
+                    first(layout.table_scales.start + i * scales.len() as u64, scales);
+                }
+            }
             for (i, token) in (0..).zip(pass.tokens) {
-                let row = [token.id, token.position, token.cache_start, 0];
-                put(&layout.rows, i * 16, bytemuck::cast_slice(&row));
-                let (codes, scales) = weights.table_row(decoder, token.id);
-                put(&layout.table_codes, i * codes.len() as u64, codes);
-                put(&layout.table_scales, i * scales.len() as u64, scales);
                 if let Some(row) = weights.position_row(decoder, token.position)? {
-                    put(&layout.position_rows, i * row.len() as u64, row);
+                    first(layout.position_rows.start + i * position_bytes, row);
+                }
+            }
+            for later in 1..=ahead {
+                let mut at = layout.bytes + u64::from(later - 1) * pass_bytes;
+                let mut next = |bytes: &[u8]| {
+                    put(at, bytes);
+                    at += bytes.len() as u64;
+                };
+                rows_of(later).for_each(|row| next(bytemuck::cast_slice(&row)));
+                next(angles_of(later));
+                for token in pass.tokens {
+                    if let Some(row) = weights.position_row(decoder, token.position + later)? {
+                        next(row);
+                    }
                 }
             }
             Ok(())
         })?;
-        let buffer = &self.buffer;
-        upload.send(gpu, |encoder, from| {
-            encoder.copy_buffer_to_buffer(from, 0, buffer, 0, layout.bytes);
-        });
+        let from = upload.lend();
+        self.is_lent = true;
+        for piece in pieces {
+            // Scales of an odd number of groups end in the middle of a word.
+            let bytes = (piece.end - piece.start).next_multiple_of(4);
+            encoder.copy_buffer_to_buffer(from, piece.start, &self.buffer, piece.start, bytes);
+        }
+        if ahead_bytes > 0 {
+            encoder.copy_buffer_to_buffer(from, layout.bytes, &self.ahead, 0, ahead_bytes);
+        }
         Ok(())
+    }
+
+    /// Notes that all commands were submitted, those with the last upload included.
+    pub(super) fn sent(&mut self) {
+        if std::mem::take(&mut self.is_lent) {
+            self.uploads[self.next].take_back();
+            self.next = (self.next + 1) % UPLOADS;
+        }
+    }
+
+    /// Encodes the step to the pass that comes `later` after the one whose inputs were sent.
+    pub(super) fn step_on(
+        &self,
+        decoder: &Decoder,
+        (later, tokens): (u32, u32),
+        encoder: &mut wgpu::CommandEncoder,
+    ) {
+        let moving = self.layout.moving(decoder).map(|(to, bytes)| (to, bytes * u64::from(tokens)));
+        let pass_bytes = moving.iter().map(|(_, bytes)| bytes).sum::<u64>();
+        let mut from = u64::from(later - 1) * pass_bytes;
+        for (to, bytes) in moving.into_iter().filter(|(_, bytes)| *bytes > 0) {
+            encoder.copy_buffer_to_buffer(&self.ahead, from, &self.buffer, to, bytes);
+            from += bytes;
+        }
     }
 }

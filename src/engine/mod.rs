@@ -8,12 +8,15 @@
 
 mod cache;
 mod carrier;
+mod chain;
 mod demand;
 mod flow;
 mod inputs;
+mod pass;
 pub mod probe;
 mod program;
 mod synthetic;
+mod table;
 mod timing;
 mod vectors;
 mod walk;
@@ -21,60 +24,31 @@ mod weights;
 mod workspace;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::error::{Error, Result};
-use crate::gpu::{Dispatch, Gpu, Pipelines};
+use crate::error::Result;
+use crate::gpu::{Dispatch, Facts, Gpu, Pipelines};
 pub use crate::kernels::CacheKind;
 use crate::kernels::Shapes;
-use crate::model::{Activation, Decoder};
+use crate::model::Decoder;
 use crate::pipeline::{Loader, Route};
 use crate::plan::{Home, Plan, Work};
 use crate::trace::Trace;
 
 use cache::Caches;
 use carrier::{Carrier, Homes};
+use chain::Chains;
+pub use chain::{CHAINS_MAX, PASSES_MAX};
 use demand::cache_kind;
 pub use demand::demand;
 use flow::Flow;
+pub use pass::{Class, Ids, Pass, PassToken};
 use program::{Program, UnitMemory};
+use table::Table;
 use timing::UnitTimer;
 use vectors::Vectors;
-use walk::Walk;
 pub use weights::Weights;
 use workspace::Workspace;
-
-/// One token of a pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PassToken {
-    /// Vocabulary id.
-    pub id: u32,
-    /// Position in its sequence, from 0.
-    pub position: u32,
-    /// KV cache row of its sequence's position 0.
-    pub cache_start: u32,
-}
-
-/// Which kernels a pass uses. Within a class, a token's result does not depend on what else is in
-/// the pass; between the classes it may differ by rounding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Class {
-    /// Many tokens of a prompt: matrix times matrix.
-    Prefill,
-    /// At most one token of each sequence: matrix times vector, contexts split.
-    Decode,
-}
-
-/// One walk over all units.
-#[derive(Clone, Copy, Debug)]
-pub struct Pass<'a> {
-    /// The tokens, at most [`Plan::chunk`].
-    pub tokens: &'a [PassToken],
-    /// Indices of the tokens whose logits are wanted, at most [`Plan::selected`].
-    pub selected: &'a [u32],
-    /// Which kernels are used.
-    pub class: Class,
-}
 
 /// Choices that are not the planner's.
 #[derive(Clone, Debug, Default)]
@@ -91,13 +65,20 @@ pub struct Options {
     pub work: Work,
     /// Where the timeline is recorded.
     pub trace: Trace,
+    /// What kernels are laid out in, as [`probe::tune`] found; by the kind of adapter if not said.
+    /// Two shapes may round differently.
+    pub shapes: Option<Shapes>,
+}
+
+impl Options {
+    /// What kernels are laid out in on an adapter.
+    pub fn shapes_on(&self, facts: &Facts) -> Shapes {
+        self.shapes.unwrap_or_else(|| Shapes::for_adapter(facts))
+    }
 }
 
 /// The most sequences that one engine decodes together.
 pub const BATCH_MAX: u32 = 256;
-
-/// Resident units that are submitted together: the GPU begins while the CPU still encodes.
-const UNITS_PER_SUBMISSION: usize = 8;
 
 /// Sizes that fix the workspace.
 struct Sizes {
@@ -144,7 +125,10 @@ pub struct Engine {
     caches: Caches,
     programs: Vec<UnitPrograms>,
     embed: Vec<Dispatch>,
+    /// For what the last pass chose, where the embedding table can be read by kernels.
+    embed_chosen: Vec<Dispatch>,
     argmax: Dispatch,
+    chains: Chains,
     ring: Option<Loader>,
     next_ticket: u64,
     weights: Weights,
@@ -157,6 +141,7 @@ pub struct Engine {
     /// Keeps weights at home alive: bind groups refer to them.
     _homes: Homes,
     _vectors: Vec<Vectors>,
+    _table: Option<Table>,
 }
 
 /// A unit's programs.
@@ -191,11 +176,12 @@ impl Engine {
         options: &Options,
         mut progress: impl FnMut(u64),
     ) -> Result<Engine> {
+        let shapes = options.shapes_on(&gpu.facts);
         let sizes = Sizes {
             chunk: plan.chunk,
             selected: plan.selected,
             cache: cache_kind(&decoder, options),
-            splits: Shapes::for_adapter(&gpu.facts).attention.splits,
+            splits: shapes.attention.splits,
             batch: options.work.batch,
         };
         let flow = Flow::new(&decoder, options.exact);
@@ -206,7 +192,7 @@ impl Engine {
         let carrier = Carrier { gpu, decoder: &decoder, weights, plan: &plan, options };
         let homes = carrier.load_homes(&mut progress)?;
         let ring = carrier.start_ring(&homes)?;
-        let mut pipelines = Pipelines::new(gpu);
+        let mut pipelines = Pipelines::deferred(gpu);
         let builder = program::Builder {
             decoder: &decoder,
             workspace: &workspace,
@@ -214,6 +200,7 @@ impl Engine {
             flow: &flow,
             exact: options.exact,
             cache: sizes.cache,
+            shapes,
             batch: sizes.batch,
         };
         let mut programs = Vec::new();
@@ -236,13 +223,21 @@ impl Engine {
             let cache = cache::block_of(&decoder.units[unit]).map(|block| (unit, block));
             programs.push(UnitPrograms { cache, in_slot, at_home });
         }
-        let embed = builder.embed(&mut pipelines)?;
+        let embed = builder.embed(&mut pipelines, None)?;
+        let table = plan.table.map(|home| Table::new(gpu, &decoder, weights, home)).transpose()?;
+        let embed_chosen = match &table {
+            Some(table) => builder.embed(&mut pipelines, Some((table, &homes)))?,
+            None => Vec::new(),
+        };
+        let chains = Chains::new(gpu, options.work.batch)?;
         let argmax = builder.argmax(&mut pipelines)?;
         let timer = match options.trace.is_on() {
             true => UnitTimer::new(gpu, decoder.units.len())?,
             false => None,
         };
-        log::info!("{} pipelines compiled", pipelines.compiled());
+        let start = Instant::now();
+        pipelines.finish()?;
+        log::info!("{} pipelines compiled in {:.3} s", pipelines.compiled(), start.elapsed().as_secs_f64());
         let (ours, drivers) = (gpu.account().bytes(), gpu.driver_vram_bytes());
         log::info!("GPU memory: {ours} bytes by our books, {drivers:?} by the driver's");
         Ok(Engine {
@@ -253,7 +248,9 @@ impl Engine {
             caches,
             programs,
             embed,
+            embed_chosen,
             argmax,
+            chains,
             ring,
             next_ticket: 0,
             weights: weights.clone(),
@@ -265,6 +262,7 @@ impl Engine {
             costs: Costs::default(),
             _homes: homes,
             _vectors: vectors,
+            _table: table,
         })
     }
 
@@ -293,135 +291,9 @@ impl Engine {
         self.costs
     }
 
-    /// Runs one pass: writes the tokens' keys and values to the cache, and the logits of the
-    /// selected tokens to where [`Engine::logits`] and [`Engine::most_likely`] find them.
-    ///
-    /// # Errors
-    /// When the GPU, the disk or a loader thread fails.
-    ///
-    /// # Panics
-    /// If the pass has no token, or more than the plan allows: sessions split their input.
-    pub fn forward(&mut self, pass: &Pass<'_>) -> Result<()> {
-        let (tokens, selected) = (pass.tokens.len() as u32, pass.selected.len() as u32);
-        assert!((1..=self.plan.chunk).contains(&tokens) && selected <= self.plan.selected);
-        assert!(pass.class == Class::Prefill || tokens <= self.batch);
-        self.selected = selected;
-        self.workspace.inputs.send(&self.gpu, &self.decoder, &self.weights, pass)?;
-        self.caches.begin_pass(pass.tokens);
-        // Timestamps cost a readback in every pass.
-        let resting = self.timer.take_if(|_| !self.trace.is_recording());
-        let gpu = Arc::clone(&self.gpu);
-        let mut walk = Walk::new(&gpu, tokens, selected);
-        for embed in &self.embed {
-            walk.encode_one("embed", embed, tokens);
-        }
-        for unit in 0..self.programs.len() {
-            self.encode_unit(unit, pass.class, &mut walk)?;
-        }
-        walk.submit();
-        self.costs.passes += 1;
-        self.costs.streamed_bytes += self.plan.streamed_bytes;
-        self.costs.cache_bytes += self.caches.loaded_bytes();
-        self.gpu.check()?;
-        if let Some(timer) = &mut self.timer {
-            timer.record(&self.gpu, &self.trace, &self.names)?;
-        }
-        self.timer = self.timer.take().or(resting);
-        Ok(())
-    }
-
-    /// Encodes a unit and, as soon as its weights and its KV cache are where its kernels look for
-    /// them, submits it.
-    fn encode_unit(&mut self, unit: usize, class: Class, walk: &mut Walk<'_>) -> Result<()> {
-        let programs = &self.programs[unit];
-        let at_home = programs.without_ring(class);
-        let cache_ring = programs.cache.filter(|(_, block)| self.caches.has_ring(*block)).is_some();
-        if at_home.is_none() || cache_ring {
-            // What is encoded so far must run while this unit is still on its way.
-            walk.submit();
-        }
-        let cache_place = match programs.cache {
-            Some(cache) => self.caches.bring(cache, walk, &mut self.timer),
-            None => 0,
-        };
-        let ring = self.ring.as_ref().filter(|_| at_home.is_none());
-        let program = match (at_home, ring) {
-            (Some(program), _) => program,
-            (None, Some(ring)) => &programs.in_slot[ring.slot(self.next_ticket)],
-            (None, None) => unreachable!("a plan with travelling units has a ring"),
-        };
-        walk.encode(unit, program.of(class), cache_place, &mut self.timer);
-        if let Some(cache) = programs.cache {
-            self.caches.take_back(cache, walk, &mut self.timer);
-        }
-        if ring.is_none() && !cache_ring {
-            if unit.is_multiple_of(UNITS_PER_SUBMISSION) {
-                walk.submit();
-            }
-            return Ok(());
-        }
-        walk.close();
-        let start = Instant::now();
-        if cache_ring {
-            self.caches.lease()?;
-        }
-        if let Some(ring) = ring {
-            ring.lease(self.next_ticket)?;
-        }
-        self.costs.waiting += start.elapsed();
-        walk.submit();
-        if let Some(ring) = ring {
-            ring.release(self.next_ticket);
-            self.next_ticket += 1;
-        }
-        if cache_ring {
-            self.caches.release();
-        }
-        Ok(())
-    }
-
     /// Forgets the sequence whose position 0 has the given cache row: where KV caches live in host
     /// memory, its rows need not travel any more.
     pub fn forget(&mut self, cache_start: u32) {
         self.caches.forget(cache_start);
-    }
-
-    /// The last pass's logits, f32 `[selected, vocab_size]`.
-    ///
-    /// # Errors
-    /// When the GPU fails.
-    pub fn logits(&mut self) -> Result<Vec<f32>> {
-        let stride = workspace::stride(&self.decoder, Activation::Logits) as usize;
-        let width = self.decoder.vocab_size as usize;
-        let bytes = u64::from(self.selected) * stride as u64 * 4;
-        let mut encoder = self.gpu.encoder("logits");
-        let from = self.workspace.activation(Activation::Logits);
-        encoder.copy_buffer_to_buffer(from, 0, self.workspace.logits_readback.buffer(), 0, bytes);
-        self.gpu.queue.submit([encoder.finish()]);
-        let to = &mut self.workspace.logits_readback;
-        to.read(&self.gpu, bytes, |read| {
-            let rows = bytemuck::cast_slice::<u8, f32>(read).chunks_exact(stride);
-            rows.flat_map(|row| &row[..width]).copied().collect()
-        })
-    }
-
-    /// The most likely token for each selected token of the last pass; the lowest id wins ties.
-    ///
-    /// # Errors
-    /// [`Error::NonFinite`] when a logit is NaN or infinite, or when the GPU fails.
-    pub fn most_likely(&mut self) -> Result<Vec<u32>> {
-        let bytes = u64::from(self.selected) * 4;
-        let mut walk = Walk::new(&self.gpu, self.selected, self.selected);
-        walk.encode_one("argmax", &self.argmax, self.selected);
-        let (from, to) = (&self.workspace.argmax, &mut self.workspace.argmax_readback);
-        walk.encoder().copy_buffer_to_buffer(from, 0, to.buffer(), 0, bytes);
-        walk.submit();
-        let ids = to.read(&self.gpu, bytes, |read| bytemuck::cast_slice::<u8, u32>(read).to_vec())?;
-        if ids.contains(&u32::MAX) {
-            return Err(Error::NonFinite(
-                "the model's logits are not finite; its weights or the GPU driver are broken".into(),
-            ));
-        }
-        Ok(ids)
     }
 }

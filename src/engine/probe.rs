@@ -4,19 +4,23 @@ mod disk;
 mod kernel;
 mod link;
 mod remembered;
+pub mod rig;
 mod trial;
+mod tune;
 
 use std::sync::Arc;
 
 use super::Options;
 use crate::error::{Error, Result};
 use crate::gpu::{Gpu, Place};
+use crate::kernels::Shapes;
 use crate::model::Decoder;
 use crate::pipeline::Route;
 use crate::plan::{GpuTimes, HANDOFF_SECONDS, PREFILL_FACTOR, Rates};
 
 pub use disk::file_rate;
 use remembered::Remembered;
+pub use tune::tune;
 
 /// GPU memory that measurements take at most.
 const BUDGET_BYTES_MAX: u64 = 1 << 30;
@@ -42,6 +46,8 @@ pub struct Wanted<'a> {
     pub vram_bytes: u64,
     /// Whether what was measured before is measured again.
     pub again: bool,
+    /// What kernels are laid out in.
+    pub shapes: Shapes,
     /// The model to time, and the engine's options for it: their route does not matter.
     pub model: Option<(&'a Decoder, &'a Options)>,
 }
@@ -67,6 +73,7 @@ pub fn measure(gpu: &Arc<Gpu>, wanted: &Wanted<'_>, say: &mut dyn FnMut(&str)) -
     let mut probe = Probe {
         gpu,
         remembered: Remembered::of(gpu, wanted.again)?,
+        shapes: wanted.shapes,
         // Budgets of about the same size share what was measured within the smallest.
         vram_bytes: 1 << wanted.vram_bytes.clamp(1, BUDGET_BYTES_MAX).ilog2(),
         say,
@@ -99,16 +106,17 @@ pub fn measure(gpu: &Arc<Gpu>, wanted: &Wanted<'_>, say: &mut dyn FnMut(&str)) -
 struct Probe<'a> {
     gpu: &'a Arc<Gpu>,
     remembered: Remembered,
+    shapes: Shapes,
     vram_bytes: u64,
     say: &'a mut dyn FnMut(&str),
 }
 
 impl Probe<'_> {
     fn kernel(&mut self) -> Result<kernel::KernelRates> {
-        let (gpu, vram, say) = (self.gpu, self.vram_bytes, &mut *self.say);
-        self.remembered.or_measure(&format!("kernels in {vram}"), || {
+        let (gpu, shapes, vram, say) = (self.gpu, &self.shapes, self.vram_bytes, &mut *self.say);
+        self.remembered.or_measure(&format!("kernels in {vram}, {shapes:?}"), || {
             say("how fast kernels read weights");
-            kernel::rates(gpu, vram, None)
+            kernel::rates(gpu, shapes, vram, None)
         })
     }
 
@@ -125,10 +133,10 @@ impl Probe<'_> {
         if !wanted {
             return Ok(None);
         }
-        let (gpu, say) = (self.gpu, &mut *self.say);
-        let rates = self.remembered.or_measure("kernels in host memory", || {
+        let (gpu, shapes, say) = (self.gpu, &self.shapes, &mut *self.say);
+        let rates = self.remembered.or_measure(&format!("kernels in host memory, {shapes:?}"), || {
             say("how fast kernels read host memory");
-            kernel::rates(gpu, DIRECT_BYTES * 4, Some(Place::Pinned))
+            kernel::rates(gpu, shapes, DIRECT_BYTES * 4, Some(Place::Pinned))
         })?;
         Ok(Some(rates.bytes))
     }

@@ -6,22 +6,22 @@ use std::ops::Range;
 
 use super::Class;
 use super::cache::Caches;
+use super::carrier::Homes;
 use super::flow::{self, Flow, Form};
+use super::table::Table;
 use super::vectors::Vectors;
 use super::workspace::{Workspace, stride};
 use crate::error::Result;
 use crate::gpu::{Binding, Buffer, Dispatch, Pipelines};
+use crate::kernels::embed::Rows;
 use crate::kernels::{
-    CacheKind, ExactArgs, Int8Args, Matrix, Shapes, argmax, attention, attention_merge, embed, matmul_exact,
-    matmul_int8, matvec_exact, matvec_int8, rope_store, select_rows,
+    CacheKind, ExactArgs, Int8Args, Matrix, Shapes, TOKENS_PER_GROUP_MAX, argmax, attention, attention_merge,
+    embed, matmul_exact, matmul_int8, matvec_exact, matvec_int8, rope_store, select_rows,
 };
 use crate::model::{Activation, Decoder, Op, Tensor};
 use crate::pack::layout::{Section, TensorSpec};
 use crate::pipeline::cache_ring::KeysValues;
 use pointwise::LayerNorm;
-
-/// The most tokens that a matvec workgroup serves.
-const TOKENS_PER_GROUP_MAX: u32 = 8;
 
 /// One dispatch of a unit.
 pub(super) struct Step {
@@ -118,6 +118,7 @@ pub(super) struct Builder<'a> {
     pub(super) flow: &'a Flow,
     pub(super) exact: bool,
     pub(super) cache: CacheKind,
+    pub(super) shapes: Shapes,
     /// The most tokens of a decode pass.
     pub(super) batch: u32,
 }
@@ -157,22 +158,39 @@ impl Builder<'_> {
         Ok(Program { prefill: build(Class::Prefill)?, decode: build(Class::Decode)? })
     }
 
-    /// The gathered rows of the embedding table, and of the table of positions, into activations.
-    pub(super) fn embed(&self, pipelines: &mut Pipelines) -> Result<Vec<Dispatch>> {
+    /// Rows of the embedding table, and of the table of positions, into activations: rows of the
+    /// table for what the last pass chose, or else those that the CPU gathered.
+    pub(super) fn embed(
+        &self,
+        pipelines: &mut Pipelines,
+        table: Option<(&Table, &Homes)>,
+    ) -> Result<Vec<Dispatch>> {
         let inputs = &self.workspace.inputs;
-        let mut gather = |table: &TensorSpec, [codes, scales]: [Binding<'_>; 2], to, accumulate| {
-            // The CPU gathered the pass's rows: row t of the input belongs to token t.
-            let (kind, rows, cols) = (table.kind, inputs.chunk(), table.cols);
-            let spec = embed::Spec { kind, rows, cols, indexed: false, scale: 1.0, accumulate };
-            let (step, rows) = (inputs.body_step(), inputs.rows());
-            let args = embed::Args { step, rows, codes, scales, y: self.f32(to) };
+        let mut gather = |tensor: &TensorSpec, rows: Option<Rows>, [codes, scales]: [Binding<'_>; 2], to| {
+            let (kind, cols, indexed) = (tensor.kind, tensor.cols, rows.is_some());
+            // Row t of what the CPU gathered belongs to token t.
+            let rows = rows.unwrap_or(Rows::all(inputs.chunk()));
+            let accumulate = self.decoder.position_tensor().is_some_and(|p| std::ptr::eq(p, tensor))
+                && to == self.decoder.embedded();
+            let spec = embed::Spec { kind, rows, cols, indexed, scale: 1.0, accumulate };
+            let (step, ids) = (inputs.body_step(), self.workspace.argmax.all());
+            let args = embed::Args { step, ids, codes, scales, y: self.f32(to) };
             embed::dispatch(pipelines, &spec, &args)
         };
         let (words, to) = (self.decoder.table_tensor(&self.decoder.table[0]), self.decoder.embedded());
-        let mut dispatches = vec![gather(words, [inputs.table_codes(), inputs.table_scales()], to, false)?];
+        let mut dispatches = match table {
+            Some((table, homes)) => {
+                let parts = table.parts(homes).map(|(part, buffer)| {
+                    let [codes, scales] = [&part.codes, &part.scales].map(|range| buffer.part(range.clone()));
+                    gather(words, Some(part.rows), [codes, scales], to)
+                });
+                parts.collect::<Result<Vec<_>>>()?
+            }
+            None => vec![gather(words, None, [inputs.table_codes(), inputs.table_scales()], to)?],
+        };
         if let Some(positions) = self.decoder.position_tensor() {
-            let (stream, rows) = (Activation::Residual, [inputs.position_rows(), inputs.position_rows()]);
-            dispatches.push(gather(positions, rows, stream, to == stream)?);
+            let rows = [inputs.position_rows(), inputs.position_rows()];
+            dispatches.push(gather(positions, None, rows, Activation::Residual)?);
         }
         Ok(dispatches)
     }
@@ -271,7 +289,6 @@ impl Builder<'_> {
         let (codes, scales) = (memory.codes(linear.weight), memory.scales(linear.weight));
         let bias = linear.bias.map_or(codes.clone(), |bias| memory.floats(bias, linear.to_column));
         let y = self.f32(linear.to);
-        let shapes = Shapes::for_adapter(&pipelines.gpu().facts);
         let kind = tensor.kind;
         let class = if is_head { Class::Decode } else { class };
         let tokens_most = if is_head { self.workspace.selected() } else { self.batch };
@@ -284,7 +301,7 @@ impl Builder<'_> {
                     matmul_exact::dispatch(pipelines, &matmul_exact::Spec { matrix, kind }, &args)
                 }
                 Class::Decode => {
-                    let shape = shapes.matvec_exact;
+                    let shape = self.shapes.matvec_exact.of(matrix.rows, matrix.cols);
                     let spec = matvec_exact::Spec { matrix, kind, shape, tokens_per_group };
                     matvec_exact::dispatch(pipelines, &spec, &args)
                 }
@@ -292,7 +309,7 @@ impl Builder<'_> {
         }
         let (x_codes, x_scales) = (self.workspace.q8_codes(), self.workspace.q8_scales());
         let args = Int8Args { step, codes, scales, bias, x_codes, x_scales, y };
-        let shape = shapes.matvec_int8;
+        let shape = self.shapes.matvec_int8.of(matrix.rows, matrix.cols);
         match class {
             Class::Prefill => matmul_int8::dispatch(pipelines, &matmul_int8::Spec { matrix, kind }, &args),
             Class::Decode => {
@@ -350,10 +367,14 @@ impl Builder<'_> {
         };
         let mut dispatches = Vec::new();
         let last = match parts {
-            None => attention::dispatch(pipelines, &spec, &args)?,
+            None => {
+                let shape = attention::Shape { splits: 1, ..self.shapes.attention };
+                attention::dispatch_shaped(pipelines, &spec, shape, &args)?
+            }
             Some(parts) => {
-                dispatches.push(attention::dispatch_split(pipelines, &spec, &args)?);
-                let splits = Shapes::for_adapter(&pipelines.gpu().facts).attention.splits;
+                let shape = self.shapes.attention;
+                dispatches.push(attention::dispatch_shaped(pipelines, &spec, shape, &args)?);
+                let splits = shape.splits;
                 let spec = attention_merge::Spec { heads: d.heads, head_dim: d.head_dim, splits };
                 let args = attention_merge::Args { step: self.step(false), parts, y };
                 attention_merge::dispatch(pipelines, &spec, &args)?

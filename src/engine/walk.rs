@@ -1,27 +1,63 @@
 //! Records a pass's commands and hands them to the queue in batches.
 
+use std::ops::Range;
+
+use super::inputs::Inputs;
 use super::program::Step;
 use super::timing::UnitTimer;
 use crate::gpu::{CopyRegion, Dispatch, Gpu};
+use crate::pipeline::Loader;
 use crate::trace::Task;
 
 /// Commands of a pass on their way to the queue.
 pub(super) struct Walk<'a> {
     gpu: &'a Gpu,
     encoder: Option<wgpu::CommandEncoder>,
-    /// Commands that are ready for the queue.
-    closed: Option<wgpu::CommandBuffer>,
+    /// The compute pass that goes on until something else is encoded.
+    compute: Option<wgpu::ComputePass<'static>>,
+    /// Commands that are ready for the queue, in order.
+    closed: Vec<wgpu::CommandBuffer>,
+    /// Tickets whose readers are among the commands.
+    pub(super) held: Range<u64>,
+    /// Units that were encoded since the last submission and wait for nothing, and how many of them
+    /// are to be submitted together.
+    pub(super) units: usize,
+    pub(super) quota: usize,
     tokens: u32,
     selected: u32,
 }
 
 impl<'a> Walk<'a> {
     pub(super) fn new(gpu: &'a Gpu, tokens: u32, selected: u32) -> Self {
-        Walk { gpu, encoder: None, closed: None, tokens, selected }
+        Walk {
+            gpu,
+            encoder: None,
+            compute: None,
+            closed: Vec::new(),
+            held: 0..0,
+            units: 0,
+            quota: usize::MAX,
+            tokens,
+            selected,
+        }
     }
 
     pub(super) fn encoder(&mut self) -> &mut wgpu::CommandEncoder {
+        self.compute = None;
         self.encoder.get_or_insert_with(|| self.gpu.encoder("pass"))
+    }
+
+    /// The compute pass at hand, or a new one; one of its own where it is timed.
+    fn compute(
+        &mut self,
+        timestamp_writes: Option<wgpu::ComputePassTimestampWrites<'_>>,
+    ) -> &mut wgpu::ComputePass<'static> {
+        if timestamp_writes.is_some() || self.compute.is_none() {
+            let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
+            let pass = self.encoder().begin_compute_pass(&descriptor).forget_lifetime();
+            return self.compute.insert(pass);
+        }
+        self.compute.as_mut().expect("it was just looked at")
     }
 
     /// Encodes a unit's dispatches, which find its KV cache in the given place.
@@ -34,13 +70,16 @@ impl<'a> Walk<'a> {
     ) {
         let (tokens, selected) = (self.tokens, self.selected);
         let timestamp_writes = timer.as_mut().map(|timer| timer.writes(unit));
-        let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
-        let mut pass = self.encoder().begin_compute_pass(&descriptor);
+        let is_timed = timestamp_writes.is_some();
+        let pass = self.compute(timestamp_writes);
         for step in steps {
             let count = if step.selected { selected } else { tokens };
             if count > 0 {
-                step.dispatch(cache_place).encode(&mut pass, count);
+                step.dispatch(cache_place).encode(pass, count);
             }
+        }
+        if is_timed {
+            self.compute = None;
         }
     }
 
@@ -65,23 +104,33 @@ impl<'a> Walk<'a> {
         }
     }
 
-    pub(super) fn encode_one(&mut self, label: &str, dispatch: &Dispatch, tokens: u32) {
-        let descriptor = wgpu::ComputePassDescriptor { label: Some(label), timestamp_writes: None };
-        dispatch.encode(&mut self.encoder().begin_compute_pass(&descriptor), tokens);
+    pub(super) fn encode_one(&mut self, dispatch: &Dispatch, tokens: u32) {
+        dispatch.encode(self.compute(None), tokens);
     }
 
     /// Makes what is encoded ready for the queue, while what it reads may still be on its way:
     /// then only handing it over is left to do.
     pub(super) fn close(&mut self) {
-        assert!(self.closed.is_none(), "commands were closed and never submitted");
-        self.closed = self.encoder.take().map(wgpu::CommandEncoder::finish);
+        self.compute = None;
+        self.closed.extend(self.encoder.take().map(wgpu::CommandEncoder::finish));
     }
 
     pub(super) fn submit(&mut self) {
-        let closed = self.closed.take();
-        let rest = self.encoder.take().map(wgpu::CommandEncoder::finish);
-        if closed.is_some() || rest.is_some() {
-            self.gpu.queue.submit(closed.into_iter().chain(rest));
+        self.close();
+        self.units = 0;
+        if !self.closed.is_empty() {
+            self.gpu.queue.submit(self.closed.drain(..));
         }
+    }
+
+    /// Submits all commands, and gives back what they read from: the upload of the pass's inputs,
+    /// and slots of the ring.
+    pub(super) fn hand_over(&mut self, inputs: &mut Inputs, ring: Option<&Loader>) {
+        self.submit();
+        inputs.sent();
+        for ticket in self.held.clone() {
+            ring.iter().for_each(|ring| ring.release(ticket));
+        }
+        self.held.start = self.held.end;
     }
 }

@@ -3,6 +3,7 @@
 use super::Sizes;
 use super::flow::Flow;
 use super::inputs::{self, InputLayout, Inputs};
+use super::{CHAINS_MAX, PASSES_MAX};
 use crate::error::{Error, Result};
 use crate::gpu::{Binding, Buffer, Gpu, Readback};
 use crate::kernels::{self, attention};
@@ -86,7 +87,13 @@ pub(super) fn selected_bytes(decoder: &Decoder, flow: &Flow) -> u64 {
 
 /// GPU bytes that do not depend on a pass's number of tokens.
 pub(super) fn fixed_bytes(decoder: &Decoder, splits: u32, batch: u32) -> u64 {
-    inputs::FIXED_BYTES + split_bytes(decoder, splits, batch) + 64
+    let chains = CHAINS_MAX as u64 * chain_bytes(batch) + inputs::ahead_bytes(decoder, batch);
+    inputs::FIXED_BYTES + split_bytes(decoder, splits, batch) + chains + 64
+}
+
+/// Bytes of what the passes of a chain find most likely.
+pub(super) fn chain_bytes(batch: u32) -> u64 {
+    u64::from(batch * PASSES_MAX) * 4
 }
 
 /// Bytes of what the splits of a decode pass's attention leave to be joined.
@@ -134,9 +141,9 @@ impl Workspace {
         }
         let (chunk, selected) = (u64::from(sizes.chunk), u64::from(sizes.selected));
         let logits = selected * u64::from(stride(decoder, Activation::Logits)) * 4;
-        let layout = InputLayout::new(decoder, sizes.chunk, sizes.selected);
+        let layout = InputLayout::new(decoder, sizes.chunk, sizes.selected, sizes.batch);
         Ok(Workspace {
-            inputs: Inputs::new(gpu, layout)?,
+            inputs: Inputs::new(gpu, decoder, layout)?,
             activations,
             q8_codes: buffer("int8 activations", chunk * q8_groups(decoder) * Q8_CODE_BYTES)?,
             q8_scales: buffer("activation scales", chunk * q8_groups(decoder) * Q8_SCALE_BYTES)?,

@@ -64,6 +64,7 @@ impl Routes {
 /// Features that are used where an adapter has them; none is required.
 const WANTED: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY
     .union(wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS)
+    .union(wgpu::Features::PIPELINE_CACHE)
     .union(wgpu::Features::SUBGROUP);
 
 /// Buffers larger than this get memory of their own, of just their size; the others share blocks.
@@ -133,13 +134,13 @@ impl Facts {
 
 /// Every adapter with compute shaders, best first.
 pub fn list_adapters() -> Vec<Facts> {
-    enumerate().iter().map(Facts::of).collect()
+    enumerate(None).iter().map(Facts::of).collect()
 }
 
 /// Adapters of the platform's own APIs, or, where there are none, of OpenGL. `WGPU_BACKEND` names
 /// others.
-fn enumerate() -> Vec<wgpu::Adapter> {
-    let named = wgpu::Backends::from_env();
+fn enumerate(backends: Option<wgpu::Backends>) -> Vec<wgpu::Adapter> {
+    let named = backends.or_else(wgpu::Backends::from_env);
     let tries = named.map_or(vec![wgpu::Backends::PRIMARY, wgpu::Backends::SECONDARY], |b| vec![b]);
     tries.into_iter().map(enumerate_on).find(|found| !found.is_empty()).unwrap_or_default()
 }
@@ -159,8 +160,8 @@ fn enumerate_on(backends: wgpu::Backends) -> Vec<wgpu::Adapter> {
     adapters
 }
 
-pub(super) fn choose(choice: &AdapterChoice) -> Result<wgpu::Adapter> {
-    let adapters = enumerate();
+pub(super) fn choose(choice: &AdapterChoice, backends: Option<wgpu::Backends>) -> Result<wgpu::Adapter> {
+    let adapters = enumerate(backends);
     let names: Vec<_> = adapters.iter().map(|a| a.get_info().name).collect();
     if adapters.is_empty() {
         return Err(Error::NoAdapter(

@@ -1,21 +1,32 @@
 //! Compiled compute pipelines, and dispatches with their bind groups made once.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::hash::{Hash, Hasher};
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
 
-use super::{Binding, Gpu};
+use rayon::prelude::*;
+
+use super::{Binding, Gpu, PipelineCache};
 use crate::error::{Error, Result};
 
 /// WGSL that stands in front of every shader.
 const PRELUDE: &str = include_str!("../../shaders/prelude.wgsl");
 
 /// A shader file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shader {
     /// The file's stem.
     pub name: &'static str,
     /// The file's text, without the prelude.
     pub source: &'static str,
+}
+
+impl Hash for Shader {
+    /// Names differ; texts are long.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+    }
 }
 
 impl Shader {
@@ -46,37 +57,69 @@ impl Grid {
     }
 }
 
-/// One compute dispatch, ready to be encoded any number of times.
+/// One compute dispatch, prepared to be encoded any number of times.
 #[derive(Clone, Debug)]
 pub struct Dispatch {
+    prepared: Arc<OnceLock<Prepared>>,
+    grid: Grid,
+}
+
+/// What a dispatch is made of once its pipeline is compiled.
+#[derive(Debug)]
+struct Prepared {
     pipeline: wgpu::ComputePipeline,
     bind_group: wgpu::BindGroup,
-    grid: Grid,
 }
 
 impl Dispatch {
     /// Appends the dispatch for a number of tokens to a compute pass.
+    ///
+    /// # Panics
+    /// Before [`Pipelines::finish`], where the pipelines were [`Pipelines::deferred`].
     pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>, tokens: u32) {
+        let prepared = self.prepared.get().expect("deferred pipelines are finished before they run");
         let [x, y, z] = self.grid.size(tokens);
-        pass.set_pipeline(&self.pipeline);
-        pass.set_bind_group(0, &self.bind_group, &[]);
+        pass.set_pipeline(&prepared.pipeline);
+        pass.set_bind_group(0, &prepared.bind_group, &[]);
         pass.dispatch_workgroups(x, y, z);
     }
 }
 
 type Constants = Vec<(&'static str, u64)>;
+/// A pipeline: its shader, and the bits of its constants.
+type Key = (Shader, Constants);
+
+/// A dispatch whose pipeline is yet to be compiled.
+struct Waiting {
+    key: Key,
+    bindings: Vec<(wgpu::Buffer, Range<u64>)>,
+    dispatch: Arc<OnceLock<Prepared>>,
+}
 
 /// The pipelines compiled so far, one for each shader and set of constants.
 pub struct Pipelines {
     gpu: Arc<Gpu>,
-    modules: HashMap<&'static str, wgpu::ShaderModule>,
-    ready: HashMap<(&'static str, Constants), wgpu::ComputePipeline>,
+    modules: HashMap<Shader, wgpu::ShaderModule>,
+    ready: HashMap<Key, wgpu::ComputePipeline>,
+    waiting: Vec<Waiting>,
+    deferred: bool,
 }
 
 impl Pipelines {
     /// An empty set for one device.
     pub fn new(gpu: &Arc<Gpu>) -> Self {
-        Pipelines { gpu: Arc::clone(gpu), modules: HashMap::new(), ready: HashMap::new() }
+        Pipelines {
+            gpu: Arc::clone(gpu),
+            modules: HashMap::new(),
+            ready: HashMap::new(),
+            waiting: Vec::new(),
+            deferred: false,
+        }
+    }
+
+    /// The same, but nothing is compiled before [`Pipelines::finish`], and then all together.
+    pub fn deferred(gpu: &Arc<Gpu>) -> Self {
+        Pipelines { deferred: true, ..Pipelines::new(gpu) }
     }
 
     /// The device that the pipelines belong to.
@@ -85,7 +128,7 @@ impl Pipelines {
     }
 
     /// Prepares a dispatch: compiles the shader with its `override` constants unless that was
-    /// done before, and binds `bindings` to group 0 in order.
+    /// done before or is deferred, and binds `bindings` to group 0 in order.
     ///
     /// # Errors
     /// [`Error::Gpu`] when the shader, a constant or a binding is refused.
@@ -96,19 +139,27 @@ impl Pipelines {
         bindings: &[Binding<'_>],
         grid: Grid,
     ) -> Result<Dispatch> {
-        let pipeline = self.pipeline(shader, constants)?;
-        let entries: Vec<_> = (0..)
-            .zip(bindings)
-            .map(|(binding, b)| wgpu::BindGroupEntry { binding, resource: b.resource() })
-            .collect();
-        let scope = self.gpu.device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let bind_group = self.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some(shader.name),
-            layout: &pipeline.get_bind_group_layout(0),
-            entries: &entries,
-        });
-        refuse(pollster::block_on(scope.pop()), shader.name)?;
-        Ok(Dispatch { pipeline, bind_group, grid })
+        let key = (shader, constants.iter().map(|(name, value)| (*name, value.to_bits())).collect());
+        let bindings = bindings.iter().map(|b| (b.buffer.clone(), b.range.clone())).collect();
+        let prepared = Arc::default();
+        self.waiting.push(Waiting { key, bindings, dispatch: Arc::clone(&prepared) });
+        if !self.deferred {
+            self.prepare()?;
+        }
+        Ok(Dispatch { prepared, grid })
+    }
+
+    /// Compiles what was deferred, on all of the processor's cores, and keeps it for the next
+    /// start.
+    ///
+    /// # Errors
+    /// [`Error::Gpu`] for the first dispatch whose shader, constants or bindings are refused.
+    pub fn finish(&mut self) -> Result<()> {
+        self.prepare()?;
+        if let Some(cache) = self.gpu.pipeline_cache() {
+            cache.save();
+        }
+        Ok(())
     }
 
     /// How many pipelines were compiled.
@@ -116,40 +167,99 @@ impl Pipelines {
         self.ready.len()
     }
 
-    fn pipeline(
-        &mut self,
-        shader: Shader,
-        constants: &[(&'static str, f64)],
-    ) -> Result<wgpu::ComputePipeline> {
-        let key = constants.iter().map(|(name, value)| (*name, value.to_bits())).collect();
-        let key = (shader.name, key);
-        if let Some(pipeline) = self.ready.get(&key) {
-            return Ok(pipeline.clone());
+    fn prepare(&mut self) -> Result<()> {
+        let waiting = std::mem::take(&mut self.waiting);
+        let keys = waiting.iter().map(|waiting| waiting.key.clone());
+        let keys = first_of_each(keys.filter(|key| !self.ready.contains_key(key)));
+        let shaders = keys.iter().map(|(shader, _)| *shader);
+        let shaders = first_of_each(shaders.filter(|shader| !self.modules.contains_key(shader)));
+        let modules = self.each(&shaders, |shader| self.module(*shader))?;
+        self.modules.extend(shaders.into_iter().zip(modules));
+        let compiled = self.each(&keys, |key| self.pipeline(key))?;
+        self.ready.extend(keys.into_iter().zip(compiled));
+        for Waiting { key, bindings, dispatch } in &waiting {
+            let pipeline = self.ready[key].clone();
+            let bind_group = self.bind(key.0, &pipeline, bindings)?;
+            // Each cell is made for one waiting dispatch and filled here alone.
+            let _ = dispatch.set(Prepared { pipeline, bind_group });
         }
-        let device = &self.gpu.device;
-        let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let module = self.modules.entry(shader.name).or_insert_with(|| {
-            device.create_shader_module(wgpu::ShaderModuleDescriptor {
+        Ok(())
+    }
+
+    /// Does the same for each item, side by side where the backend lets several threads compile;
+    /// the first item's error counts, whichever came first.
+    fn each<T: Sync, R: Send>(
+        &self,
+        items: &[T],
+        make: impl Fn(&T) -> Result<R> + Send + Sync,
+    ) -> Result<Vec<R>> {
+        // OpenGL's one context goes from thread to thread, and waits for it end in a panic.
+        if items.len() < 2 || self.gpu.facts.info.backend == wgpu::Backend::Gl {
+            return items.iter().map(make).collect();
+        }
+        let made: Vec<_> = items.par_iter().map(make).collect();
+        made.into_iter().collect()
+    }
+
+    fn module(&self, shader: Shader) -> Result<wgpu::ShaderModule> {
+        self.checked(shader, || {
+            self.gpu.device.create_shader_module(wgpu::ShaderModuleDescriptor {
                 label: Some(shader.name),
                 source: wgpu::ShaderSource::Wgsl(shader.text().into()),
             })
-        });
-        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(shader.name),
-            layout: None,
-            module,
-            entry_point: Some("main"),
-            compilation_options: wgpu::PipelineCompilationOptions {
-                constants,
-                // Every shader writes its workgroup memory before it reads it.
-                zero_initialize_workgroup_memory: false,
-            },
-            cache: None,
-        });
-        refuse(pollster::block_on(scope.pop()), shader.name)?;
-        self.ready.insert(key, pipeline.clone());
-        Ok(pipeline)
+        })
     }
+
+    fn pipeline(&self, (shader, constants): &Key) -> Result<wgpu::ComputePipeline> {
+        let constants: Vec<_> = constants.iter().map(|(name, bits)| (*name, f64::from_bits(*bits))).collect();
+        self.checked(*shader, || {
+            self.gpu.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label: Some(shader.name),
+                layout: None,
+                module: &self.modules[shader],
+                entry_point: Some("main"),
+                compilation_options: wgpu::PipelineCompilationOptions {
+                    constants: &constants,
+                    // Every shader writes its workgroup memory before it reads it.
+                    zero_initialize_workgroup_memory: false,
+                },
+                cache: self.gpu.pipeline_cache().map(PipelineCache::raw),
+            })
+        })
+    }
+
+    fn bind(
+        &self,
+        shader: Shader,
+        pipeline: &wgpu::ComputePipeline,
+        bindings: &[(wgpu::Buffer, Range<u64>)],
+    ) -> Result<wgpu::BindGroup> {
+        let resources =
+            bindings.iter().map(|(buffer, range)| Binding { buffer, range: range.clone() }.resource());
+        let entries =
+            (0..).zip(resources).map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource });
+        let entries: Vec<_> = entries.collect();
+        self.checked(shader, || {
+            self.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some(shader.name),
+                layout: &pipeline.get_bind_group_layout(0),
+                entries: &entries,
+            })
+        })
+    }
+
+    /// Makes something of a shader's; an error names the shader.
+    fn checked<R>(&self, shader: Shader, make: impl FnOnce() -> R) -> Result<R> {
+        let scope = self.gpu.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let made = make();
+        refuse(pollster::block_on(scope.pop()), shader.name).map(|()| made)
+    }
+}
+
+/// The items without repetitions, in order.
+fn first_of_each<T: Clone + Eq + Hash>(items: impl Iterator<Item = T>) -> Vec<T> {
+    let mut seen = HashSet::new();
+    items.filter(|item| seen.insert(item.clone())).collect()
 }
 
 fn refuse(error: Option<wgpu::Error>, shader: &str) -> Result<()> {

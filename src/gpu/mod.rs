@@ -5,11 +5,15 @@ mod buffer;
 mod compute;
 #[cfg(not(target_vendor = "apple"))]
 mod families;
+mod opening;
+mod pipeline_cache;
 mod staging;
+mod stopwatch;
 #[cfg_attr(target_vendor = "apple", path = "no_vulkan.rs")]
 mod vulkan;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,7 +21,10 @@ use std::time::{Duration, Instant};
 pub use adapter::{AdapterChoice, Facts, Routes, list_adapters};
 pub use buffer::{Account, Binding, Buffer, CopyRegion, copy_buffers};
 pub use compute::{Dispatch, Grid, Pipelines, Shader};
+pub use opening::{Opening, Reduced};
+pub use pipeline_cache::PipelineCache;
 pub use staging::{Readback, Staging};
+pub use stopwatch::Stopwatch;
 pub use vulkan::{TransferLane, TransferQueue};
 
 use crate::error::{Error, Result};
@@ -66,6 +73,7 @@ pub struct Gpu {
     driver_bytes: u64,
     offers: vulkan::Offers,
     transfers: Vec<Arc<TransferQueue>>,
+    pipeline_cache: Option<PipelineCache>,
     account: Arc<Account>,
     pinned_account: Arc<Account>,
     failure: Arc<Mutex<Option<Error>>>,
@@ -77,9 +85,20 @@ impl Gpu {
     /// # Errors
     /// [`Error::NoAdapter`] when none matches, [`Error::Gpu`] when the driver refuses a device.
     pub fn open(choice: &AdapterChoice) -> Result<Arc<Gpu>> {
-        let adapter = adapter::choose(choice)?;
-        let facts = Facts::of(&adapter);
-        let offers = vulkan::Offers::of(&adapter);
+        Gpu::open_as(&Opening { adapter: choice.clone(), ..Opening::default() })
+    }
+
+    /// Opens an adapter in a way of the caller's choice.
+    ///
+    /// # Errors
+    /// As [`Gpu::open`].
+    pub fn open_as(opening: &Opening) -> Result<Arc<Gpu>> {
+        let adapter = adapter::choose(&opening.adapter, opening.backends)?;
+        let (mut facts, mut offers) = (Facts::of(&adapter), vulkan::Offers::of(&adapter));
+        if let Some(reduced) = &opening.reduced {
+            facts = reduced.facts(&facts);
+            offers = if reduced.places { offers } else { vulkan::Offers::default() };
+        }
         let (device, queue, transfers) = adapter::open_device(&adapter, &facts, &offers)?;
         log::info!("{} queues that only copy", transfers.len());
         let failure = Arc::new(Mutex::new(None));
@@ -89,6 +108,8 @@ impl Gpu {
         // Where there is no memory but main memory, the driver counts all of the process.
         let counted = vulkan::vram_in_use_bytes(&adapter).filter(|_| !facts.shares_ram());
         let driver_bytes = counted.map_or(0, |bytes| bytes + DRIVER_GROWTH_BYTES);
+        let open_cache = |folder: &PathBuf| PipelineCache::open(&device, &facts, folder);
+        let pipeline_cache = opening.pipelines.as_ref().and_then(open_cache);
         Ok(Arc::new(Gpu {
             device,
             queue,
@@ -97,6 +118,7 @@ impl Gpu {
             driver_bytes,
             offers,
             transfers,
+            pipeline_cache,
             account,
             pinned_account,
             failure,
@@ -145,6 +167,11 @@ impl Gpu {
         let (raw, beyond) = vulkan::buffer(&self.device, &self.offers, place, &descriptor)?;
         let account = if place == Place::Pinned { &self.pinned_account } else { &self.account };
         Ok(Buffer::new(raw, size, account, Some(beyond)))
+    }
+
+    /// Where compiled pipelines are kept, if the adapter and whoever opened it want that.
+    pub fn pipeline_cache(&self) -> Option<&PipelineCache> {
+        self.pipeline_cache.as_ref()
     }
 
     /// Whether [`Gpu::buffer_in`] can make buffers there.

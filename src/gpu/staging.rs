@@ -86,10 +86,20 @@ impl Staging {
     /// Submits the commands that `encode` records, which may copy from the buffer, and asks for
     /// the buffer back.
     pub fn send(&mut self, gpu: &Gpu, encode: impl FnOnce(&mut wgpu::CommandEncoder, &wgpu::Buffer)) {
-        self.0.unmap();
         let mut encoder = gpu.encoder("staging");
-        encode(&mut encoder, &self.0.buffer);
+        encode(&mut encoder, self.lend());
         gpu.queue.submit([encoder.finish()]);
+        self.take_back();
+    }
+
+    /// Gives what was filled to commands that copy from it and are not submitted yet.
+    pub fn lend(&mut self) -> &wgpu::Buffer {
+        self.0.unmap();
+        &self.0.buffer
+    }
+
+    /// Asks for the lent buffer back; the commands that copy from it were submitted.
+    pub fn take_back(&mut self) {
         self.0.request();
     }
 }
@@ -116,7 +126,7 @@ impl Readback {
     /// # Errors
     /// When the wait fails, or whatever `read` returns.
     pub fn read<T>(&mut self, gpu: &Gpu, bytes: u64, read: impl FnOnce(&[u8]) -> T) -> Result<T> {
-        self.0.request();
+        // What was not asked for earlier is asked for by waiting.
         self.0.wait(gpu, "results from the GPU")?;
         let result = {
             let view = self.0.buffer.get_mapped_range(..bytes).map_err(|error| broken(&error))?;
@@ -124,6 +134,12 @@ impl Readback {
         };
         self.0.unmap();
         Ok(result)
+    }
+
+    /// Asks for the buffer as soon as all that was submitted so far is done, so that a later
+    /// [`Readback::read`] does not wait for what is submitted in between.
+    pub fn request(&mut self) {
+        self.0.request();
     }
 }
 

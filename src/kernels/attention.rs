@@ -1,8 +1,10 @@
 //! Causal attention over the KV cache in one pass (<https://arxiv.org/abs/2205.14135>).
 
+use serde::{Deserialize, Serialize};
+
 use super::{CacheKind, Constant, Shapes};
 use crate::error::Result;
-use crate::gpu::{Binding, Dispatch, Grid, Pipelines, Shader};
+use crate::gpu::{Binding, Dispatch, Facts, Grid, Pipelines, Shader};
 
 /// The shader.
 pub const SHADER: Shader = Shader { name: "attention", source: include_str!("../../shaders/attention.wgsl") };
@@ -45,7 +47,7 @@ pub struct Args<'a> {
 }
 
 /// How a workgroup is laid over cache rows and a head. Two shapes may round differently.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Shape {
     /// Threads of a workgroup, unless a head needs more: a power of two.
     pub threads: u32,
@@ -55,6 +57,27 @@ pub struct Shape {
     pub read_ahead: bool,
     /// Workgroups that share a context; [`dispatch`] takes one, [`dispatch_split`] these.
     pub splits: u32,
+}
+
+impl Shape {
+    /// Shapes worth trying on an adapter.
+    pub fn candidates(facts: &Facts) -> Vec<Shape> {
+        let shape = |threads, parts, read_ahead, splits| Shape { threads, parts, read_ahead, splits };
+        match facts.is_software() {
+            true => [64, 32, 128].map(|threads| shape(threads, 1, false, 1)).to_vec(),
+            false => {
+                let tried =
+                    [(256, 8, 16), (256, 8, 8), (256, 8, 32), (256, 4, 16), (128, 4, 16), (128, 8, 32)];
+                tried.map(|(threads, parts, splits)| shape(threads, parts, true, splits)).to_vec()
+            }
+        }
+    }
+
+    /// Whether the kernel runs in this shape with WebGPU's default limits.
+    pub const fn fits(&self) -> bool {
+        let powers = self.threads.is_power_of_two() && self.parts.is_power_of_two();
+        powers && self.parts <= self.threads && self.threads <= 256 && self.splits >= 1 && self.splits <= 256
+    }
 }
 
 /// The shader's constants.

@@ -26,10 +26,14 @@ pub mod rms_norm;
 pub mod rms_norm_q8;
 pub mod rope_store;
 pub mod select_rows;
+pub mod sizes;
 pub mod widen_q8;
+
+use serde::{Deserialize, Serialize};
 
 use crate::gpu::{Binding, Facts, Grid};
 use crate::quant::{GROUP, WeightKind, groups};
+use sizes::BySize;
 
 /// An `override` of a shader: its name and value.
 pub type Constant = (&'static str, f64);
@@ -128,7 +132,7 @@ impl<'a> ExactArgs<'a> {
 }
 
 /// How a matvec workgroup is laid over rows and columns. Two shapes may round differently.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Shape {
     /// Rows of one thread: 1, 2 or 4.
     pub rows_each: u32,
@@ -142,6 +146,8 @@ pub struct Shape {
 const WORKGROUP_BYTES_MAX: u32 = 16 << 10;
 /// The most threads that a workgroup may have, WebGPU's default limit.
 const THREADS_MAX: u32 = 256;
+/// The most tokens that a matvec's workgroup serves.
+pub const TOKENS_PER_GROUP_MAX: u32 = 8;
 
 impl Shape {
     /// Threads of a workgroup.
@@ -164,6 +170,29 @@ impl Shape {
             && self.threads() * tokens_per_group * 16 <= WORKGROUP_BYTES_MAX
     }
 
+    /// Shapes worth trying on an adapter.
+    pub fn candidates(facts: &Facts) -> Vec<Shape> {
+        let sides: &[[u32; 3]] = match facts.is_software() {
+            true => &[[4, 8, 1], [4, 4, 1], [4, 16, 1], [2, 8, 1], [2, 16, 1], [1, 16, 1], [4, 2, 1]],
+            false => &[
+                [2, 1, 32],
+                [1, 1, 32],
+                [4, 1, 32],
+                [1, 1, 64],
+                [2, 1, 64],
+                [4, 1, 64],
+                [1, 1, 128],
+                [2, 1, 128],
+                [1, 4, 32],
+                [2, 2, 32],
+                [2, 4, 16],
+                [4, 4, 8],
+            ],
+        };
+        let shape = |[rows_each, row_lanes, col_lanes]: [u32; 3]| Shape { rows_each, row_lanes, col_lanes };
+        sides.iter().copied().map(shape).collect()
+    }
+
     fn constants(&self, tokens_per_group: u32) -> [Constant; 4] {
         assert!(self.fits(tokens_per_group), "{self:?} with {tokens_per_group} tokens");
         [
@@ -179,35 +208,42 @@ impl Shape {
     }
 }
 
-/// The shapes that an adapter runs best.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The shapes that an adapter runs best. An engine is loaded with one of these and keeps to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shapes {
     /// For [`matvec_int8`].
-    pub matvec_int8: Shape,
+    pub matvec_int8: BySize<Shape>,
     /// For [`matvec_exact`].
-    pub matvec_exact: Shape,
+    pub matvec_exact: BySize<Shape>,
     /// For [`attention`].
     pub attention: attention::Shape,
 }
 
 impl Shapes {
-    /// Shapes by the kind of adapter: many short threads on a GPU, few long ones on a CPU.
+    /// Shapes by the kind of adapter, where nothing was measured: many short threads on a GPU, few
+    /// long ones on a CPU.
     pub fn for_adapter(facts: &Facts) -> Self {
         if facts.is_software() {
             let shape = Shape { rows_each: 4, row_lanes: 8, col_lanes: 1 };
             Shapes {
-                matvec_int8: shape,
-                matvec_exact: shape,
+                matvec_int8: BySize::same(shape),
+                matvec_exact: BySize::same(shape),
                 attention: attention::Shape { threads: 64, parts: 1, read_ahead: false, splits: 1 },
             }
         } else {
             let shape = Shape { rows_each: 2, row_lanes: 1, col_lanes: 32 };
             Shapes {
-                matvec_int8: shape,
-                matvec_exact: shape,
+                matvec_int8: BySize::same(shape),
+                matvec_exact: BySize::same(shape),
                 attention: attention::Shape { threads: 256, parts: 8, read_ahead: true, splits: 16 },
             }
         }
+    }
+
+    /// Whether every kernel runs in these shapes on every adapter.
+    pub fn fit(&self) -> bool {
+        let mut matvecs = self.matvec_int8.iter().chain(self.matvec_exact.iter());
+        matvecs.all(|(_, shape)| shape.fits(TOKENS_PER_GROUP_MAX)) && self.attention.fits()
     }
 }
 

@@ -174,6 +174,11 @@ impl Loader {
         Ok(slot)
     }
 
+    /// Whether [`Loader::lease`] would return at once.
+    pub fn has_arrived(&self, ticket: u64) -> bool {
+        self.ring.has_arrived(ticket)
+    }
+
     /// The slot of a ticket's item, also before it has arrived.
     pub fn slot(&self, ticket: u64) -> usize {
         (ticket % self.slots.len() as u64) as usize

@@ -105,6 +105,13 @@ impl Ring {
         }
     }
 
+    /// Whether every piece of a ticket has arrived, so that [`Ring::lease`] would not block.
+    pub fn has_arrived(&self, ticket: u64) -> bool {
+        let state = self.lock();
+        let index = ticket.checked_sub(state.released).map(to_usize);
+        !state.stopped && index.is_some_and(|index| state.missing.get(index) == Some(&0))
+    }
+
     /// Blocks until every piece of a ticket has arrived and returns its slot.
     ///
     /// # Errors

@@ -312,6 +312,11 @@ impl Planner<'_> {
         let carrying = self.carrying(sizes, resident_bytes > 0);
         let pinned_cache_bytes = self.pinned_caches(sizes);
         let room = self.budget.pinned_bytes.saturating_sub(pinned_bytes + pinned_cache_bytes);
+        let total_bytes = self.base(sizes) + resident_bytes + carrying;
+        let stays = (streamed_bytes == 0 || (direct && disk_bytes == 0)) && pinned_cache_bytes == 0;
+        let table = self.table(self.budget.vram_bytes - total_bytes, room).filter(|_| stays);
+        let table_bytes = table.map_or(0, |_| self.demand.table_bytes);
+        let in_vram = table.filter(|home| *home == Home::Vram).map_or(0, |_| table_bytes);
         Plan {
             caches,
             cache_depth: sizes.caches.slots,
@@ -330,11 +335,20 @@ impl Planner<'_> {
             pinned_cache_bytes,
             streamed_bytes,
             direct,
-            total_bytes: self.base(sizes) + resident_bytes + carrying,
+            table,
+            table_bytes,
+            total_bytes: total_bytes + in_vram,
             predicted_rate: prediction.decode_rate,
             prediction,
             homes,
         }
+    }
+
+    /// Where there is room for the embedding table: a row of it is read in no time from anywhere.
+    fn table(&self, vram_room: u64, pinned_room: u64) -> Option<Home> {
+        let bytes = self.demand.table_bytes;
+        let fits = [(Home::Host, pinned_room), (Home::Vram, vram_room)];
+        fits.into_iter().find(|(_, room)| bytes <= *room).map(|(home, _)| home)
     }
 
     fn predict(&self, sizes: Sizes, layout: &Layout<'_>) -> Prediction {

@@ -9,6 +9,7 @@ fn demand(units: &[u64]) -> Demand {
     Demand {
         units: units.iter().map(|b| UnitDemand { name: "u".into(), bytes: *b }).collect(),
         caches: 1,
+        table_bytes: 0,
         cache_bytes: 1 << 19,
         cache_reads: 1,
         fixed_bytes: 1 << 19,

@@ -16,18 +16,18 @@ use crate::text::check_ids;
 /// What a sequence says does not depend on the others: within a class of passes a token's bits do
 /// not depend on its neighbours, and a sequence's own tokens alone decide the class.
 pub struct Batch<'a> {
-    engine: &'a mut Engine,
-    timelines: Vec<Timeline>,
+    pub(super) engine: &'a mut Engine,
+    pub(super) timelines: Vec<Timeline>,
 }
 
 /// One sequence's tokens and its place in the KV cache.
-struct Timeline {
-    tokens: Vec<u32>,
-    rows: Range<u32>,
+pub(super) struct Timeline {
+    pub(super) tokens: Vec<u32>,
+    pub(super) rows: Range<u32>,
 }
 
 impl Timeline {
-    fn room(&self) -> usize {
+    pub(super) fn room(&self) -> usize {
         self.rows.len() - self.tokens.len()
     }
 }
@@ -59,9 +59,9 @@ struct Part<'p> {
 }
 
 /// A sequence that goes on, with its next token.
-struct Chosen {
-    sequence: usize,
-    id: u32,
+pub(super) struct Chosen {
+    pub(super) sequence: usize,
+    pub(super) id: u32,
 }
 
 impl Chosen {
@@ -117,7 +117,7 @@ fn reading_class(prompt: &[u32]) -> Class {
 }
 
 /// What a generation has come to.
-struct Progress<'s, 'r, Each> {
+pub(super) struct Progress<'s, 'r, Each> {
     requests: &'s mut [Request<'r>],
     /// Tokens chosen, for each sequence.
     chosen: Vec<usize>,
@@ -127,7 +127,7 @@ struct Progress<'s, 'r, Each> {
 
 impl<Each: FnMut(usize, Event) -> Result<bool>> Progress<'_, '_, Each> {
     /// Takes a chosen token, or learns that none is wanted; whether the sequence goes on.
-    fn take(&mut self, sequence: usize, token: u32, room: usize) -> Result<bool> {
+    pub(super) fn take(&mut self, sequence: usize, token: u32, room: usize) -> Result<bool> {
         let limits = self.requests[sequence].limits;
         let end = if limits.max_tokens == 0 {
             Some(End::Length)
@@ -148,6 +148,11 @@ impl<Each: FnMut(usize, Event) -> Result<bool>> Progress<'_, '_, Each> {
             (self.each)(sequence, Event::End(end))?;
         }
         Ok(end.is_none())
+    }
+
+    /// How many more tokens a sequence may have.
+    pub(super) fn wanted(&self, sequence: usize) -> usize {
+        self.requests[sequence].limits.max_tokens - self.chosen[sequence]
     }
 
     fn chosen(&self) -> usize {
@@ -213,6 +218,14 @@ impl<'a> Batch<'a> {
         let first_tokens = progress.chosen();
         while !live.is_empty() {
             let tokens = std::mem::take(&mut live);
+            let is_likeliest =
+                |chosen: &Chosen| progress.requests[chosen.sequence].sampler.options().takes_likeliest();
+            let most = self.most(Class::Decode);
+            let fits = tokens.len() <= most.tokens.min(most.selected) as usize;
+            if fits && self.engine.can_chain() && tokens.iter().all(is_likeliest) {
+                live = self.run_ahead(tokens, &mut progress)?;
+                continue;
+            }
             let parts: Vec<_> = tokens.iter().map(Chosen::part).collect();
             live = self.advance(&parts, Class::Decode, &mut progress)?;
         }

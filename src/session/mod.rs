@@ -1,5 +1,6 @@
 //! Timelines of tokens with their KV caches: read prompts, choose tokens, score texts.
 
+mod ahead;
 mod batch;
 
 use std::time::Duration;

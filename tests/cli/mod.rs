@@ -16,6 +16,8 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use pipo_wgpu::cli::prepare::NO_TUNE_VARIABLE;
+
 use crate::common::fixture;
 
 /// A folder of its own to work in, with the fixture as `model` and an empty cache.
@@ -80,6 +82,8 @@ impl Place {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pipo-wgpu"));
         command.args(line.split_whitespace()).current_dir(self.folder.path());
         command.env("PIPO_WGPU_CACHE", self.path("cache"));
+        // The fastest shapes of the moment would be others in the next test.
+        command.env(NO_TUNE_VARIABLE, "1");
         command.env_remove("RUST_LOG").env_remove("RUST_BACKTRACE");
         // Mesa's layer that orders devices complains on stderr where there is no desktop.
         command.env("NODEVICE_SELECT", "1");

@@ -2,18 +2,17 @@
 
 use super::common::*;
 use pipo_wgpu::gpu::Buffer;
-use pipo_wgpu::kernels::embed::{self, Args, Spec};
+use pipo_wgpu::kernels::embed::{self, Args, Rows, Spec};
 use pipo_wgpu::quant::WeightKind;
 
 const KINDS: [WeightKind; 4] = [WeightKind::W4, WeightKind::W8, WeightKind::F16, WeightKind::F32];
 
 fn embed(spec: &Spec, table: &Weights, ids: &[u32]) -> Vec<f32> {
     let cols = spec.cols as usize;
-    let rows: Vec<_> = ids.iter().map(|id| row(*id, 0, 0)).collect();
-    let buffers = [step(ids.len()), upload(&rows), upload(&table.codes), upload(&table.scales)];
+    let buffers = [step(ids.len()), upload(ids), upload(&table.codes), upload(&table.scales)];
     let y = poisoned(ids.len(), cols);
-    let [step, rows, codes, scales] = buffers.each_ref().map(Buffer::all);
-    let args = Args { step, rows, codes, scales, y: y.all() };
+    let [step, ids_at, codes, scales] = buffers.each_ref().map(Buffer::all);
+    let args = Args { step, ids: ids_at, codes, scales, y: y.all() };
     let dispatch = embed::dispatch(&mut pipelines(), spec, &args).unwrap();
     run(&dispatch, ids.len());
     unpad(&read(&y, ids.len() * pipo_wgpu::kernels::stride(spec.cols) as usize), cols)
@@ -25,7 +24,8 @@ fn gathers_the_rows_of_the_tokens() {
         for (cols, ids) in [(1, vec![4]), (31, vec![0, 6, 6]), (33, vec![5, 1]), (172, vec![6, 0, 3, 2, 1])] {
             let table = weights(&mut Random::new(1), kind, 7, cols);
             let scale = 1.5;
-            let spec = Spec { kind, rows: 7, cols: cols as u32, indexed: true, scale, accumulate: false };
+            let spec =
+                Spec { kind, rows: Rows::all(7), cols: cols as u32, indexed: true, scale, accumulate: false };
             let got = embed(&spec, &table, &ids);
             let value = |(id, c): (u32, usize)| table.values[id as usize * cols + c] * f64::from(scale);
             let cells = ids.iter().flat_map(|id| (0..cols).map(|c| (*id, c)));
@@ -42,18 +42,58 @@ fn gathers_the_rows_of_the_tokens() {
 #[test]
 fn gathers_in_order_when_not_indexed() {
     let table = weights(&mut Random::new(2), WeightKind::W4, 3, 40);
-    let spec =
-        Spec { kind: WeightKind::W4, rows: 3, cols: 40, indexed: false, scale: 1.0, accumulate: false };
+    let spec = Spec {
+        kind: WeightKind::W4,
+        rows: Rows::all(3),
+        cols: 40,
+        indexed: false,
+        scale: 1.0,
+        accumulate: false,
+    };
     let got = embed(&spec, &table, &[9, 9, 9]);
     let got: Vec<_> = got.iter().map(|v| f64::from(*v)).collect();
     assert_eq!(got, table.values);
 }
 
 #[test]
+fn parts_of_a_table_make_the_whole() {
+    let (whole, cols) = (weights(&mut Random::new(4), WeightKind::F32, 7, 40), 40);
+    let ids = [5u32, 0, 2, 3, 6, 7];
+    let (step, ids_at, y) = (step(ids.len()), upload(&ids), poisoned(ids.len(), cols));
+    for (first, end) in [(0, 3), (3, 7)] {
+        let part: Vec<f32> =
+            whole.values[first * cols..end * cols].iter().map(|value| *value as f32).collect();
+        // Groups are whole in memory.
+        let padded: Vec<f32> =
+            part.chunks(cols).flat_map(|row| row.iter().copied().chain([0.0; 24])).collect();
+        let codes = upload(&padded);
+        let args =
+            Args { step: step.all(), ids: ids_at.all(), codes: codes.all(), scales: codes.all(), y: y.all() };
+        let rows = Rows { first: first as u32, count: (end - first) as u32, is_last: end == 7 };
+        let spec =
+            Spec { kind: WeightKind::F32, rows, cols: 40, indexed: true, scale: 1.0, accumulate: false };
+        run(&embed::dispatch(&mut pipelines(), &spec, &args).unwrap(), ids.len());
+    }
+    let got = unpad(&read(&y, ids.len() * 64), cols);
+    for (row, id) in got.chunks(cols).zip(ids) {
+        match whole.values.chunks(cols).nth(id as usize) {
+            Some(want) => assert!(row.iter().zip(want).all(|(got, want)| f64::from(*got) == *want), "{id}"),
+            None => assert!(row.iter().all(|value| value.is_nan()), "{id}"),
+        }
+    }
+}
+
+#[test]
 fn a_token_beyond_the_table_is_nan() {
     let table = weights(&mut Random::new(3), WeightKind::F16, 3, 40);
-    let spec =
-        Spec { kind: WeightKind::F16, rows: 3, cols: 40, indexed: true, scale: 1.0, accumulate: false };
+    let spec = Spec {
+        kind: WeightKind::F16,
+        rows: Rows::all(3),
+        cols: 40,
+        indexed: true,
+        scale: 1.0,
+        accumulate: false,
+    };
     let got = embed(&spec, &table, &[2, 3, u32::MAX]);
     assert!(got[..40].iter().all(|v| v.is_finite()));
     assert!(got[40..].iter().all(|v| v.is_nan()));
@@ -67,14 +107,15 @@ fn adds_to_what_is_there() {
             [words, positions].map(|rows| weights(&mut Random::new(rows as u64), kind, rows, cols));
         let step = step(3);
         let y = poisoned(3, cols);
-        let ids = [4, 0, 6];
-        let rows = upload(&ids.map(|id| row(id, 0, 0)));
+        let ids = [4u32, 0, 6];
+        let ids_at = upload(&ids);
         for (table, rows_max, indexed) in [(&words, 7, true), (&positions, 5, false)] {
             let (codes, scales) = (upload(&table.codes), upload(&table.scales));
-            let (step, rows, codes, scales) = (step.all(), rows.all(), codes.all(), scales.all());
-            let args = Args { step, rows, codes, scales, y: y.all() };
+            let (step, codes, scales) = (step.all(), codes.all(), scales.all());
+            let args = Args { step, ids: ids_at.all(), codes, scales, y: y.all() };
             let accumulate = !indexed;
-            let spec = Spec { kind, rows: rows_max, cols: cols as u32, indexed, scale: 1.0, accumulate };
+            let rows = Rows::all(rows_max);
+            let spec = Spec { kind, rows, cols: cols as u32, indexed, scale: 1.0, accumulate };
             run(&embed::dispatch(&mut pipelines(), &spec, &args).unwrap(), 3);
         }
         let got = unpad(&read(&y, 3 * pipo_wgpu::kernels::stride(cols as u32) as usize), cols);

@@ -141,7 +141,7 @@ fn products() {
             let spec = matvec_int8::Spec {
                 matrix: q4.matrix,
                 kind: q4.kind,
-                shape: shapes.matvec_int8,
+                shape: shapes.matvec_int8.of(rows, cols),
                 tokens_per_group,
             };
             let make = |w| matvec_int8::dispatch(&mut pipelines(), &spec, &q4.int8(w)).unwrap();
@@ -150,7 +150,7 @@ fn products() {
         for tokens in [1, 8] {
             for kind in [WeightKind::W4, WeightKind::F16] {
                 let p = Product::new(kind, rows, cols, tokens);
-                let (shape, tokens_per_group) = (shapes.matvec_exact, tokens as u32);
+                let (shape, tokens_per_group) = (shapes.matvec_exact.of(rows, cols), tokens as u32);
                 let spec = matvec_exact::Spec { matrix: p.matrix, kind, shape, tokens_per_group };
                 let make = |w| matvec_exact::dispatch(&mut pipelines(), &spec, &p.exact(w)).unwrap();
                 p.report(&format!("matvec_exact {kind:?}"), &p.weights.iter().map(make).collect::<Vec<_>>());

@@ -33,15 +33,20 @@ pub(super) struct KernelRates {
 }
 
 /// Measures decode kernels over weights in GPU memory, or in a place of the caller's choice.
-pub(super) fn rates(gpu: &Arc<Gpu>, vram_bytes: u64, place: Option<Place>) -> Result<KernelRates> {
+pub(super) fn rates(
+    gpu: &Arc<Gpu>,
+    shapes: &Shapes,
+    vram_bytes: u64,
+    place: Option<Place>,
+) -> Result<KernelRates> {
     // Larger than any cache, so that the memory's rate is seen, where the budget allows it.
     let small = gpu.facts.is_software() || vram_bytes < SMALL_BUDGET_BYTES;
     let (rows, cols) = if small { (1024, 1024) } else { (32_768, 8192) };
     let kind = WeightKind::W4;
     let row_bytes = kind.code_bytes(1, cols) + kind.scale_bytes(1, cols);
     let rows = u32::try_from(vram_bytes / 4 / row_bytes).unwrap_or(u32::MAX).clamp(32, rows);
-    let large = matvec_seconds(gpu, rows, cols, place)?;
-    let small = matvec_seconds(gpu, 32, 32, None)?;
+    let large = matvec_seconds(gpu, shapes, [rows, cols], place)?;
+    let small = matvec_seconds(gpu, shapes, [32, 32], None)?;
     let bytes = (kind.code_bytes(rows, cols) + kind.scale_bytes(rows, cols)) as f64;
     Ok(KernelRates { bytes: bytes / (large - small).max(1e-9), unit_seconds: DISPATCHES_PER_UNIT * small })
 }
@@ -69,7 +74,12 @@ pub(super) fn save_rate(gpu: &Arc<Gpu>, vram_bytes: u64) -> Result<f64> {
 }
 
 /// Seconds that one matrix-vector product takes among many.
-fn matvec_seconds(gpu: &Arc<Gpu>, rows: u32, cols: u32, place: Option<Place>) -> Result<f64> {
+fn matvec_seconds(
+    gpu: &Arc<Gpu>,
+    shapes: &Shapes,
+    [rows, cols]: [u32; 2],
+    place: Option<Place>,
+) -> Result<f64> {
     let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
     let buffer = |bytes: u64| gpu.buffer("probe", bytes, usage);
     let kind = WeightKind::W4;
@@ -92,7 +102,7 @@ fn matvec_seconds(gpu: &Arc<Gpu>, rows: u32, cols: u32, place: Option<Place>) ->
         x_scales: x_scales.all(),
         y: y.all(),
     };
-    let shape = Shapes::for_adapter(&gpu.facts).matvec_int8;
+    let shape = shapes.matvec_int8.of(rows, cols);
     let spec = matvec_int8::Spec { matrix: Matrix::new(rows, cols), kind, shape, tokens_per_group: 1 };
     let dispatch = matvec_int8::dispatch(&mut Pipelines::new(gpu), &spec, &args)?;
     let run = |count: u32| -> Result<Duration> {

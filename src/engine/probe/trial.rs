@@ -102,7 +102,7 @@ pub(super) fn key(decoder: &Decoder, options: &Options, lengths: &Lengths) -> St
     let units: Vec<_> = short.units.iter().map(|unit| unit.spec.bytes().to_string()).collect();
     let kinds = short.units[0].spec.tensors.iter().map(|tensor| format!("{:?}", tensor.kind));
     format!(
-        "trial of {} heads of {} and {}, units of {} in {}, exact {}, cache {:?}, {lengths:?}",
+        "trial of {} heads of {} and {}, units of {} in {}, exact {}, cache {:?}, {:?}, {lengths:?}",
         decoder.heads,
         decoder.head_dim,
         decoder.kv_heads,
@@ -110,6 +110,7 @@ pub(super) fn key(decoder: &Decoder, options: &Options, lengths: &Lengths) -> St
         kinds.collect::<Vec<_>>().join("+"),
         options.exact,
         options.cache,
+        options.shapes,
     )
 }
 

@@ -1,0 +1,134 @@
+//! Decode passes in a row: each reads what the one before found most likely, and the CPU never sits
+//! between two tokens.
+//!
+//! The embedding table lies where kernels read it, and what moves on from pass to pass (positions and
+//! their angles) is sent ahead. Chains are submitted before the results of the last one are read.
+
+use std::sync::Arc;
+
+use super::walk::Walk;
+use super::{Class, Engine, Ids, Pass, PassToken, workspace};
+use crate::error::{Error, Result};
+use crate::gpu::{Gpu, Readback};
+
+/// The most passes of a chain.
+pub const PASSES_MAX: u32 = 8;
+/// The most chains on their way at the same time.
+pub const CHAINS_MAX: usize = 2;
+
+/// Results on their way to the CPU.
+pub(super) struct Chains {
+    readbacks: [Readback; CHAINS_MAX],
+    /// Chains that were submitted, and those whose results were read.
+    submitted: usize,
+    read: usize,
+    /// The ids that each chain on its way will have found, and whether it is timed.
+    shapes: [(u32, bool); CHAINS_MAX],
+}
+
+impl Chains {
+    pub(super) fn new(gpu: &Gpu, batch: u32) -> Result<Self> {
+        let readback = || Readback::new(gpu, "tokens on their way", workspace::chain_bytes(batch));
+        let readbacks = [readback()?, readback()?];
+        Ok(Chains { readbacks, submitted: 0, read: 0, shapes: [(0, false); CHAINS_MAX] })
+    }
+}
+
+impl Engine {
+    /// Whether decode passes can be chained: nothing travels for them, and the embedding table is
+    /// where kernels read it.
+    pub fn can_chain(&self) -> bool {
+        let at_home = |programs: &super::UnitPrograms| programs.without_ring(Class::Decode).is_some();
+        !self.embed_chosen.is_empty() && self.programs.iter().all(at_home) && self.caches.stay()
+    }
+
+    /// Submits decode passes that follow each other, the first one over `tokens`; each pass decides
+    /// all of its tokens. At most [`CHAINS_MAX`] chains are on their way.
+    ///
+    /// # Errors
+    /// When the GPU fails.
+    ///
+    /// # Panics
+    /// Unless passes [`can be chained`](Engine::can_chain), with 1 to [`PASSES_MAX`] of them.
+    pub fn submit_chain(&mut self, tokens: &[PassToken], ids: Ids, passes: u32) -> Result<()> {
+        assert!(self.can_chain() && (1..=PASSES_MAX).contains(&passes));
+        assert!(self.chains.submitted - self.chains.read < CHAINS_MAX, "chains are read in time");
+        let count = tokens.len() as u32;
+        let selected: Vec<u32> = (0..count).collect();
+        let gpu = Arc::clone(&self.gpu);
+        let mut walk = Walk::new(&gpu, count, count);
+        let resting = self.timer.take_if(|_| !self.trace.is_recording());
+        let slot = self.chains.submitted % CHAINS_MAX;
+        let mut moved = tokens.to_vec();
+        for later in 0..passes {
+            let pass = Pass { tokens: &moved, selected: &selected, class: Class::Decode };
+            self.check(&pass);
+            let inputs = &mut self.workspace.inputs;
+            let ids = match later {
+                0 => {
+                    let sent = (&pass, ids, passes - 1);
+                    inputs.send(&self.gpu, (&self.decoder, &self.weights), sent, walk.encoder())?;
+                    ids
+                }
+                _ => {
+                    inputs.step_on(&self.decoder, (later, count), walk.encoder());
+                    Ids::Chosen
+                }
+            };
+            self.encode_pass(&pass, ids, &mut walk)?;
+            walk.encode_one(&self.argmax, count);
+            let (from, to) = (&self.workspace.argmax, self.chains.readbacks[slot].buffer());
+            let row = u64::from(count) * 4;
+            walk.encoder().copy_buffer_to_buffer(from, 0, to, u64::from(later) * row, row);
+            moved.iter_mut().for_each(|token| token.position += 1);
+        }
+        if let Some(timer) = &mut self.timer {
+            timer.finish(walk.encoder());
+        }
+        walk.hand_over(&mut self.workspace.inputs, self.ring.as_ref());
+        self.chains.shapes[slot] = (passes * count, self.timer.is_some());
+        self.chains.readbacks[slot].request();
+        self.chains.submitted += 1;
+        self.timer = self.timer.take().or(resting);
+        self.gpu.check()
+    }
+
+    /// Waits for the chain that was submitted first, and returns what its passes found most likely,
+    /// `[passes, tokens]`.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] when a logit is NaN or infinite, or when the GPU fails.
+    ///
+    /// # Panics
+    /// If no chain is on its way.
+    pub fn read_chain(&mut self) -> Result<Vec<u32>> {
+        assert!(self.chains.read < self.chains.submitted, "a chain is on its way");
+        let slot = self.chains.read % CHAINS_MAX;
+        self.chains.read += 1;
+        let (count, is_timed) = self.chains.shapes[slot];
+        let read = |bytes: &[u8]| bytemuck::cast_slice::<u8, u32>(bytes).to_vec();
+        let ids = self.chains.readbacks[slot].read(&self.gpu, u64::from(count) * 4, read)?;
+        if let Some(timer) = self.timer.as_mut().filter(|_| is_timed) {
+            timer.record(&self.gpu, &self.trace, &self.names)?;
+        }
+        finite(ids)
+    }
+
+    /// Waits for all chains on their way and forgets what they found.
+    pub fn drop_chains(&mut self) {
+        while self.chains.read < self.chains.submitted {
+            // What failed has been told by whoever met it first.
+            let _ = self.read_chain();
+        }
+    }
+}
+
+/// Ids of which none says that there was no likeliest token.
+pub(super) fn finite(ids: Vec<u32>) -> Result<Vec<u32>> {
+    if ids.contains(&u32::MAX) {
+        return Err(Error::NonFinite(
+            "the model's logits are not finite; its weights or the GPU driver are broken".into(),
+        ));
+    }
+    Ok(ids)
+}

@@ -1,0 +1,207 @@
+//! Walks over all units: for the tokens of a prompt, or for one token of each sequence.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::chain::finite;
+use super::walk::Walk;
+use super::{Engine, workspace};
+use crate::error::Result;
+use crate::model::Activation;
+
+/// One token of a pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PassToken {
+    /// Vocabulary id.
+    pub id: u32,
+    /// Position in its sequence, from 0.
+    pub position: u32,
+    /// KV cache row of its sequence's position 0.
+    pub cache_start: u32,
+}
+
+/// Which kernels a pass uses. Within a class, a token's result does not depend on what else is in
+/// the pass; between the classes it may differ by rounding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// Many tokens of a prompt: matrix times matrix.
+    Prefill,
+    /// At most one token of each sequence: matrix times vector, contexts split.
+    Decode,
+}
+
+/// Where the ids of a decode pass's tokens come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ids {
+    /// From the pass's tokens.
+    Given,
+    /// They are what the last pass found most likely, in order.
+    Chosen,
+}
+
+/// One walk over all units.
+#[derive(Clone, Copy, Debug)]
+pub struct Pass<'a> {
+    /// The tokens, at most [`Plan::chunk`].
+    pub tokens: &'a [PassToken],
+    /// Indices of the tokens whose logits are wanted, at most [`Plan::selected`].
+    pub selected: &'a [u32],
+    /// Which kernels are used.
+    pub class: Class,
+}
+
+/// Travelling units whose weights are there are handed over together, as many as this share of the
+/// ring's slots: a submission that waits for another starts late, 150 us on an H100.
+const UNITS_HELD_SHARE: usize = 2;
+
+/// Resident units of a pass's first submission. Each further one has twice as many: the GPU begins
+/// while the CPU still encodes, and hardly ever waits between two submissions.
+const UNITS_SUBMITTED_FIRST: usize = 4;
+
+impl Engine {
+    /// Runs one pass: writes the tokens' keys and values to the cache, and the logits of the
+    /// selected tokens to where [`Engine::logits`] and [`Engine::most_likely`] find them.
+    ///
+    /// # Errors
+    /// When the GPU, the disk or a loader thread fails.
+    ///
+    /// # Panics
+    /// If the pass has no token, or more than the plan allows: sessions split their input.
+    pub fn forward(&mut self, pass: &Pass<'_>) -> Result<()> {
+        self.check(pass);
+        let gpu = Arc::clone(&self.gpu);
+        let mut walk = Walk::new(&gpu, pass.tokens.len() as u32, pass.selected.len() as u32);
+        walk.held = self.next_ticket..self.next_ticket;
+        walk.quota = UNITS_SUBMITTED_FIRST;
+        // Timestamps cost a readback in every pass.
+        let resting = self.timer.take_if(|_| !self.trace.is_recording());
+        let sent = (pass, Ids::Given, 0);
+        self.workspace.inputs.send(&self.gpu, (&self.decoder, &self.weights), sent, walk.encoder())?;
+        self.encode_pass(pass, Ids::Given, &mut walk)?;
+        if let Some(timer) = &mut self.timer {
+            timer.finish(walk.encoder());
+        }
+        walk.hand_over(&mut self.workspace.inputs, self.ring.as_ref());
+        self.gpu.check()?;
+        if let Some(timer) = &mut self.timer {
+            timer.record(&self.gpu, &self.trace, &self.names)?;
+        }
+        self.timer = self.timer.take().or(resting);
+        Ok(())
+    }
+
+    /// Sessions split their input so that a pass fits.
+    pub(super) fn check(&self, pass: &Pass<'_>) {
+        let (tokens, selected) = (pass.tokens.len() as u32, pass.selected.len() as u32);
+        assert!((1..=self.plan.chunk).contains(&tokens) && selected <= self.plan.selected);
+        assert!(pass.class == Class::Prefill || tokens <= self.batch);
+    }
+
+    /// Encodes a pass whose inputs are on their way, and hands over what is not to wait.
+    pub(super) fn encode_pass(&mut self, pass: &Pass<'_>, ids: Ids, walk: &mut Walk<'_>) -> Result<()> {
+        self.selected = pass.selected.len() as u32;
+        self.caches.begin_pass(pass.tokens);
+        let embed = match ids {
+            Ids::Given => &self.embed,
+            Ids::Chosen => &self.embed_chosen,
+        };
+        for embed in embed {
+            walk.encode_one(embed, pass.tokens.len() as u32);
+        }
+        for unit in 0..self.programs.len() {
+            self.encode_unit(unit, pass.class, walk)?;
+        }
+        self.costs.passes += 1;
+        self.costs.streamed_bytes += self.plan.streamed_bytes;
+        self.costs.cache_bytes += self.caches.loaded_bytes();
+        Ok(())
+    }
+
+    /// Encodes a unit and, as soon as its weights and its KV cache are where its kernels look for
+    /// them, hands it over; units that are there already, several at a time.
+    fn encode_unit(&mut self, unit: usize, class: Class, walk: &mut Walk<'_>) -> Result<()> {
+        let programs = &self.programs[unit];
+        let at_home = programs.without_ring(class);
+        let cache_ring = programs.cache.filter(|(_, block)| self.caches.has_ring(*block)).is_some();
+        let ring = self.ring.as_ref().filter(|_| at_home.is_none());
+        let program = match (at_home, ring) {
+            (Some(program), _) => program,
+            (None, Some(ring)) => &programs.in_slot[ring.slot(self.next_ticket)],
+            (None, None) => unreachable!("a plan with travelling units has a ring"),
+        };
+        let is_there = !cache_ring && ring.is_some_and(|ring| ring.has_arrived(self.next_ticket));
+        if (ring.is_some() || cache_ring) && !is_there {
+            // What is encoded so far must run while this unit is still on its way.
+            walk.hand_over(&mut self.workspace.inputs, self.ring.as_ref());
+        }
+        let cache_place = match programs.cache {
+            Some(cache) => self.caches.bring(cache, walk, &mut self.timer),
+            None => 0,
+        };
+        walk.encode(unit, program.of(class), cache_place, &mut self.timer);
+        if let Some(cache) = programs.cache {
+            self.caches.take_back(cache, walk, &mut self.timer);
+        }
+        if ring.is_none() && !cache_ring {
+            walk.units += 1;
+            if walk.units == walk.quota {
+                walk.hand_over(&mut self.workspace.inputs, self.ring.as_ref());
+                walk.quota *= 2;
+            }
+            return Ok(());
+        }
+        walk.close();
+        let start = Instant::now();
+        if cache_ring {
+            self.caches.lease()?;
+        }
+        if let Some(ring) = ring {
+            ring.lease(self.next_ticket)?;
+            self.next_ticket += 1;
+            walk.held.end = self.next_ticket;
+        }
+        self.costs.waiting += start.elapsed();
+        let together = (self.plan.depth / UNITS_HELD_SHARE).max(1) as u64;
+        if !is_there || walk.held.end - walk.held.start >= together {
+            walk.hand_over(&mut self.workspace.inputs, self.ring.as_ref());
+        }
+        if cache_ring {
+            self.caches.release();
+        }
+        Ok(())
+    }
+
+    /// The last pass's logits, f32 `[selected, vocab_size]`.
+    ///
+    /// # Errors
+    /// When the GPU fails.
+    pub fn logits(&mut self) -> Result<Vec<f32>> {
+        let stride = workspace::stride(&self.decoder, Activation::Logits) as usize;
+        let width = self.decoder.vocab_size as usize;
+        let bytes = u64::from(self.selected) * stride as u64 * 4;
+        let mut encoder = self.gpu.encoder("logits");
+        let from = self.workspace.activation(Activation::Logits);
+        encoder.copy_buffer_to_buffer(from, 0, self.workspace.logits_readback.buffer(), 0, bytes);
+        self.gpu.queue.submit([encoder.finish()]);
+        let to = &mut self.workspace.logits_readback;
+        to.read(&self.gpu, bytes, |read| {
+            let rows = bytemuck::cast_slice::<u8, f32>(read).chunks_exact(stride);
+            rows.flat_map(|row| &row[..width]).copied().collect()
+        })
+    }
+
+    /// The most likely token for each selected token of the last pass; the lowest id wins ties.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] when a logit is NaN or infinite, or when the GPU fails.
+    pub fn most_likely(&mut self) -> Result<Vec<u32>> {
+        let bytes = u64::from(self.selected) * 4;
+        let mut walk = Walk::new(&self.gpu, self.selected, self.selected);
+        walk.encode_one(&self.argmax, self.selected);
+        let (from, to) = (&self.workspace.argmax, &mut self.workspace.argmax_readback);
+        walk.encoder().copy_buffer_to_buffer(from, 0, to.buffer(), 0, bytes);
+        walk.submit();
+        let ids = to.read(&self.gpu, bytes, |read| bytemuck::cast_slice::<u8, u32>(read).to_vec())?;
+        finite(ids)
+    }
+}

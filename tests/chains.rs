@@ -1,0 +1,136 @@
+//! Decode passes that follow each other without the CPU find what passes one at a time find.
+
+use pipo_wgpu::engine::{CHAINS_MAX, Class, Engine, Ids, Options, PASSES_MAX, Pass, PassToken};
+use pipo_wgpu::error::Error;
+use pipo_wgpu::plan::{Budget, Home, Work};
+use pipo_wgpu::quant::WeightKind;
+use pipo_wgpu::trace::Trace;
+
+use crate::common::{Model, fixture, gpu};
+
+const CONTEXT: u32 = 48;
+
+/// Where the embedding table of a test lies.
+const TABLES: [Option<Home>; 3] = [None, Some(Home::Host), Some(Home::Vram)];
+
+fn engine(model: &Model, batch: u32, table: Option<Home>, trace: Trace) -> Engine {
+    let work = Work { batch, ..Work::default() };
+    let options = Options { cache_rows: batch * CONTEXT, work, trace, ..Options::default() };
+    let budget = Budget { vram_bytes: 256 << 20, threads: 1, ..Budget::default() };
+    let mut plan = model.plan(&options, &budget).unwrap();
+    plan.table = table;
+    model.engine(plan, &options)
+}
+
+/// The places for the table that this adapter has.
+fn tables() -> impl Iterator<Item = Home> {
+    let pinned = gpu().has(pipo_wgpu::gpu::Place::Pinned);
+    TABLES.into_iter().flatten().filter(move |home| *home == Home::Vram || pinned)
+}
+
+/// The first token of each sequence, at positions that differ.
+fn first(batch: u32) -> Vec<PassToken> {
+    let token = |i: u32| PassToken { id: 11 + 7 * i, position: i % 3, cache_start: i * CONTEXT };
+    (0..batch).map(token).collect()
+}
+
+fn moved(tokens: &[PassToken], by: u32) -> Vec<PassToken> {
+    tokens.iter().map(|token| PassToken { position: token.position + by, ..*token }).collect()
+}
+
+/// What passes one at a time choose.
+fn one_by_one(engine: &mut Engine, passes: u32, batch: u32) -> Vec<Vec<u32>> {
+    let mut tokens = first(batch);
+    let selected: Vec<u32> = (0..batch).collect();
+    let mut found = Vec::new();
+    for _ in 0..passes {
+        engine.forward(&Pass { tokens: &tokens, selected: &selected, class: Class::Decode }).unwrap();
+        let ids = engine.most_likely().unwrap();
+        tokens = moved(&tokens, 1);
+        tokens.iter_mut().zip(&ids).for_each(|(token, id)| token.id = *id);
+        found.push(ids);
+    }
+    found
+}
+
+/// What chains of the given lengths choose, each submitted before the one before it is read.
+fn chained(engine: &mut Engine, lengths: &[u32], batch: u32) -> Vec<Vec<u32>> {
+    let (mut done, mut found) = (0, Vec::new());
+    let mut read = |engine: &mut Engine| {
+        let ids = engine.read_chain().unwrap();
+        found.extend(ids.chunks(batch as usize).map(<[u32]>::to_vec));
+    };
+    for (number, length) in lengths.iter().enumerate() {
+        let ids = if number == 0 { Ids::Given } else { Ids::Chosen };
+        engine.submit_chain(&moved(&first(batch), done), ids, *length).unwrap();
+        done += length;
+        if number + 1 >= CHAINS_MAX {
+            read(engine);
+        }
+    }
+    (0..lengths.len().min(CHAINS_MAX - 1)).for_each(|_| read(engine));
+    found
+}
+
+#[test]
+fn chains_choose_what_single_passes_choose() {
+    // Tied and untied tables, rotary and learned positions, a table narrower than the stream.
+    for (name, kind) in [
+        ("smol", WeightKind::W4),
+        ("llama_bias", WeightKind::W8),
+        ("llama_mha", WeightKind::F32),
+        ("opt", WeightKind::W4),
+        ("opt_post", WeightKind::W8),
+    ] {
+        let model = Model::new(&fixture(name), kind);
+        for batch in [1, 3] {
+            let passes = 1 + PASSES_MAX + 3;
+            let mut single = engine(&model, batch, None, Trace::off());
+            assert!(!single.can_chain());
+            let expected = one_by_one(&mut single, passes, batch);
+            for table in tables() {
+                let mut engine = engine(&model, batch, Some(table), Trace::off());
+                assert!(engine.can_chain(), "{name}");
+                for lengths in [&[1, PASSES_MAX, 3][..], &[6, 6], &[4, 1, 1, 1, 5]] {
+                    let found = chained(&mut engine, lengths, batch);
+                    assert_eq!(found, expected, "{name}, batch {batch}, {table:?}, {lengths:?}");
+                }
+                assert_eq!(engine.costs().passes, 3 * u64::from(passes));
+            }
+        }
+    }
+}
+
+/// The timeline shows every unit of every pass, also of chains that were on their way together.
+#[test]
+fn timed_chains_choose_the_same() {
+    let model = Model::new(&fixture("smol"), WeightKind::W4);
+    let expected = one_by_one(&mut engine(&model, 1, None, Trace::off()), 9, 1);
+    let (trace, table) = (Trace::on(), tables().next());
+    let mut engine = engine(&model, 1, table, trace.clone());
+    assert_eq!(chained(&mut engine, &[4, 3, 2], 1), expected);
+    let spans = trace.spans().iter().filter(|span| span.lane.task == pipo_wgpu::trace::Task::Compute).count();
+    let units = model.decoder.units.len();
+    assert!(spans == 9 * units || spans == 0, "{spans} spans of {units} units");
+}
+
+#[test]
+fn a_broken_model_is_told_by_its_chain_and_leaves_none_behind() {
+    let model = Model::changed(&fixture("smol"), WeightKind::W4, |decoder| {
+        // A norm that divides by the root of a negative number.
+        let ops = decoder.units.iter_mut().flat_map(|unit| &mut unit.ops);
+        ops.for_each(|op| {
+            if let pipo_wgpu::model::Op::RmsNorm { eps, .. } = op {
+                *eps = -1e9;
+            }
+        });
+    });
+    let mut engine = engine(&model, 1, tables().next(), Trace::off());
+    engine.submit_chain(&first(1), Ids::Given, 2).unwrap();
+    engine.submit_chain(&moved(&first(1), 2), Ids::Chosen, 2).unwrap();
+    let error = engine.read_chain().unwrap_err();
+    assert!(matches!(error, Error::NonFinite(_)), "{error}");
+    engine.drop_chains();
+    engine.submit_chain(&first(1), Ids::Given, 1).unwrap();
+    engine.drop_chains();
+}
