@@ -2,6 +2,7 @@
 
 use super::{CacheKind, Options, cache, flow::Flow, table, vectors, workspace};
 use crate::gpu::Facts;
+use crate::kernels::matmul_coop;
 use crate::model::{Decoder, Unit};
 use crate::plan::{Demand, UnitDemand};
 use crate::quant::WeightKind;
@@ -12,6 +13,11 @@ pub(super) fn cache_kind(decoder: &Decoder, options: &Options) -> CacheKind {
     let all_float = decoder.units.iter().flat_map(|u| &u.spec.tensors).all(|t| t.kind == float);
     let default = if options.exact || all_float { CacheKind::F32 } else { CacheKind::F16 };
     options.cache.unwrap_or(default)
+}
+
+/// Whether matrices read activations as halves.
+pub(super) fn reads_halves(facts: &Facts, options: &Options) -> bool {
+    !options.exact && matmul_coop::runs_on(facts)
 }
 
 /// What the planner needs to know about a model.
@@ -30,7 +36,7 @@ pub fn demand(decoder: &Decoder, facts: &Facts, options: &Options, all_logits: b
             options.work.batch,
         ) + decoder.units.iter().map(vectors::bytes).sum::<u64>(),
         table_bytes: table::bytes(decoder),
-        token_bytes: workspace::token_bytes(decoder, &flow),
+        token_bytes: workspace::token_bytes(decoder, &flow, reads_halves(facts, options)),
         selected_bytes: workspace::selected_bytes(decoder, &flow),
         tokens_max: options.cache_rows,
         all_logits,

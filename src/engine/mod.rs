@@ -24,7 +24,7 @@ mod weights;
 mod workspace;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::Result;
 use crate::gpu::{Dispatch, Facts, Gpu, Pipelines};
@@ -39,7 +39,7 @@ use cache::Caches;
 use carrier::{Carrier, Homes};
 use chain::Chains;
 pub use chain::{CHAINS_MAX, PASSES_MAX};
-use demand::cache_kind;
+use demand::{cache_kind, reads_halves};
 pub use demand::demand;
 use flow::Flow;
 pub use pass::{Class, Ids, Pass, PassToken};
@@ -87,6 +87,8 @@ struct Sizes {
     cache: CacheKind,
     /// Workgroups that share a context while decoding.
     splits: u32,
+    /// Whether matrices read activations as halves.
+    halves: bool,
     /// The most tokens of a decode pass.
     batch: u32,
 }
@@ -182,6 +184,7 @@ impl Engine {
             selected: plan.selected,
             cache: cache_kind(&decoder, options),
             splits: shapes.attention.splits,
+            halves: reads_halves(&gpu.facts, options),
             batch: options.work.batch,
         };
         let flow = Flow::new(&decoder, options.exact);

@@ -8,6 +8,7 @@ mod families;
 mod opening;
 mod pipeline_cache;
 mod staging;
+mod trusted;
 mod stopwatch;
 #[cfg_attr(target_vendor = "apple", path = "no_vulkan.rs")]
 mod vulkan;

@@ -2,7 +2,7 @@
 
 use super::{Constant, Matrix, kind_number};
 use crate::error::Result;
-use crate::gpu::{Binding, Dispatch, Grid, Pipelines, Shader};
+use crate::gpu::{Binding, Dispatch, Facts, Grid, Pipelines, Shader};
 use crate::quant::WeightKind;
 
 /// The shader.
@@ -14,10 +14,17 @@ const TILE: u32 = 128;
 
 /// Workgroup memory that the kernel takes: the tiles of weights and of activations with rows of
 /// 72 halves, and 256 floats for each of eight subgroups.
-pub const WORKGROUP_BYTES: u32 = 2 * TILE * 72 * 2 + 8 * 256 * 4;
+const WORKGROUP_BYTES: u32 = 2 * TILE * 72 * 2 + 8 * 256 * 4;
 
 /// Threads of a workgroup.
-pub const THREADS: u32 = 256;
+const THREADS: u32 = 256;
+
+/// Whether the kernel runs on an adapter.
+pub fn runs_on(facts: &Facts) -> bool {
+    facts.has_matrix_units()
+        && facts.limits.max_compute_workgroup_storage_size >= WORKGROUP_BYTES
+        && facts.limits.max_compute_invocations_per_workgroup >= THREADS
+}
 
 /// Sizes and choices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,12 +67,10 @@ pub fn grid(spec: &Spec) -> Grid {
     Grid { groups: spec.matrix.rows.div_ceil(TILE), tokens_each: TILE }
 }
 
-/// Prepares the kernel, for adapters with [`Facts::has_matrix_units`].
+/// Prepares the kernel, for adapters that it [`runs_on`].
 ///
 /// # Errors
 /// When the device refuses the shader or a binding.
-///
-/// [`Facts::has_matrix_units`]: crate::gpu::Facts::has_matrix_units
 pub fn dispatch(pipelines: &mut Pipelines, spec: &Spec, args: &Args<'_>) -> Result<Dispatch> {
     let a = args.clone();
     let bindings = [a.step, a.codes, a.scales, a.bias, a.x, a.x_scales, a.y];

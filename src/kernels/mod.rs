@@ -17,6 +17,7 @@ pub mod glu;
 pub mod glu_q8;
 pub mod layer_norm;
 pub mod layer_norm_q8;
+pub mod matmul_coop;
 pub mod matmul_exact;
 pub mod matmul_int8;
 pub mod matvec_exact;

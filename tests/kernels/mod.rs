@@ -15,6 +15,7 @@ mod glu;
 mod glu_q8;
 mod layer_norm;
 mod layer_norm_q8;
+mod matmul_coop;
 mod matmul_exact;
 mod matmul_int8;
 mod matvec_exact;
