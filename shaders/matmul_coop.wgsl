@@ -2,9 +2,8 @@
 //
 // A workgroup makes 128 tokens x 128 rows, each of its eight subgroups 64 x 32 of them. Two groups
 // of columns at a time go through workgroup memory, the weights becoming halves on the way; the
-// next two are read meanwhile. Every value's terms are added in the order of the columns, 16 at a
-// time. The host makes sure of subgroups of 32 threads and compiles this without bounds checks:
-// every index below is in range by construction, those of rows and tokens by clamping.
+// next two are read meanwhile. Terms are added in the order of the columns, 16 at a time. The host
+// sees to subgroups of 32 threads and compiles this without bounds checks: every index is in range.
 
 enable f16;
 enable wgpu_cooperative_matrix;
@@ -26,7 +25,7 @@ const TILE: u32 = 128u;
 const STEP: u32 = 2u;
 // A row of the tile is 16 vectors; two more let eight rows start in different memory banks.
 const PITCH: u32 = 18u;
-// Rows of the tile between two matrices of 16.
+// From one matrix of 16 rows to the next.
 const NEXT: u32 = 16u * PITCH;
 // Vectors of eight halves in a row of the tile, and those that a thread copies.
 const X_PARTS: u32 = 8u;
@@ -65,10 +64,6 @@ fn high_nibbles(word: u32, scale: f16) -> vec4<f16> {
     return fma(halves(even, odd).xzyw, vec4<f16>(0.0625h), vec4<f16>(-72.0h)) * scale;
 }
 
-fn bytes(word: u32, scale: f16) -> vec4<f16> {
-    return vec4<f16>(unpack4xI8(word)) * scale;
-}
-
 // One group of a row's weights as they are stored.
 struct Coded {
     low: vec4<u32>,
@@ -92,8 +87,8 @@ fn weights(first: u32, group: u32) -> Coded {
 fn put_weights(at: u32, w: Coded) {
     for (var i = 0u; i < 4u; i++) {
         if KIND == W8 {
-            w_tile[at + i] = bytes(w.low[i], w.scale);
-            w_tile[at + i + 4u] = bytes(w.high[i], w.scale);
+            w_tile[at + i] = vec4<f16>(unpack4xI8(w.low[i])) * w.scale;
+            w_tile[at + i + 4u] = vec4<f16>(unpack4xI8(w.high[i])) * w.scale;
         } else {
             w_tile[at + i] = low_nibbles(w.low[i], w.scale);
             w_tile[at + i + 4u] = high_nibbles(w.low[i], w.scale);

@@ -8,8 +8,8 @@ mod families;
 mod opening;
 mod pipeline_cache;
 mod staging;
-mod trusted;
 mod stopwatch;
+mod trusted;
 #[cfg_attr(target_vendor = "apple", path = "no_vulkan.rs")]
 mod vulkan;
 

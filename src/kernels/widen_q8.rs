@@ -5,8 +5,7 @@ use crate::error::Result;
 use crate::gpu::{Binding, Dispatch, Grid, Pipelines, Shader};
 
 /// The shader.
-pub const SHADER: Shader =
-    Shader { name: "widen_q8", source: include_str!("../../shaders/widen_q8.wgsl") };
+pub const SHADER: Shader = Shader { name: "widen_q8", source: include_str!("../../shaders/widen_q8.wgsl") };
 
 /// Sizes and choices.
 #[derive(Clone, Copy, Debug, PartialEq)]

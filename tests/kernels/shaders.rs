@@ -36,8 +36,8 @@ fn every_shader_is_valid_and_portable() {
             naga::valid::Capabilities::default() | naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32;
         if !directives.is_empty() {
             // Kernels beyond it are chosen where an adapter has what they take.
-            capabilities |= naga::valid::Capabilities::SHADER_FLOAT16
-                | naga::valid::Capabilities::COOPERATIVE_MATRIX;
+            capabilities |=
+                naga::valid::Capabilities::SHADER_FLOAT16 | naga::valid::Capabilities::COOPERATIVE_MATRIX;
         }
         let flags = naga::valid::ValidationFlags::all();
         let mut validator = naga::valid::Validator::new(flags, capabilities);

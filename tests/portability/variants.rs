@@ -73,7 +73,14 @@ fn pointwise(list: &mut List) {
         list.add(widen_q8::SHADER, widen_q8::constants(&widen_q8::Spec { cols }));
         list.add(select_rows::SHADER, select_rows::constants(&select_rows::Spec { cols }));
         for (kind, yes) in KINDS.into_iter().flat_map(|kind| [(kind, false), (kind, true)]) {
-            let spec = embed::Spec { kind, rows: embed::Rows::all(32_000), cols, indexed: yes, scale: 1.0, accumulate: yes };
+            let spec = embed::Spec {
+                kind,
+                rows: embed::Rows::all(32_000),
+                cols,
+                indexed: yes,
+                scale: 1.0,
+                accumulate: yes,
+            };
             list.add(embed::SHADER, embed::constants(&spec));
         }
     }
