@@ -237,13 +237,14 @@ impl Builder<'_> {
     }
 
     /// The most likely token of each row of logits.
-    pub(super) fn argmax(&self, pipelines: &mut Pipelines) -> Result<Dispatch> {
+    pub(super) fn argmax(&self, pipelines: &mut Pipelines) -> Result<[Dispatch; 2]> {
         let args = argmax::Args {
             step: self.workspace.inputs.head_step(),
             logits: self.f32(Activation::Logits),
+            parts: self.workspace.argmax_parts.all(),
             ids: self.workspace.argmax.all(),
         };
-        argmax::dispatch(pipelines, &argmax::Spec { cols: self.decoder.vocab_size }, &args)
+        argmax::dispatches(pipelines, self.decoder.vocab_size, &args)
     }
 
     fn op(&self, pipelines: &mut Pipelines, op: &Op, setting: &Setting<'_>) -> Result<Vec<Dispatch>> {

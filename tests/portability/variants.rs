@@ -105,7 +105,9 @@ fn pointwise(list: &mut List) {
             list.add(glu::SHADER, glu::constants(&glu::Spec { cols, activation }));
             list.add(glu_q8::SHADER, glu_q8::constants(&glu_q8::Spec { cols, activation }));
         }
-        list.add(argmax::SHADER, argmax::constants(&argmax::Spec { cols }));
+        for joins in [false, true] {
+            list.add(argmax::SHADER, argmax::constants(&argmax::Spec { cols, joins }));
+        }
         list.add(quantize_q8::SHADER, quantize_q8::constants(&quantize_q8::Spec { cols }));
         list.add(widen_q8::SHADER, widen_q8::constants(&widen_q8::Spec { cols }));
         list.add(select_rows::SHADER, select_rows::constants(&select_rows::Spec { cols }));
