@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Files that are no shaders by themselves: what stands in front of others.
-const PARTS: [&str; 4] = ["prelude", "matvec_dot", "matvec_core", "matvec_rstd"];
+const PARTS: [&str; 5] = ["prelude", "matvec_dot", "matvec_core", "matvec_stage", "matvec_rstd"];
 
 /// The files between the prelude and a shader.
 fn parts(stem: &str) -> &'static [&'static str] {
     match stem {
         "matvec_int8" | "matvec_gated" => &PARTS[1..],
-        "matvec_residual" => &PARTS[1..3],
+        "matvec_residual" => &PARTS[1..4],
         _ => &[],
     }
 }
