@@ -23,6 +23,7 @@ override ALL_QUADS: u32 = EACH * QUADS;
 // Those of all splits lie behind the counter of finished ones, which is zero between dispatches.
 override PART: u32 = EACH * (HEAD_DIM + 2u);
 override PITCH: u32 = 4u + SPLITS * PART;
+// A multiple of 8, at least the splits.
 override STATES: u32;
 
 @group(0) @binding(0) var<uniform> step: Step;
@@ -68,33 +69,59 @@ fn left_quad(at: u32) -> vec4<f32> {
     ));
 }
 
-// Joins what the splits left from word `first` on, into `heads`.
+// The largest of eight splits' scores, those from `i` on.
+fn top_of(i: u32, last: u32) -> vec4<f32> {
+    let low = max(max(tops[i], tops[min(i + 1u, last)]), max(tops[min(i + 2u, last)], tops[min(i + 3u, last)]));
+    let high = max(tops[min(i + 4u, last)], tops[min(i + 5u, last)]);
+    return max(low, max(high, max(tops[min(i + 6u, last)], tops[min(i + 7u, last)])));
+}
+
+// Joins what the splits left from word `first` on, into `heads`. Eight splits are read before any
+// is used, so that their latencies overlap; the weight of those beyond the last is zero.
 fn join(first: u32, used: u32, thread: u32) {
-    for (var i = thread; i < used; i += THREADS) {
-        let at = first + i * PART + EACH * HEAD_DIM;
+    let last = used - 1u;
+    for (var i = thread; i < STATES; i += THREADS) {
+        let at = first + min(i, last) * PART + EACH * HEAD_DIM;
         totals[i] = left_by_heads(at);
         tops[i] = left_by_heads(at + EACH);
     }
     workgroupBarrier();
     var top = tops[0];
-    for (var i = 1u; i < used; i++) {
-        top = max(top, tops[i]);
+    for (var i = 0u; i < used; i += 8u) {
+        top = max(top, top_of(i, last));
     }
     workgroupBarrier();
-    for (var i = thread; i < used; i += THREADS) {
-        tops[i] = exp(tops[i] - top);
+    for (var i = thread; i < STATES; i += THREADS) {
+        tops[i] = select(vec4<f32>(0.0), exp(tops[i] - top), i < used);
     }
     workgroupBarrier();
-    var total = vec4<f32>(0.0);
-    for (var i = 0u; i < used; i++) {
-        total = fma(tops[i], totals[i], total);
-    }
     for (var q = thread; q < ALL_QUADS; q += THREADS) {
+        let head = q / QUADS;
+        let at = first + q * 4u;
         var sum = vec4<f32>(0.0);
-        for (var i = 0u; i < used; i++) {
-            sum = fma(vec4<f32>(tops[i][q / QUADS]), left_quad(first + i * PART + q * 4u), sum);
+        var total = 0.0;
+        for (var i = 0u; i < used; i += 8u) {
+            let a = left_quad(at + i * PART);
+            let b = left_quad(at + min(i + 1u, last) * PART);
+            let c = left_quad(at + min(i + 2u, last) * PART);
+            let d = left_quad(at + min(i + 3u, last) * PART);
+            let e = left_quad(at + min(i + 4u, last) * PART);
+            let f = left_quad(at + min(i + 5u, last) * PART);
+            let g = left_quad(at + min(i + 6u, last) * PART);
+            let h = left_quad(at + min(i + 7u, last) * PART);
+            for (var j = i; j < i + 8u; j++) {
+                total = fma(tops[j][head], totals[j][head], total);
+            }
+            sum = fma(vec4<f32>(tops[i][head]), a, sum);
+            sum = fma(vec4<f32>(tops[i + 1u][head]), b, sum);
+            sum = fma(vec4<f32>(tops[i + 2u][head]), c, sum);
+            sum = fma(vec4<f32>(tops[i + 3u][head]), d, sum);
+            sum = fma(vec4<f32>(tops[i + 4u][head]), e, sum);
+            sum = fma(vec4<f32>(tops[i + 5u][head]), f, sum);
+            sum = fma(vec4<f32>(tops[i + 6u][head]), g, sum);
+            sum = fma(vec4<f32>(tops[i + 7u][head]), h, sum);
         }
-        heads[q] = sum / total[q / QUADS];
+        heads[q] = sum / total;
     }
     workgroupBarrier();
 }

@@ -11,6 +11,7 @@ override THREADS: u32;
 // Neighbouring threads that share a cache row, 8 values each: a power of two.
 override LANES: u32;
 override TEAMS: u32 = THREADS / LANES;
+override OWN: u32 = 2u * LANES;
 
 @group(0) @binding(5) var<storage, read> angles: array<vec2<f32>>;
 // Each row: HEADS queries, then KV_HEADS keys, then KV_HEADS values, of HEAD_DIM each.
@@ -18,11 +19,13 @@ override TEAMS: u32 = THREADS / LANES;
 @group(0) @binding(7) var<storage, read_write> cache_k: array<vec4<u32>>;
 @group(0) @binding(8) var<storage, read_write> cache_v: array<vec4<u32>>;
 
+// The token's own key, then its value, as the cache will hold them.
+var<workgroup> own: array<vec4<u32>, OWN>;
+
 // Eight values of each of a team's four rows of a tile as the cache holds them: halves, or two
 // words of codes and one with the scale.
 struct FourRows { a: vec4<u32>, b: vec4<u32>, c: vec4<u32>, d: vec4<u32> }
-// What a thread works on. Positions from `fresh` on are of this pass, of which each token's own is
-// stored by one workgroup; positions from `end` on are not this workgroup's.
+// What a thread works on. Positions from `fresh` on are of this pass, the last being `own`; positions from `end` on are not this workgroup's.
 struct Place {
     token: u32,
     kv: u32,
@@ -32,7 +35,6 @@ struct Place {
     start: u32,
     fresh: u32,
     end: u32,
-    stores: bool,
 }
 
 // The value at dimension `d` of the head that starts at `head`, rotated below dimension `limit`.
@@ -104,51 +106,76 @@ fn value(position: u32, p: Place) -> vec4<u32> {
     return vec4<u32>(codes, cache_v[at / 4u][at % 4u], 0u);
 }
 
-// `cached`, unless the position is of this pass.
+// `cached`, unless the position is of this pass: then the token's own row, which `prepare` left, or
+// that of a token before it.
 fn newest_key(cached: vec4<u32>, position: u32, p: Place) -> vec4<u32> {
     if position < p.fresh || position >= p.end {
         return cached;
     }
-    let words = fresh(p.token + position - p.own, HEADS + p.kv, p.lane, ROTARY_DIM);
-    let at = index_of(position, p);
-    if position == p.own && p.stores {
-        if CACHE_KIND == F16 {
-            cache_k[at] = words;
-        } else {
-            let w = vec2<u32>(at + 1u + p.lane % 4u * 2u) + vec2<u32>(0u, 1u);
-            cache_k[w.x / 4u][w.x % 4u] = words.x;
-            cache_k[w.y / 4u][w.y % 4u] = words.y;
-            cache_k[at / 4u][at % 4u] = words.z;
-        }
+    if position == p.own {
+        return own[p.lane];
     }
-    return words;
+    return fresh(p.token + position - p.own, HEADS + p.kv, p.lane, ROTARY_DIM);
 }
 
 fn newest_value(cached: vec4<u32>, position: u32, p: Place) -> vec4<u32> {
     if position < p.fresh || position >= p.end {
         return cached;
     }
-    let words = fresh(p.token + position - p.own, HEADS + KV_HEADS + p.kv, p.lane, 0u);
-    let at = index_of(position, p);
-    if position == p.own && p.stores {
-        if CACHE_KIND == F16 {
-            cache_v[at] = words;
-        } else {
-            let w = vec2<u32>(at + 1u + p.lane % 4u * 2u) + vec2<u32>(0u, 1u);
-            cache_v[w.x / 4u][w.x % 4u] = words.x;
-            cache_v[w.y / 4u][w.y % 4u] = words.y;
-            cache_v[at / 4u][at % 4u] = words.z;
-        }
+    if position == p.own {
+        return own[LANES + p.lane];
     }
-    return words;
+    return fresh(p.token + position - p.own, HEADS + KV_HEADS + p.kv, p.lane, 0u);
+}
+
+// Makes eight values of the token's own key, then of its value, for each of the first threads, and
+// stores them in the cache if it is this workgroup's to do.
+fn prepare(i: u32, p: Place, stores: bool) {
+    var at = p;
+    at.lane = i % (HEAD_DIM / 8u);
+    let is_value = i >= HEAD_DIM / 8u;
+    let head = select(HEADS, HEADS + KV_HEADS, is_value) + p.kv;
+    let words = fresh(p.token, head, at.lane, select(ROTARY_DIM, 0u, is_value));
+    own[select(0u, LANES, is_value) + at.lane] = words;
+    let index = index_of(p.own, at);
+    if !stores {
+        return;
+    }
+    if CACHE_KIND == F16 {
+        if is_value {
+            cache_v[index] = words;
+        } else {
+            cache_k[index] = words;
+        }
+        return;
+    }
+    let w = vec2<u32>(index + 1u + at.lane % 4u * 2u) + vec2<u32>(0u, 1u);
+    if is_value {
+        cache_v[w.x / 4u][w.x % 4u] = words.x;
+        cache_v[w.y / 4u][w.y % 4u] = words.y;
+        cache_v[index / 4u][index % 4u] = words.z;
+    } else {
+        cache_k[w.x / 4u][w.x % 4u] = words.x;
+        cache_k[w.y / 4u][w.y % 4u] = words.y;
+        cache_k[index / 4u][index % 4u] = words.z;
+    }
 }
 
 fn keys(tile: u32, p: Place) -> FourRows {
     let at = vec4<u32>(tile + p.team) + vec4<u32>(0u, 1u, 2u, 3u) * TEAMS;
-    let four = FourRows(key(at.x, p), key(at.y, p), key(at.z, p), key(at.w, p));
+    return FourRows(key(at.x, p), key(at.y, p), key(at.z, p), key(at.w, p));
+}
+
+fn values(tile: u32, p: Place) -> FourRows {
+    let at = vec4<u32>(tile + p.team) + vec4<u32>(0u, 1u, 2u, 3u) * TEAMS;
+    return FourRows(value(at.x, p), value(at.y, p), value(at.z, p), value(at.w, p));
+}
+
+fn newest_keys(four: FourRows, tile: u32, p: Place) -> FourRows {
     if tile + 4u * TEAMS <= p.fresh {
         return four;
     }
+    let at = vec4<u32>(tile + p.team) + vec4<u32>(0u, 1u, 2u, 3u) * TEAMS;
     return FourRows(
         newest_key(four.a, at.x, p),
         newest_key(four.b, at.y, p),
@@ -157,12 +184,11 @@ fn keys(tile: u32, p: Place) -> FourRows {
     );
 }
 
-fn values(tile: u32, p: Place) -> FourRows {
-    let at = vec4<u32>(tile + p.team) + vec4<u32>(0u, 1u, 2u, 3u) * TEAMS;
-    let four = FourRows(value(at.x, p), value(at.y, p), value(at.z, p), value(at.w, p));
+fn newest_values(four: FourRows, tile: u32, p: Place) -> FourRows {
     if tile + 4u * TEAMS <= p.fresh {
         return four;
     }
+    let at = vec4<u32>(tile + p.team) + vec4<u32>(0u, 1u, 2u, 3u) * TEAMS;
     return FourRows(
         newest_value(four.a, at.x, p),
         newest_value(four.b, at.y, p),

@@ -20,7 +20,8 @@ use crate::kernels::embed::Rows;
 use crate::kernels::matvec_core::Operation;
 use crate::kernels::{
     CacheKind, ExactArgs, Int8Args, Matrix, Shapes, TOKENS_PER_GROUP_MAX, argmax, attention, attention_merge,
-    embed, matmul_exact, matmul_int8, matvec_core, matvec_exact, matvec_int8, rope_store, select_rows,
+    attention_prefill, embed, matmul_exact, matmul_int8, matvec_core, matvec_exact, matvec_int8, rope_store,
+    select_rows,
 };
 use crate::model::{Activation, Decoder, Op, Tensor};
 use crate::pack::layout::{Section, TensorSpec};
@@ -269,7 +270,10 @@ impl Builder<'_> {
                 self.linear(pipelines, &linear, tensor, memory, class)
             }
             Op::RopeStore { .. } => self.rope_store(pipelines, cache()),
-            Op::Attention { scale, .. } => return self.attention(pipelines, cache(), scale, class),
+            Op::Attention { scale, .. } if class == Class::Prefill => {
+                self.attention_prefill(pipelines, cache(), scale)
+            }
+            Op::Attention { scale, .. } => return self.attention(pipelines, cache(), scale),
             Op::SwiGlu => self.swiglu(pipelines, form),
             Op::Activate(function) => self.activate(pipelines, function, form),
         };
@@ -394,15 +398,29 @@ impl Builder<'_> {
         rope_store::dispatch(pipelines, &spec, &args)
     }
 
-    fn attention(
+    fn attention_prefill(
         &self,
         pipelines: &mut Pipelines,
         cache: &KeysValues,
         scale: f32,
-        class: Class,
-    ) -> Result<Vec<Dispatch>> {
+    ) -> Result<Dispatch> {
+        let Decoder { heads, kv_heads, head_dim, .. } = *self.decoder;
+        let spec =
+            attention_prefill::Spec { heads, kv_heads, head_dim, cache: self.cache, window: None, scale };
+        let args = attention_prefill::Args {
+            step: self.step(false),
+            rows: self.workspace.inputs.rows(),
+            qkv: self.f32(Activation::Qkv),
+            cache_k: cache.keys(),
+            cache_v: cache.values(),
+            y: self.f32(Activation::Attended),
+        };
+        attention_prefill::dispatch(pipelines, &spec, &args)
+    }
+
+    fn attention(&self, pipelines: &mut Pipelines, cache: &KeysValues, scale: f32) -> Result<Vec<Dispatch>> {
         let d = self.decoder;
-        let parts = self.workspace.attention_parts().filter(|_| class == Class::Decode);
+        let parts = self.workspace.attention_parts();
         let y = self.f32(Activation::Attended);
         let spec = attention::Spec {
             heads: d.heads,

@@ -12,6 +12,7 @@ pub const SHADER: Shader = Shader {
     source: concat!(
         include_str!("../../shaders/attention_result.wgsl"),
         include_str!("../../shaders/attention_rows.wgsl"),
+        include_str!("../../shaders/attention_team.wgsl"),
         include_str!("../../shaders/attention_decode.wgsl")
     ),
 };
@@ -123,7 +124,7 @@ fn each(spec: &Spec) -> u32 {
 
 /// Threads that share a cache row.
 fn lanes(spec: &Spec) -> u32 {
-    (spec.head_dim / 8).next_power_of_two()
+    (spec.head_dim / 8).next_power_of_two().max(8)
 }
 
 /// Whether the adapter has what the kernel needs for these sizes.
@@ -166,7 +167,7 @@ pub fn constants(spec: &Spec, layout: &Layout) -> Vec<Constant> {
         ("SCALE", spec.scale.into()),
         ("THREADS", layout.threads.into()),
         ("LANES", lanes(spec).into()),
-        ("STATES", layout.splits.max(teams).into()),
+        ("STATES", layout.splits.max(teams).next_multiple_of(8).into()),
         // 8 KiB of sums.
         ("ROUND", (256 / layout.threads).clamp(1, each(spec)).into()),
         ("JOIN", u32::from(layout.joins).into()),
