@@ -105,21 +105,34 @@ fn block_of(rows: Rows) -> Block {
     return Block(unpack(rows.a), unpack(rows.b), unpack(rows.c), unpack(rows.d), vec4<f32>(low, high));
 }
 
-fn add_token(w: Block, token: u32, group: u32, sums: vec4<f32>) -> vec4<f32> {
-    let at = token * groups_of(COLS) + group;
-    let low = x_codes[at * 2u];
-    let high = x_codes[at * 2u + 1u];
-    let s = x_scales[at];
+// One group of a token: the codes, the scale, and the number that makes dot products count from it.
+struct Input {
+    low: vec4<u32>,
+    high: vec4<u32>,
+    scale: f32,
+    zero: f32,
+}
+
+fn zero_of(sum: f32) -> f32 {
     // W4 codes count from 0, which stands for -8: that adds 8 times the sum of the activations.
-    let zero = select(MAGIC, fma(8.0, s.y, MAGIC), KIND == W4);
+    return select(MAGIC, fma(8.0, sum, MAGIC), KIND == W4);
+}
+
+fn input_at(token: u32, group: u32) -> Input {
+    let at = token * groups_of(COLS) + group;
+    let s = x_scales[at];
+    return Input(x_codes[at * 2u], x_codes[at * 2u + 1u], s.x, zero_of(s.y));
+}
+
+fn add_input(w: Block, x: Input, sums: vec4<f32>) -> vec4<f32> {
     var out = sums;
-    out.x = fma(w.scales.x * s.x, dot_group(w.a, low, high) - zero, out.x);
+    out.x = fma(w.scales.x * x.scale, dot_group(w.a, x.low, x.high) - x.zero, out.x);
     if ROWS_EACH > 1u {
-        out.y = fma(w.scales.y * s.x, dot_group(w.b, low, high) - zero, out.y);
+        out.y = fma(w.scales.y * x.scale, dot_group(w.b, x.low, x.high) - x.zero, out.y);
     }
     if ROWS_EACH > 2u {
-        out.z = fma(w.scales.z * s.x, dot_group(w.c, low, high) - zero, out.z);
-        out.w = fma(w.scales.w * s.x, dot_group(w.d, low, high) - zero, out.w);
+        out.z = fma(w.scales.z * x.scale, dot_group(w.c, x.low, x.high) - x.zero, out.z);
+        out.w = fma(w.scales.w * x.scale, dot_group(w.d, x.low, x.high) - x.zero, out.w);
     }
     return out;
 }

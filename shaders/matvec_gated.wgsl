@@ -56,10 +56,25 @@ fn make_quad(at: vec2<u32>, quad: u32) {
         value_of(at.x, local, row + 2u, factor),
         value_of(at.x, local, row + 3u, factor),
     ), quad_place(at, quad).x, WIDTH);
-    for (var i = 0u; i < 4u; i++) {
-        totals[local * BLOCK_ROWS + row + i] = value[i];
-    }
+    let to = local * BLOCK_ROWS + row;
+    totals[to] = value.x;
+    totals[to + 1u] = value.y;
+    totals[to + 2u] = value.z;
+    totals[to + 3u] = value.w;
     peaks[quad] = peak_bits(value);
+}
+
+// The peak of the eight quads of a group.
+fn group_peak(first: u32) -> u32 {
+    let low = max(max(peaks[first], peaks[first + 1u]), max(peaks[first + 2u], peaks[first + 3u]));
+    let high = max(max(peaks[first + 4u], peaks[first + 5u]), max(peaks[first + 6u], peaks[first + 7u]));
+    return max(low, high);
+}
+
+// The sum of the codes of a group.
+fn group_sum(first: u32) -> i32 {
+    let low = (sums[first] + sums[first + 1u]) + (sums[first + 2u] + sums[first + 3u]);
+    return low + (sums[first + 4u] + sums[first + 5u]) + (sums[first + 6u] + sums[first + 7u]);
 }
 
 // Writes the codes of a quad, once all quads of its group were made.
@@ -68,11 +83,7 @@ fn code_quad(at: vec2<u32>, quad: u32) {
     if place.y >= step.tokens || place.x >= groups_of(WIDTH) * GROUP {
         return;
     }
-    let first = quad / GROUP_QUADS * GROUP_QUADS;
-    var peak = 0u;
-    for (var i = 0u; i < GROUP_QUADS; i++) {
-        peak = max(peak, peaks[first + i]);
-    }
+    let peak = group_peak(quad / GROUP_QUADS * GROUP_QUADS);
     let source = quad / BLOCK_QUADS * BLOCK_ROWS + quad % BLOCK_QUADS * 4u;
     let value = vec4<f32>(totals[source], totals[source + 1u], totals[source + 2u], totals[source + 3u]);
     let quad_codes = int8_codes(value, peak);
@@ -86,13 +97,8 @@ fn finish_group(at: vec2<u32>, first: u32) {
     if place.y >= step.tokens || place.x >= groups_of(WIDTH) * GROUP {
         return;
     }
-    var sum = 0;
-    var peak = 0u;
-    for (var i = 0u; i < GROUP_QUADS; i++) {
-        sum += sums[first + i];
-        peak = max(peak, peaks[first + i]);
-    }
-    out_scales[place.y * groups_of(WIDTH) + place.x / GROUP] = vec2<f32>(int8_scale(peak), f32(sum));
+    let scale = int8_scale(group_peak(first));
+    out_scales[place.y * groups_of(WIDTH) + place.x / GROUP] = vec2<f32>(scale, f32(group_sum(first)));
 }
 
 @compute @workgroup_size(THREADS)
@@ -102,7 +108,7 @@ fn main(
     @builtin(local_invocation_index) thread: u32,
 ) {
     let at = place(id, count);
-    if at.x >= GROUPS || at.y >= step.tokens {
+    if at.x >= GROUPS {
         return;
     }
     multiply(at.x, at.y, thread);

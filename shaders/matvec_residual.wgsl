@@ -71,13 +71,30 @@ fn add_quad(at: vec2<u32>, quad: u32) {
     let value = keep_columns(before + product, place.x, ROWS);
     let to = place.y * groups_of(ROWS) * GROUP + place.x;
     let scaled = keep_columns(value * weight, place.x, ROWS);
-    for (var i = 0u; i < 4u; i++) {
-        y[to + i] = value[i];
-        totals[source + i] = scaled[i];
-    }
+    y[to] = value.x;
+    y[to + 1u] = value.y;
+    y[to + 2u] = value.z;
+    y[to + 3u] = value.w;
+    totals[source] = scaled.x;
+    totals[source + 1u] = scaled.y;
+    totals[source + 2u] = scaled.z;
+    totals[source + 3u] = scaled.w;
     let squared = value * value;
     quad_squares[quad] = (squared.x + squared.y) + (squared.z + squared.w);
     peaks[quad] = peak_bits(scaled);
+}
+
+// The peak of the eight quads of a group.
+fn group_peak(first: u32) -> u32 {
+    let low = max(max(peaks[first], peaks[first + 1u]), max(peaks[first + 2u], peaks[first + 3u]));
+    let high = max(max(peaks[first + 4u], peaks[first + 5u]), max(peaks[first + 6u], peaks[first + 7u]));
+    return max(low, high);
+}
+
+// The sum of the codes of a group.
+fn group_sum(first: u32) -> i32 {
+    let low = (sums[first] + sums[first + 1u]) + (sums[first + 2u] + sums[first + 3u]);
+    return low + (sums[first + 4u] + sums[first + 5u]) + (sums[first + 6u] + sums[first + 7u]);
 }
 
 // Writes the codes of a quad, once all quads of its group were added.
@@ -86,11 +103,7 @@ fn code_quad(at: vec2<u32>, quad: u32) {
     if place.y >= step.tokens || place.x >= groups_of(ROWS) * GROUP {
         return;
     }
-    let first = quad / GROUP_QUADS * GROUP_QUADS;
-    var peak = 0u;
-    for (var i = 0u; i < GROUP_QUADS; i++) {
-        peak = max(peak, peaks[first + i]);
-    }
+    let peak = group_peak(quad / GROUP_QUADS * GROUP_QUADS);
     let source = quad * 4u;
     let value = vec4<f32>(totals[source], totals[source + 1u], totals[source + 2u], totals[source + 3u]);
     let quad_codes = int8_codes(value, peak);
@@ -104,18 +117,12 @@ fn finish_group(at: vec2<u32>, first: u32) {
     if place.y >= step.tokens || place.x >= groups_of(ROWS) * GROUP {
         return;
     }
-    var sum = 0;
-    var squared = 0.0;
-    var peak = 0u;
-    for (var i = 0u; i < GROUP_QUADS; i++) {
-        sum += sums[first + i];
-        squared += quad_squares[first + i];
-        peak = max(peak, peaks[first + i]);
-    }
+    let a = (quad_squares[first] + quad_squares[first + 1u]) + (quad_squares[first + 2u] + quad_squares[first + 3u]);
+    let b = (quad_squares[first + 4u] + quad_squares[first + 5u]) + (quad_squares[first + 6u] + quad_squares[first + 7u]);
     let group = place.y * groups_of(ROWS) + place.x / GROUP;
-    out[SCALES_AT + group * 2u] = bitcast<u32>(int8_scale(peak));
-    out[SCALES_AT + group * 2u + 1u] = bitcast<u32>(f32(sum));
-    out[SQUARES_AT + group] = bitcast<u32>(squared);
+    out[SCALES_AT + group * 2u] = bitcast<u32>(int8_scale(group_peak(first)));
+    out[SCALES_AT + group * 2u + 1u] = bitcast<u32>(f32(group_sum(first)));
+    out[SQUARES_AT + group] = bitcast<u32>(a + b);
 }
 
 @compute @workgroup_size(THREADS)
@@ -125,7 +132,7 @@ fn main(
     @builtin(local_invocation_index) thread: u32,
 ) {
     let at = place(id, count);
-    if at.x >= GROUPS || at.y >= step.tokens {
+    if at.x >= GROUPS {
         return;
     }
     multiply(at.x, at.y, thread);

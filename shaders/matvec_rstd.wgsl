@@ -14,18 +14,32 @@ override SQUARE_PARTS: u32 = TOKENS * PARTS;
 
 var<workgroup> square_parts: array<f32, SQUARE_PARTS>;
 
+// The squares of a group; zero beyond the last one.
+fn square(row: u32, group: u32) -> f32 {
+    return select(0.0, squares[row + min(group, groups_of(COLS) - 1u)], group < groups_of(COLS));
+}
+
 fn prepare(block: u32, token: u32, thread: u32) {
     if NORMED == 0u {
         return;
     }
     for (var i = thread; i < SQUARE_PARTS; i += THREADS) {
         let row = (token + i / PARTS) * groups_of(COLS);
-        var sum = 0.0;
-        for (var group = i % PARTS; group < groups_of(COLS); group += PARTS) {
-            sum += squares[row + group];
+        var four = vec4<f32>(0.0);
+        for (var group = i % PARTS; group < groups_of(COLS); group += 4u * PARTS) {
+            four += vec4<f32>(
+                square(row, group),
+                square(row, group + PARTS),
+                square(row, group + 2u * PARTS),
+                square(row, group + 3u * PARTS),
+            );
         }
-        square_parts[i] = sum;
+        square_parts[i] = (four.x + four.y) + (four.z + four.w);
     }
+}
+
+fn four_parts(i: u32) -> vec4<f32> {
+    return vec4<f32>(square_parts[i], square_parts[i + 1u], square_parts[i + 2u], square_parts[i + 3u]);
 }
 
 // The factor of a token of this workgroup; NaN where the squares are not finite.
@@ -33,10 +47,8 @@ fn rstd(local: u32) -> f32 {
     if NORMED == 0u {
         return 1.0;
     }
-    var four = vec4<f32>(0.0);
-    for (var i = local * PARTS; i < local * PARTS + PARTS; i += 4u) {
-        four += vec4<f32>(square_parts[i], square_parts[i + 1u], square_parts[i + 2u], square_parts[i + 3u]);
-    }
+    let first = local * PARTS;
+    let four = (four_parts(first) + four_parts(first + 4u)) + (four_parts(first + 8u) + four_parts(first + 12u));
     let sum = (four.x + four.y) + (four.z + four.w);
     let bits = bitcast<u32>(sum);
     if bits >= INFINITY_BITS {

@@ -37,6 +37,8 @@ pub struct Tile {
     pub col_lanes: u32,
     /// Groups of columns that a thread loads before it multiplies: 1, 2 or 4.
     pub unroll: u32,
+    /// Whether the activations go through workgroup memory.
+    pub staged: bool,
 }
 
 impl Tile {
@@ -54,8 +56,9 @@ impl Tile {
     pub fn workgroup_bytes(&self, tokens_per_group: u32) -> u32 {
         let partials = self.col_lanes * (tokens_per_group.min(4) * self.rows() + 1);
         let quads = tokens_per_group * self.rows().div_ceil(4);
+        let staged = if self.staged { tokens_per_group * self.unroll * self.col_lanes * 10 } else { 6 };
         // Partial sums, products, parts of squares; a peak, a sum and the squares of each quad.
-        4 * (partials + tokens_per_group * (self.rows() + 16) + 3 * quads)
+        4 * (staged + partials + tokens_per_group * (self.rows() + 16) + 3 * quads)
     }
 
     /// Whether an adapter with these limits can run it for so many tokens.
@@ -67,6 +70,8 @@ impl Tile {
             && self.row_lanes > 0
             && self.threads() <= threads
             && matches!(tokens_per_group, 1 | 2 | 4 | 8 | 16)
+            && (self.col_lanes > 1 || (self.unroll == 1 && !self.staged))
+            && (!self.staged || tokens_per_group * self.unroll <= 2 * self.row_lanes)
             && self.workgroup_bytes(tokens_per_group) <= limits.max_compute_workgroup_storage_size
     }
 }
@@ -87,11 +92,11 @@ impl Tiles {
     /// latter as measured on an H100, as far as the limits allow.
     pub(super) fn for_adapter(facts: &Facts) -> Self {
         if facts.is_software() {
-            let tile = Tile { rows_each: 4, row_lanes: 8, col_lanes: 1, unroll: 1 };
+            let tile = Tile { rows_each: 4, row_lanes: 8, col_lanes: 1, unroll: 1, staged: false };
             let gated = Tile { row_lanes: 16, ..tile };
             return Tiles { int8: BySize::same(tile), residual: BySize::same(tile), gated };
         }
-        let tile = |rows_each, row_lanes, col_lanes| Tile { rows_each, row_lanes, col_lanes, unroll: 1 };
+        let tile = |rows_each, row_lanes, col_lanes| Tile { rows_each, row_lanes, col_lanes, unroll: 1, staged: false };
         let fits = |tile: &Tile| tile.fits(TOKENS_PER_GROUP_MAX, &facts.limits);
         // Sums of many column lanes take workgroup memory.
         let residual = [tile(4, 8, 64), tile(4, 8, 32), tile(2, 16, 16), tile(4, 8, 8)];
@@ -137,7 +142,7 @@ pub fn candidates(operation: Operation, tokens_per_group: u32, facts: &Facts) ->
     let mut tiles = Vec::new();
     for (&rows, &col_lanes) in rows.iter().flat_map(|r| col_lanes.iter().map(move |c| (r, c))) {
         for (rows_each, unroll) in [1, 2, 4].into_iter().flat_map(|r| [1, 2, 4].map(|u| (r, u))) {
-            let tile = Tile { rows_each, row_lanes: rows / rows_each, col_lanes, unroll };
+            let tile = Tile { rows_each, row_lanes: rows / rows_each, col_lanes, unroll, staged: false };
             let is_slow = !facts.is_software() && (tile.threads() < 32 || rows_each * unroll > 8);
             if rows % rows_each == 0 && !is_slow && tile.fits(tokens_per_group, &facts.limits) {
                 tiles.push(tile);
@@ -171,7 +176,7 @@ impl Product {
     }
 
     pub(super) fn constants(&self) -> Vec<Constant> {
-        let Tile { rows_each, row_lanes, col_lanes, unroll } = self.tile;
+        let Tile { rows_each, row_lanes, col_lanes, unroll, staged } = self.tile;
         assert!(matches!(self.kind, WeightKind::W4 | WeightKind::W8), "{self:?}");
         assert!(self.rows > 0 && self.cols > 0, "an empty matrix: {self:?}");
         vec![
@@ -185,6 +190,7 @@ impl Product {
             ("ROW_LANES", row_lanes.into()),
             ("COL_LANES", col_lanes.into()),
             ("UNROLL", unroll.into()),
+            ("STAGED", u32::from(staged).into()),
         ]
     }
 }

@@ -14,6 +14,7 @@ pub mod attention;
 pub mod attention_decode;
 pub mod attention_join;
 pub mod attention_merge;
+pub mod attention_prefill;
 pub mod embed;
 pub mod glu;
 pub mod glu_q8;

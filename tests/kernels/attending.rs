@@ -247,3 +247,12 @@ pub(crate) fn unpacked(words: &[u32], sizes: &Sizes) -> Vec<f64> {
         CacheKind::Q8 => q8_values(words, sizes.kv_width()),
     }
 }
+
+/// Fills a cache's row with what is NaN in its kind.
+pub(crate) fn spoil(cache: &mut [u32], sizes: &Sizes, row: usize) {
+    let words = sizes.row_words();
+    cache[row * words..][..words].fill(match sizes.cache {
+        CacheKind::F16 => 0x7e00_7e00,
+        CacheKind::F32 | CacheKind::Q8 => f32::NAN.to_bits(),
+    });
+}

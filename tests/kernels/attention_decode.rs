@@ -1,9 +1,9 @@
 //! `attention_decode` against `rope_store` and softmax in f64, in one dispatch and in two.
 
-use super::attending::{Case, Sizes};
+use super::attending::{Case, Sizes, spoil};
 use super::common::*;
 use pipo_wgpu::gpu::Buffer;
-use pipo_wgpu::kernels::CacheKind::{F16, F32, Q8};
+use pipo_wgpu::kernels::CacheKind::{F16, Q8};
 use pipo_wgpu::kernels::attention_decode::{self, Args, Layout, Spec, is_supported};
 use pipo_wgpu::kernels::{Mask, stride};
 
@@ -169,22 +169,13 @@ fn large_scores_do_not_overflow() {
     assert!(got.iter().all(|v| v.abs() <= 2.0), "{got:?}");
 }
 
-/// A cache's row filled with what is NaN in its kind.
-fn spoil(case: &mut Case, part: usize, row: usize) {
-    let words = case.sizes.row_words();
-    case.caches[part][row * words..][..words].fill(match case.sizes.cache {
-        F16 => 0x7e00_7e00,
-        F32 | Q8 => f32::NAN.to_bits(),
-    });
-}
-
 #[test]
 fn nan_spoils_what_sees_it() {
     for (kind, layout) in [F16, Q8].into_iter().flat_map(|kind| LAYOUTS.iter().map(move |l| (kind, l))) {
         for (part, at) in [(0, 70), (1, 70), (1, 0), (0, 599)] {
             let mut case = Case::new(Sizes::new(2, 1, 32, kind), &[(69, 1), (600, 1), (71, 1)]);
             let starts: Vec<_> = case.rows.iter().map(|row| row.cache_start as usize).collect();
-            starts.iter().for_each(|start| spoil(&mut case, part, start + at));
+            starts.iter().for_each(|start| spoil(&mut case.caches[part], &case.sizes, start + at));
             let got = run_in(&case, &spec(&case.sizes), layout).y;
             for (i, v) in got.iter().enumerate() {
                 assert_eq!(v.is_nan(), case.rows[i / 64].position as usize > at, "value {i}: {v}");

@@ -132,7 +132,7 @@ fn no_bit_depends_on_the_other_tokens_or_the_tile() {
     let problem = Problem::new(10, W4, 19, (140, 1100));
     let squares = squares(&problem);
     let how = Use { eps: Some(EPS), bias: true, ..PLAIN };
-    let wide = Tile { rows_each: 4, row_lanes: 16, col_lanes: 16, unroll: 1 };
+    let wide = Tile { rows_each: 4, row_lanes: 16, col_lanes: 16, unroll: 1, staged: false };
     let tiles = [tiles()[1], tiles()[3], wide];
     let first = gated(&problem, tiles[0], 1, how, &squares);
     for (i, shared) in SHARED[1..4].iter().enumerate() {

@@ -13,9 +13,9 @@ const KINDS: &[WeightKind] = &[W4, W8];
 const EPS: f32 = 1e-5;
 /// Tiles of fewer rows than a group, beside [`TILES`].
 const NARROW: [Tile; 3] = [
-    Tile { rows_each: 1, row_lanes: 4, col_lanes: 32, unroll: 2 },
-    Tile { rows_each: 2, row_lanes: 1, col_lanes: 64, unroll: 1 },
-    Tile { rows_each: 1, row_lanes: 3, col_lanes: 8, unroll: 4 },
+    Tile { rows_each: 1, row_lanes: 4, col_lanes: 32, unroll: 2, staged: false },
+    Tile { rows_each: 2, row_lanes: 1, col_lanes: 64, unroll: 1, staged: false },
+    Tile { rows_each: 1, row_lanes: 3, col_lanes: 8, unroll: 4, staged: false },
 ];
 
 fn kernel(
@@ -64,7 +64,7 @@ fn tokens_do_not_touch_each_other() {
 
 #[test]
 fn column_lanes_alone_decide_the_bits() {
-    let wide = Tile { rows_each: 1, row_lanes: 2, col_lanes: 16, unroll: 2 };
+    let wide = Tile { rows_each: 1, row_lanes: 2, col_lanes: 16, unroll: 2, staged: false };
     let tiles = [TILES[1], Tile { rows_each: 4, row_lanes: 1, ..wide }, Tile { unroll: 4, ..wide }];
     for &kind in KINDS {
         let kernels: Vec<_> =

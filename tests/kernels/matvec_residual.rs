@@ -102,7 +102,7 @@ fn square_sum(values: &[f32]) -> f64 {
 fn no_bit_depends_on_the_other_tokens_or_the_tile() {
     let problem = Problem::new(10, W4, 19, (70, 1100));
     let (before, norm) = around(&problem);
-    let wide = Tile { rows_each: 4, row_lanes: 8, col_lanes: 16, unroll: 1 };
+    let wide = Tile { rows_each: 4, row_lanes: 8, col_lanes: 16, unroll: 1, staged: false };
     let tiles = [TILES[1], TILES[3], wide];
     let first = residual(&problem, TILES[1], 1, &before, &norm, true);
     for (i, shared) in SHARED[1..].iter().enumerate() {

@@ -12,6 +12,7 @@ mod argmax;
 mod attention;
 mod attention_decode;
 mod attention_merge;
+mod attention_prefill;
 mod embed;
 mod glu;
 mod glu_q8;

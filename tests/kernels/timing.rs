@@ -105,7 +105,13 @@ fn sizes() -> &'static [(u32, u32)] {
 fn tiles() -> Vec<Tile> {
     if let Ok(text) = std::env::var("PIPO_TILES") {
         let numbers = |s: &str| s.split(',').map(|n| n.parse().unwrap()).collect::<Vec<u32>>();
-        let tile = |n: Vec<u32>| Tile { rows_each: n[0], row_lanes: n[1], col_lanes: n[2], unroll: n[3] };
+        let tile = |n: Vec<u32>| Tile {
+            rows_each: n[0],
+            row_lanes: n[1],
+            col_lanes: n[2],
+            unroll: n[3],
+            staged: n[4] == 1,
+        };
         return text.split(' ').map(|s| tile(numbers(s))).collect();
     }
     matvec_core::candidates(Operation::Int8, 1, &gpu().facts)
@@ -121,7 +127,7 @@ fn matvec() {
             let (matrix, kind) = (q4.matrix, q4.kind);
             let spec = matvec_int8::Spec { matrix, kind, tile, tokens_per_group: 1, eps: None };
             let make = |w| matvec_int8::dispatch(&mut pipelines(), &spec, &q4.few(w)).unwrap();
-            let Tile { rows_each, row_lanes, col_lanes, unroll } = tile;
+            let Tile { rows_each, row_lanes, col_lanes, unroll, .. } = tile;
             let name = format!("matvec_int8 {rows_each} x {row_lanes} x {col_lanes}, {unroll} at once");
             q4.report(&name, &q4.weights.iter().map(make).collect::<Vec<_>>());
         }

@@ -32,11 +32,11 @@ const SHAPES: [Shape; 5] = [
 ];
 /// The same for matrices of int8 activations.
 const TILES: [Tile; 5] = [
-    Tile { rows_each: 4, row_lanes: 4, col_lanes: 32, unroll: 1 },
-    Tile { rows_each: 4, row_lanes: 8, col_lanes: 1, unroll: 1 },
-    Tile { rows_each: 1, row_lanes: 1, col_lanes: 128, unroll: 4 },
-    Tile { rows_each: 2, row_lanes: 8, col_lanes: 16, unroll: 2 },
-    Tile { rows_each: 4, row_lanes: 2, col_lanes: 8, unroll: 2 },
+    Tile { rows_each: 4, row_lanes: 4, col_lanes: 32, unroll: 1, staged: false },
+    Tile { rows_each: 4, row_lanes: 8, col_lanes: 1, unroll: 1, staged: false },
+    Tile { rows_each: 1, row_lanes: 1, col_lanes: 128, unroll: 4, staged: false },
+    Tile { rows_each: 2, row_lanes: 8, col_lanes: 16, unroll: 2, staged: true },
+    Tile { rows_each: 4, row_lanes: 2, col_lanes: 8, unroll: 2, staged: false },
 ];
 const ATTENTION: [attention::Shape; 3] = [
     attention::Shape { threads: 256, parts: 8, read_ahead: true, splits: 16 },
@@ -167,7 +167,7 @@ fn fused_products(list: &mut List) {
         kinds.into_iter().flat_map(|kind| [(8, 64), (16, 16), (8, 1)].map(|lanes| (kind, lanes)))
     {
         for (rows_each, tokens_per_group) in [(4, 1), (4, 16), (4, 4)] {
-            let tile = Tile { rows_each, row_lanes, col_lanes, unroll: 1 };
+            let tile = Tile { rows_each, row_lanes, col_lanes, unroll: 1, staged: false };
             let (rows, cols) = (4096, 14_336);
             let out = Groups { tokens: 64, cols: rows };
             let spec = matvec_residual::Spec { rows, cols, bias, kind, tile, tokens_per_group, out };
