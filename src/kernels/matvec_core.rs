@@ -96,7 +96,13 @@ impl Tiles {
             let gated = Tile { row_lanes: 16, ..tile };
             return Tiles { int8: BySize::same(tile), residual: BySize::same(tile), gated };
         }
-        let tile = |rows_each, row_lanes, col_lanes| Tile { rows_each, row_lanes, col_lanes, unroll: 1, staged: false };
+        let tile = |rows_each, row_lanes, col_lanes| Tile {
+            rows_each,
+            row_lanes,
+            col_lanes,
+            unroll: 1,
+            staged: false,
+        };
         let fits = |tile: &Tile| tile.fits(TOKENS_PER_GROUP_MAX, &facts.limits);
         // Sums of many column lanes take workgroup memory.
         let residual = [tile(4, 8, 64), tile(4, 8, 32), tile(2, 16, 16), tile(4, 8, 8)];
