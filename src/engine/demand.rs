@@ -2,6 +2,7 @@
 
 use super::{CacheKind, Options, cache, flow::Flow, program, table, vectors, workspace};
 use crate::gpu::Facts;
+use crate::kernels::matmul_coop;
 use crate::model::{Decoder, Unit};
 use crate::plan::{Demand, UnitDemand};
 use crate::quant::WeightKind;
@@ -22,6 +23,11 @@ pub(super) fn attention_bytes(decoder: &Decoder, facts: &Facts, options: &Option
     joined.unwrap_or_else(|| workspace::split_bytes(decoder, splits, batch))
 }
 
+/// Whether matrices read activations as halves.
+pub(super) fn reads_halves(facts: &Facts, options: &Options) -> bool {
+    !options.exact && matmul_coop::runs_on(facts)
+}
+
 /// What the planner needs to know about a model.
 pub fn demand(decoder: &Decoder, facts: &Facts, options: &Options, all_logits: bool) -> Demand {
     let unit = |unit: &Unit| UnitDemand { name: unit.spec.name.clone(), bytes: unit.spec.bytes() };
@@ -38,7 +44,7 @@ pub fn demand(decoder: &Decoder, facts: &Facts, options: &Options, all_logits: b
             options.work.batch,
         ) + decoder.units.iter().map(vectors::bytes).sum::<u64>(),
         table_bytes: table::bytes(decoder),
-        token_bytes: workspace::token_bytes(decoder, &flow),
+        token_bytes: workspace::token_bytes(decoder, &flow, reads_halves(facts, options)),
         selected_bytes: workspace::selected_bytes(decoder, &flow),
         tokens_max: options.cache_rows,
         all_logits,

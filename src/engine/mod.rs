@@ -40,8 +40,8 @@ use cache::Caches;
 use carrier::{Carrier, Homes};
 use chain::Chains;
 pub use chain::{CHAINS_MAX, PASSES_MAX};
-use demand::cache_kind;
 pub use demand::demand;
+use demand::{cache_kind, reads_halves};
 use flow::Flow;
 use fuse::Fusion;
 pub use pass::{Class, Ids, Pass, PassToken};
@@ -89,6 +89,8 @@ struct Sizes {
     cache: CacheKind,
     /// Bytes that attention of a decode pass needs besides its result.
     attention_bytes: u64,
+    /// Whether matrices read activations as halves.
+    halves: bool,
     /// The most tokens of a decode pass.
     batch: u32,
 }
@@ -187,6 +189,7 @@ impl Engine {
             selected: plan.selected,
             cache: cache_kind(&decoder, options),
             attention_bytes: demand::attention_bytes(&decoder, &gpu.facts, options),
+            halves: reads_halves(&gpu.facts, options),
             batch: options.work.batch,
         };
         let flow = Flow::new(&decoder, options.exact);

@@ -1,6 +1,7 @@
 //! Turns a unit's operations into prepared dispatches.
 
 mod decode;
+mod halves;
 mod pointwise;
 
 use std::ops::Range;
@@ -257,8 +258,13 @@ impl Builder<'_> {
                 let norm = LayerNorm { from, to, weight, bias, eps };
                 self.layer_norm(pipelines, &norm, memory, form)
             }
-            Op::Linear { weight, .. } => {
-                self.linear(pipelines, &Linear::of(op), &setting.tensors[weight], memory, class)
+            Op::Linear { weight, to, .. } => {
+                let (linear, tensor) = (Linear::of(op), &setting.tensors[weight]);
+                let is_tiled = class == Class::Prefill && !to.is_selected() && self.is_int8(tensor);
+                if let Some(halves) = self.workspace.halves().filter(|_| is_tiled) {
+                    return self.linear_of_halves(pipelines, &linear, tensor, memory, halves);
+                }
+                self.linear(pipelines, &linear, tensor, memory, class)
             }
             Op::RopeStore { .. } => self.rope_store(pipelines, cache()),
             Op::Attention { scale, .. } => return self.attention(pipelines, cache(), scale, class),
@@ -306,6 +312,17 @@ impl Builder<'_> {
         select_rows::dispatch(pipelines, &select_rows::Spec { cols: self.decoder.hidden_size }, &args)
     }
 
+    fn matrix(&self, linear: &Linear, tensor: &TensorSpec) -> Matrix {
+        Matrix {
+            rows: tensor.rows,
+            cols: tensor.cols,
+            y_stride: stride(self.decoder, linear.to),
+            y_offset: linear.to_column,
+            accumulate: linear.add,
+            bias: linear.bias.is_some(),
+        }
+    }
+
     fn linear(
         &self,
         pipelines: &mut Pipelines,
@@ -314,14 +331,7 @@ impl Builder<'_> {
         memory: &UnitMemory<'_>,
         class: Class,
     ) -> Result<Dispatch> {
-        let matrix = Matrix {
-            rows: tensor.rows,
-            cols: tensor.cols,
-            y_stride: stride(self.decoder, linear.to),
-            y_offset: linear.to_column,
-            accumulate: linear.add,
-            bias: linear.bias.is_some(),
-        };
+        let matrix = self.matrix(linear, tensor);
         // Logits are wanted for one token, or a few at a time: a tile would mostly be empty.
         let is_head = linear.to.is_selected();
         let step = self.step(is_head);

@@ -27,6 +27,9 @@ const PER_SELECTED: [Activation; 3] = [Activation::Selected, Activation::Project
 /// Bytes of a quantised group of activations: the codes, and its scale and sum.
 const Q8_CODE_BYTES: u64 = 32;
 const Q8_SCALE_BYTES: u64 = 8;
+/// Bytes of a group of activations as halves, and of their token's scale.
+const HALVES_BYTES: u64 = 64;
+const HALVES_SCALE_BYTES: u64 = 4;
 
 /// Columns of an activation's row in memory: whole groups, the padding being zero at all times.
 pub(super) fn stride(decoder: &Decoder, activation: Activation) -> u32 {
@@ -74,9 +77,13 @@ fn q8_groups(decoder: &Decoder) -> u64 {
 }
 
 /// GPU bytes that one more token of a pass takes.
-pub(super) fn token_bytes(decoder: &Decoder, flow: &Flow) -> u64 {
+///
+/// `halves` says whether matrices read activations as halves.
+pub(super) fn token_bytes(decoder: &Decoder, flow: &Flow, halves: bool) -> u64 {
+    let halves_bytes = if halves { q8_groups(decoder) * HALVES_BYTES + HALVES_SCALE_BYTES } else { 0 };
     row_bytes(decoder, flow, &PER_TOKEN)
         + q8_groups(decoder) * (Q8_CODE_BYTES + Q8_SCALE_BYTES)
+        + halves_bytes
         + inputs::token_bytes(decoder)
 }
 
@@ -117,6 +124,8 @@ pub(super) struct Workspace {
     activations: Vec<(Vec<Activation>, Buffer)>,
     q8_codes: Buffer,
     q8_scales: Buffer,
+    /// The groups as f16 `[tokens, columns]`, and f32 scales `[tokens]`, where matrices read these.
+    halves: Option<[Buffer; 2]>,
     /// What decode passes' norms leave, without their factor.
     normed: (Groups, Buffer),
     /// What attention of decode passes keeps while it joins parts of a context.
@@ -157,6 +166,13 @@ impl Workspace {
             activations,
             q8_codes: buffer("int8 activations", chunk * q8_groups(decoder) * Q8_CODE_BYTES)?,
             q8_scales: buffer("activation scales", chunk * q8_groups(decoder) * Q8_SCALE_BYTES)?,
+            halves: match sizes.halves {
+                true => Some([
+                    buffer("activations as halves", chunk * q8_groups(decoder) * HALVES_BYTES)?,
+                    buffer("scales of tokens", chunk * HALVES_SCALE_BYTES)?,
+                ]),
+                false => None,
+            },
             normed: (normed, buffer("norms of a decode pass", normed.bytes())?),
             attention_parts: match sizes.attention_bytes {
                 0 => None,
@@ -189,6 +205,11 @@ impl Workspace {
 
     pub(super) fn normed(&self) -> (Groups, &Buffer) {
         (self.normed.0, &self.normed.1)
+    }
+
+    /// Activations as halves, and their tokens' scales, where matrices read these.
+    pub(super) fn halves(&self) -> Option<[Binding<'_>; 2]> {
+        self.halves.as_ref().map(|buffers| buffers.each_ref().map(Buffer::all))
     }
 
     pub(super) fn attention_parts(&self) -> Option<Binding<'_>> {

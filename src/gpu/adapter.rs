@@ -1,5 +1,6 @@
 //! Which adapters there are, which one is best, and opening a device on it.
 
+use super::trusted;
 use super::vulkan::{self, Offers, TransferQueue};
 use crate::error::{Error, Result};
 
@@ -67,6 +68,28 @@ const WANTED: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY
     .union(wgpu::Features::PIPELINE_CACHE)
     .union(wgpu::Features::SUBGROUP);
 
+/// Features that multiplying on matrix units takes, used together or not at all.
+const MATRIX_UNITS: wgpu::Features =
+    wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SHADER_F16);
+
+/// Threads of the subgroups that kernels on matrix units are written for.
+const MATRIX_SUBGROUP: u32 = 32;
+
+/// [`MATRIX_UNITS`] where an adapter multiplies 16 x 16 matrices of f16 into f32, in subgroups
+/// that always have 32 threads.
+fn matrix_units(adapter: &wgpu::Adapter) -> wgpu::Features {
+    let info = adapter.get_info();
+    let fits = |shape: &wgpu::CooperativeMatrixProperties| {
+        [shape.m_size, shape.n_size, shape.k_size] == [16; 3]
+            && shape.ab_type == wgpu::CooperativeScalarType::F16
+            && shape.cr_type == wgpu::CooperativeScalarType::F32
+    };
+    let has = adapter.features().contains(MATRIX_UNITS)
+        && [info.subgroup_min_size, info.subgroup_max_size] == [MATRIX_SUBGROUP; 2]
+        && adapter.cooperative_matrix_properties().iter().any(fits);
+    if has { MATRIX_UNITS } else { wgpu::Features::empty() }
+}
+
 /// Buffers larger than this get memory of their own, of just their size; the others share blocks.
 /// wgpu's least. Larger blocks were seen to waste 5 % of a budget of 6 GiB.
 const SHARED_BLOCK_BYTES: u64 = 4 << 20;
@@ -86,9 +109,14 @@ impl Facts {
         Facts {
             info: adapter.get_info(),
             limits: adapter.limits(),
-            features: adapter.features() & WANTED,
+            features: (adapter.features() & WANTED) | matrix_units(adapter),
             routes: Offers::of(adapter).routes(),
         }
+    }
+
+    /// Whether kernels can multiply 16 x 16 matrices of f16 into f32, in subgroups of 32 threads.
+    pub fn has_matrix_units(&self) -> bool {
+        self.features.contains(MATRIX_UNITS)
     }
 
     /// Whether the "GPU" is the CPU.
@@ -203,7 +231,7 @@ pub(super) fn open_device(
         label: Some("pipo-wgpu"),
         required_features: facts.features,
         required_limits: facts.limits.clone(),
-        experimental_features: wgpu::ExperimentalFeatures::disabled(),
+        experimental_features: trusted::experimental_features(facts),
         memory_hints: wgpu::MemoryHints::Manual {
             suballocated_device_memory_block_size: SHARED_BLOCK_BYTES..SHARED_BLOCK_BYTES,
         },

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use rayon::prelude::*;
 
-use super::{Binding, Gpu, PipelineCache};
+use super::{Binding, Gpu, PipelineCache, trusted};
 use crate::error::{Error, Result};
 
 /// WGSL that stands in front of every shader.
@@ -30,9 +30,12 @@ impl Hash for Shader {
 }
 
 impl Shader {
-    /// The text that is compiled: the prelude, then the file.
+    /// The text that is compiled: the file's `enable` directives, the prelude, the rest.
     pub fn text(&self) -> String {
-        format!("{PRELUDE}\n{}", self.source)
+        let is_directive = |line: &&str| line.starts_with("enable ");
+        let directives = self.source.lines().filter(is_directive);
+        let rest = self.source.lines().filter(|line| !is_directive(line));
+        directives.chain(PRELUDE.lines()).chain(rest).flat_map(|line| [line, "\n"]).collect()
     }
 }
 
@@ -203,10 +206,9 @@ impl Pipelines {
 
     fn module(&self, shader: Shader) -> Result<wgpu::ShaderModule> {
         self.checked(shader, || {
-            self.gpu.device.create_shader_module(wgpu::ShaderModuleDescriptor {
-                label: Some(shader.name),
-                source: wgpu::ShaderSource::Wgsl(shader.text().into()),
-            })
+            let source = wgpu::ShaderSource::Wgsl(shader.text().into());
+            let descriptor = wgpu::ShaderModuleDescriptor { label: Some(shader.name), source };
+            trusted::shader_module(&self.gpu.device, shader.name, descriptor)
         })
     }
 

@@ -9,6 +9,7 @@ mod opening;
 mod pipeline_cache;
 mod staging;
 mod stopwatch;
+mod trusted;
 #[cfg_attr(target_vendor = "apple", path = "no_vulkan.rs")]
 mod vulkan;
 

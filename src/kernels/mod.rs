@@ -20,6 +20,7 @@ pub mod glu;
 pub mod glu_q8;
 pub mod layer_norm;
 pub mod layer_norm_q8;
+pub mod matmul_coop;
 pub mod matmul_exact;
 pub mod matmul_int8;
 pub mod matvec_core;
@@ -34,6 +35,7 @@ pub mod rms_norm_q8;
 pub mod rope_store;
 pub mod select_rows;
 pub mod sizes;
+pub mod widen_q8;
 
 use serde::{Deserialize, Serialize};
 

@@ -36,17 +36,25 @@ fn shaders_kernels_and_tests_pair_up() {
 fn every_shader_is_valid_and_portable() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
     let read = |stem: &str| std::fs::read_to_string(folder.join(format!("{stem}.wgsl"))).unwrap();
+    let is_directive = |line: &&str| line.starts_with("enable ");
     for stem in stems("shaders", "wgsl", &[]) {
         assert!(read(&stem).starts_with("// "), "{stem}: the first line gives the purpose");
     }
     for stem in stems("shaders", "wgsl", &PARTS) {
         let parts: String = parts(&stem).iter().map(|part| read(part)).collect();
-        let text = format!("{}\n{parts}{}", read("prelude"), read(&stem));
+        let file = read(&stem);
+        let (directives, rest): (Vec<_>, Vec<_>) = file.lines().partition(is_directive);
+        let text = format!("{}\n{}\n{parts}{}", directives.join("\n"), read("prelude"), rest.join("\n"));
         let module = naga::front::wgsl::parse_str(&text)
             .unwrap_or_else(|error| panic!("{stem}: {}", error.emit_to_string(&text)));
         // The packing of halves is all that is used beyond the core language.
-        let capabilities =
+        let mut capabilities =
             naga::valid::Capabilities::default() | naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+        if !directives.is_empty() {
+            // Kernels beyond it are chosen where an adapter has what they take.
+            capabilities |=
+                naga::valid::Capabilities::SHADER_FLOAT16 | naga::valid::Capabilities::COOPERATIVE_MATRIX;
+        }
         let flags = naga::valid::ValidationFlags::all();
         let mut validator = naga::valid::Validator::new(flags, capabilities);
         validator.validate(&module).unwrap_or_else(|error| panic!("{stem}: {}", error.emit_to_string(&text)));

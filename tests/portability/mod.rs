@@ -32,8 +32,14 @@ struct Beyond {
 }
 
 /// All of them. A shader that is not here must translate for every backend.
-const BEYOND: &[Beyond] =
-    &[Beyond { shader: "attention_decode", needs: Capabilities::SUBGROUP, fallback: "attention" }];
+const BEYOND: &[Beyond] = &[
+    Beyond { shader: "attention_decode", needs: Capabilities::SUBGROUP, fallback: "attention" },
+    Beyond {
+        shader: "matmul_coop",
+        needs: Capabilities::SHADER_FLOAT16.union(Capabilities::COOPERATIVE_MATRIX),
+        fallback: "matmul_int8",
+    },
+];
 
 fn beyond(shader: &str) -> Option<&'static Beyond> {
     BEYOND.iter().find(|beyond| beyond.shader == shader)

@@ -97,7 +97,7 @@ pub(super) fn variants() -> Vec<Variant> {
 }
 
 fn pointwise(list: &mut List) {
-    use kernels::{activate, activate_q8, argmax, embed, glu, glu_q8, quantize_q8, select_rows};
+    use kernels::{activate, activate_q8, argmax, embed, glu, glu_q8, quantize_q8, select_rows, widen_q8};
     for cols in COLS {
         for activation in ACTIVATIONS {
             list.add(activate::SHADER, activate::constants(&activate::Spec { cols, activation }));
@@ -107,6 +107,7 @@ fn pointwise(list: &mut List) {
         }
         list.add(argmax::SHADER, argmax::constants(&argmax::Spec { cols }));
         list.add(quantize_q8::SHADER, quantize_q8::constants(&quantize_q8::Spec { cols }));
+        list.add(widen_q8::SHADER, widen_q8::constants(&widen_q8::Spec { cols }));
         list.add(select_rows::SHADER, select_rows::constants(&select_rows::Spec { cols }));
         for (kind, yes) in KINDS.into_iter().flat_map(|kind| [(kind, false), (kind, true)]) {
             let part = embed::Rows { first: 16_000, count: 16_000, is_last: false };
@@ -133,12 +134,13 @@ fn norms(list: &mut List) {
 }
 
 fn products(list: &mut List) {
-    use kernels::{matmul_exact, matmul_int8, matvec_exact, matvec_int8};
+    use kernels::{matmul_coop, matmul_exact, matmul_int8, matvec_exact, matvec_int8};
     for (matrix, kind) in matrices().into_iter().flat_map(|matrix| KINDS.map(|kind| (matrix, kind))) {
         let is_int8 = matches!(kind, WeightKind::W4 | WeightKind::W8);
         list.add(matmul_exact::SHADER, matmul_exact::constants(&matmul_exact::Spec { matrix, kind }));
         if is_int8 {
             list.add(matmul_int8::SHADER, matmul_int8::constants(&matmul_int8::Spec { matrix, kind }));
+            list.add(matmul_coop::SHADER, matmul_coop::constants(&matmul_coop::Spec { matrix, kind }));
         }
         for (number, shape) in SHAPES.into_iter().enumerate() {
             // Every number of tokens with some shape, every shape with some number.
