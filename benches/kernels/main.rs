@@ -168,7 +168,10 @@ impl Bench<'_> {
             let shape = self.shapes.attention;
             let context = Context::new(self.gpu, spec, positions, shape.splits)?;
             let mut pipelines = Pipelines::deferred(self.gpu);
-            let dispatches = context.attention(&mut pipelines, shape)?;
+            let (kernel, dispatches) = match context.decode(&mut pipelines)? {
+                Some(dispatches) => ("attention_decode", dispatches),
+                None => ("attention", context.attention(&mut pipelines, shape)?),
+            };
             pipelines.finish()?;
             let seconds = dispatches.len() as f64 * self.seconds(&dispatches, 1)?;
             let kind = format!("{cache:?}").to_lowercase();
@@ -176,7 +179,7 @@ impl Bench<'_> {
                 model,
                 what: format!("attention to {positions}, {kind}"),
                 tokens: 1,
-                kernel: "attention",
+                kernel,
                 seconds,
                 bytes: context.cache_bytes(),
                 operations: 4.0 * f64::from(heads * head_dim) * f64::from(positions),
