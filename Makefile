@@ -36,4 +36,6 @@ doc: setup
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps
 
 bench: setup
+	$(CARGO) bench --bench kernels
 	$(CARGO) bench --bench decode
+	$(CARGO) bench --bench disk

@@ -16,7 +16,15 @@ struct Row {
     position: u32,
     // The KV cache row of its sequence's position 0.
     cache_start: u32,
-    // Unused; keeps rows 16 bytes.
+    // Tokens of its sequence that stand directly before it in the pass, at the positions directly
+    // before its own.
+    earlier: u32,
+    // Whether it sees position `mask_first + i` says bit i of the mask; positions before are seen,
+    // those after its own never.
+    mask_first: u32,
+    mask_low: u32,
+    mask_high: u32,
+    // Unused; keeps rows 32 bytes.
     reserved: u32,
 }
 

@@ -1,8 +1,9 @@
 //! Devices with less than this machine's adapter offers, and the adapter through OpenGL.
 
+use std::process::Command;
 use std::sync::Arc;
 
-use pipo_wgpu::gpu::{AdapterChoice, Gpu, Opening, Place, Reduced};
+use pipo_wgpu::gpu::{Gpu, Opening, Place, Reduced};
 use pipo_wgpu::quant::WeightKind;
 use pipo_wgpu::trace::Trace;
 use wgpu::Features;
@@ -23,8 +24,10 @@ fn without(features: Features) -> Reduced {
     Reduced { without: features, ..Reduced::nothing() }
 }
 
-/// Ways to have less, each with what must not be there any more.
-fn lesser() -> Vec<(&'static str, Reduced, fn(&Gpu) -> bool)> {
+/// A way to have less, and whether a device still has what must not be there any more.
+type Lesser = (&'static str, Reduced, fn(&Gpu) -> bool);
+
+fn lesser() -> Vec<Lesser> {
     let timestamps = Features::TIMESTAMP_QUERY | Features::TIMESTAMP_QUERY_INSIDE_ENCODERS;
     let limits = Reduced { limits: wgpu::Limits::default(), ..Reduced::nothing() };
     vec![
@@ -108,20 +111,34 @@ fn the_least_device_tells_the_golden_story() {
 }
 
 /// wgpu's GL backend, here with Mesa's software renderer: compute shaders in GLSL, no place of
-/// memory but wgpu's, no subgroups.
+/// memory but wgpu's, no subgroups. None where a machine has no such driver.
+fn opengl() -> Option<Arc<Gpu>> {
+    let opening = Opening { backends: Some(wgpu::Backends::GL), ..Opening::default() };
+    let opened = Gpu::open_as(&opening);
+    if let Err(error) = &opened {
+        eprintln!("SKIPPED: no OpenGL adapter (Debian's libegl1 and libgl1-mesa-dri): {error}");
+    }
+    let gpu = opened.ok()?;
+    assert_eq!(gpu.facts.info.backend, wgpu::Backend::Gl);
+    Some(gpu)
+}
+
 #[test]
 fn opengl_tells_the_golden_story() {
-    let opening =
-        Opening { adapter: AdapterChoice::Best, backends: Some(wgpu::Backends::GL), ..Opening::default() };
-    let gpu = match Gpu::open_as(&opening) {
-        Ok(gpu) => gpu,
-        Err(error) => {
-            eprintln!("SKIPPED: no OpenGL adapter (Debian's libegl1 and libgl1-mesa-dri): {error}");
-            return;
-        }
-    };
-    assert_eq!(gpu.facts.info.backend, wgpu::Backend::Gl);
+    let Some(gpu) = opengl() else { return };
     let golden = std::fs::read_to_string(fixture("story/greedy.txt")).unwrap();
     assert_eq!(story(&gpu, 64 << 20, true), (false, golden));
     check_fixtures("OpenGL", &gpu);
+}
+
+/// Every kernel against its reference: the tests of kernels, run once more by this program.
+#[test]
+fn opengl_passes_the_tests_of_kernels() {
+    if opengl().is_none() {
+        return;
+    }
+    let mut again = Command::new(std::env::current_exe().unwrap());
+    let output = again.arg("kernels::").env("WGPU_BACKEND", "gl").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && !text.contains("running 0 tests"), "{text}");
 }

@@ -18,5 +18,6 @@ mod plan;
 mod portability;
 mod published;
 mod quantiser;
+mod starts;
 mod streaming;
 mod tidy;

@@ -1,6 +1,6 @@
 //! What a model needs, for the planner.
 
-use super::{CacheKind, Options, cache, flow::Flow, table, vectors, workspace};
+use super::{CacheKind, Options, cache, flow::Flow, program, table, vectors, workspace};
 use crate::gpu::Facts;
 use crate::kernels::matmul_coop;
 use crate::model::{Decoder, Unit};
@@ -13,6 +13,14 @@ pub(super) fn cache_kind(decoder: &Decoder, options: &Options) -> CacheKind {
     let all_float = decoder.units.iter().flat_map(|u| &u.spec.tensors).all(|t| t.kind == float);
     let default = if options.exact || all_float { CacheKind::F32 } else { CacheKind::F16 };
     options.cache.unwrap_or(default)
+}
+
+/// Bytes that attention of a decode pass needs besides its result.
+pub(super) fn attention_bytes(decoder: &Decoder, facts: &Facts, options: &Options) -> u64 {
+    let (cache, batch) = (cache_kind(decoder, options), options.work.batch);
+    let joined = program::attention_bytes(decoder, facts, cache, (options.cache_rows, batch));
+    let splits = options.shapes_on(facts).attention.splits;
+    joined.unwrap_or_else(|| workspace::split_bytes(decoder, splits, batch))
 }
 
 /// Whether matrices read activations as halves.
@@ -32,7 +40,7 @@ pub fn demand(decoder: &Decoder, facts: &Facts, options: &Options, all_logits: b
         cache_reads: decoder.heads / decoder.kv_heads.max(1),
         fixed_bytes: workspace::fixed_bytes(
             decoder,
-            options.shapes_on(facts).attention.splits,
+            attention_bytes(decoder, facts, options),
             options.work.batch,
         ) + decoder.units.iter().map(vectors::bytes).sum::<u64>(),
         table_bytes: table::bytes(decoder),

@@ -3,9 +3,10 @@
 
 use std::ops::Range;
 
-use super::{Ids, PASSES_MAX, Pass, Weights};
+use super::{Ids, PASSES_MAX, Pass, PassToken, Weights};
 use crate::error::Result;
 use crate::gpu::{Binding, Buffer, Gpu, Staging};
+use crate::kernels::Row;
 use crate::model::Decoder;
 use crate::quant::WeightKind;
 
@@ -52,7 +53,7 @@ impl InputLayout {
         let mut layout = InputLayout {
             body_step: region(16),
             head_step: region(16),
-            rows: region(tokens * 16),
+            rows: region(tokens * ROW_BYTES),
             angles: region(tokens * angle_bytes(decoder)),
             selected: region(u64::from(selected) * 4),
             table_codes: region(tokens * kind.code_bytes(1, cols)),
@@ -77,7 +78,7 @@ impl InputLayout {
 
 /// Bytes of a token's row, angles and row of the table of positions.
 fn moving_bytes(decoder: &Decoder) -> [u64; 3] {
-    [16, angle_bytes(decoder), position_bytes(decoder)]
+    [ROW_BYTES, angle_bytes(decoder), position_bytes(decoder)]
 }
 
 /// GPU bytes for the passes that follow the first of several, uploads included.
@@ -94,11 +95,21 @@ fn ahead_token_bytes(decoder: &Decoder) -> u64 {
 pub(super) fn token_bytes(decoder: &Decoder) -> u64 {
     let (kind, cols) = table_shape(decoder);
     let row = kind.code_bytes(1, cols) + kind.scale_bytes(1, cols);
-    (1 + UPLOADS as u64) * (16 + angle_bytes(decoder) + 4 + row + position_bytes(decoder))
+    (1 + UPLOADS as u64) * (ROW_BYTES + angle_bytes(decoder) + 4 + row + position_bytes(decoder))
 }
 
 /// GPU bytes of the inputs that do not depend on the number of tokens: steps and alignment.
 pub(super) const FIXED_BYTES: u64 = (1 + UPLOADS as u64) * 8 * REGION_ALIGNMENT;
+
+/// Bytes of a token's `Row`.
+const ROW_BYTES: u64 = size_of::<Row>() as u64;
+
+/// A token's `Row`, given that of the token before it in the pass.
+fn row_after(before: Option<Row>, token: &PassToken) -> Row {
+    let row = Row::new(token.id, token.position, token.cache_start);
+    let follows = |b: &Row| b.cache_start == row.cache_start && b.position + 1 == row.position;
+    Row { earlier: before.filter(follows).map_or(0, |b| b.earlier + 1), ..row }
+}
 
 fn angle_bytes(decoder: &Decoder) -> u64 {
     decoder.rope.inverse_frequencies.len() as u64 * 8
@@ -229,10 +240,13 @@ impl Inputs {
             first(layout.head_step.start, bytemuck::cast_slice(&[selected, selected]));
             first(layout.selected.start, bytemuck::cast_slice(pass.selected));
             let rows_of = |later: u32| {
-                pass.tokens.iter().map(move |token| [token.id, token.position + later, token.cache_start, 0])
+                pass.tokens.iter().scan(None, move |before, token| {
+                    let row = *before.insert(row_after(*before, token));
+                    Some(Row { position: row.position + later, ..row })
+                })
             };
             for (i, row) in (0..).zip(rows_of(0)) {
-                first(layout.rows.start + i * 16, bytemuck::cast_slice(&row));
+                first(layout.rows.start + i * ROW_BYTES, bytemuck::bytes_of(&row));
             }
             let angles_of = |later: u32| {
                 let bytes = (u64::from(tokens) * angle_bytes) as usize;
@@ -259,7 +273,7 @@ impl Inputs {
                     put(at, bytes);
                     at += bytes.len() as u64;
                 };
-                rows_of(later).for_each(|row| next(bytemuck::cast_slice(&row)));
+                rows_of(later).for_each(|row| next(bytemuck::bytes_of(&row)));
                 next(angles_of(later));
                 for token in pass.tokens {
                     if let Some(row) = weights.position_row(decoder, token.position + later)? {

@@ -11,6 +11,7 @@ mod carrier;
 mod chain;
 mod demand;
 mod flow;
+mod fuse;
 mod inputs;
 mod pass;
 pub mod probe;
@@ -42,8 +43,9 @@ pub use chain::{CHAINS_MAX, PASSES_MAX};
 pub use demand::demand;
 use demand::{cache_kind, reads_halves};
 use flow::Flow;
+use fuse::Fusion;
 pub use pass::{Class, Ids, Pass, PassToken};
-use program::{Program, UnitMemory};
+use program::{Norms, Program, UnitMemory};
 use table::Table;
 use timing::UnitTimer;
 use vectors::Vectors;
@@ -85,8 +87,8 @@ struct Sizes {
     chunk: u32,
     selected: u32,
     cache: CacheKind,
-    /// Workgroups that share a context while decoding.
-    splits: u32,
+    /// Bytes that attention of a decode pass needs besides its result.
+    attention_bytes: u64,
     /// Whether matrices read activations as halves.
     halves: bool,
     /// The most tokens of a decode pass.
@@ -127,6 +129,8 @@ pub struct Engine {
     caches: Caches,
     programs: Vec<UnitPrograms>,
     embed: Vec<Dispatch>,
+    /// What follows it in decode passes.
+    first_norm: Option<Dispatch>,
     /// For what the last pass chose, where the embedding table can be read by kernels.
     embed_chosen: Vec<Dispatch>,
     argmax: Dispatch,
@@ -142,7 +146,7 @@ pub struct Engine {
     costs: Costs,
     /// Keeps weights at home alive: bind groups refer to them.
     _homes: Homes,
-    _vectors: Vec<Vectors>,
+    _vectors: Vec<Option<Vectors>>,
     _table: Option<Table>,
 }
 
@@ -179,11 +183,12 @@ impl Engine {
         mut progress: impl FnMut(u64),
     ) -> Result<Engine> {
         let shapes = options.shapes_on(&gpu.facts);
+        log::info!("kernel shapes: {shapes:?}");
         let sizes = Sizes {
             chunk: plan.chunk,
             selected: plan.selected,
             cache: cache_kind(&decoder, options),
-            splits: shapes.attention.splits,
+            attention_bytes: demand::attention_bytes(&decoder, &gpu.facts, options),
             halves: reads_halves(&gpu.facts, options),
             batch: options.work.batch,
         };
@@ -196,18 +201,37 @@ impl Engine {
         let homes = carrier.load_homes(&mut progress)?;
         let ring = carrier.start_ring(&homes)?;
         let mut pipelines = Pipelines::deferred(gpu);
+        let context = options.cache_rows;
+        let attends =
+            program::attention_bytes(&decoder, &gpu.facts, sizes.cache, (context, sizes.batch)).is_some();
+        let fusion = Fusion::new(&decoder, &flow, options.exact, attends);
+        let vectors = |unit: usize| {
+            let is_far = plan.direct && plan.homes[unit] == Home::Host;
+            let elsewhere = plan.homes[unit] != Home::Vram && fusion.has_norms();
+            (is_far || elsewhere).then(|| Vectors::new(gpu, &decoder, weights, unit)).transpose()
+        };
+        let vectors: Vec<_> = (0..decoder.units.len()).map(vectors).collect::<Result<_>>()?;
+        let norms = |unit: usize| {
+            let (sections, vectors) = (weights.sections(unit), vectors[unit].as_ref());
+            let resident = homes.buffer(unit).filter(|_| plan.homes[unit] == Home::Vram);
+            let buffer = vectors.map(Vectors::buffer).or(resident)?;
+            Some(UnitMemory { buffer, sections, vectors })
+        };
+        let norms = Norms((0..decoder.units.len()).map(norms).collect());
         let builder = program::Builder {
             decoder: &decoder,
             workspace: &workspace,
             caches: &caches,
             flow: &flow,
+            fusion: &fusion,
+            norms: &norms,
             exact: options.exact,
             cache: sizes.cache,
             shapes,
             batch: sizes.batch,
+            context,
         };
         let mut programs = Vec::new();
-        let mut vectors = Vec::new();
         for (unit, home) in plan.homes.iter().enumerate() {
             let sections = weights.sections(unit);
             let mut build = |buffer, vectors: Option<&Vectors>| {
@@ -216,16 +240,14 @@ impl Engine {
             };
             let is_direct = *home == Home::Host && plan.direct;
             let kept = homes.buffer(unit).filter(|_| is_direct || *home == Home::Vram);
-            let far = kept.filter(|_| is_direct);
-            let copied =
-                far.map(|home| Vectors::new(gpu, &decoder.units[unit], sections, home)).transpose()?;
-            let at_home = kept.map(|buffer| build(buffer, copied.as_ref())).transpose()?;
+            let copied = vectors[unit].as_ref().filter(|_| is_direct);
+            let at_home = kept.map(|buffer| build(buffer, copied)).transpose()?;
             let slots = ring.iter().filter(|_| *home != Home::Vram).flat_map(Loader::slots);
             let in_slot = slots.map(|slot| build(slot, None)).collect::<Result<_>>()?;
-            vectors.extend(copied);
             let cache = cache::block_of(&decoder.units[unit]).map(|block| (unit, block));
             programs.push(UnitPrograms { cache, in_slot, at_home });
         }
+        let first_norm = builder.first_norm(&mut pipelines)?;
         let embed = builder.embed(&mut pipelines, None)?;
         let table = plan.table.map(|home| Table::new(gpu, &decoder, weights, home)).transpose()?;
         let embed_chosen = match &table {
@@ -251,6 +273,7 @@ impl Engine {
             caches,
             programs,
             embed,
+            first_norm,
             embed_chosen,
             argmax,
             chains,

@@ -105,8 +105,9 @@ impl Engine {
             Ids::Given => &self.embed,
             Ids::Chosen => &self.embed_chosen,
         };
-        for embed in embed {
-            walk.encode_one(embed, pass.tokens.len() as u32);
+        let first_norm = self.first_norm.iter().filter(|_| pass.class == Class::Decode);
+        for dispatch in embed.iter().chain(first_norm) {
+            walk.encode_one(dispatch, pass.tokens.len() as u32);
         }
         for unit in 0..self.programs.len() {
             self.encode_unit(unit, pass.class, walk)?;

@@ -1,5 +1,6 @@
 //! Turns a unit's operations into prepared dispatches.
 
+mod decode;
 mod halves;
 mod pointwise;
 
@@ -9,6 +10,7 @@ use super::Class;
 use super::cache::Caches;
 use super::carrier::Homes;
 use super::flow::{self, Flow, Form};
+use super::fuse::Fusion;
 use super::table::Table;
 use super::vectors::Vectors;
 use super::workspace::{Workspace, stride};
@@ -17,11 +19,12 @@ use crate::gpu::{Binding, Buffer, Dispatch, Pipelines};
 use crate::kernels::embed::Rows;
 use crate::kernels::{
     CacheKind, ExactArgs, Int8Args, Matrix, Shapes, TOKENS_PER_GROUP_MAX, argmax, attention, attention_merge,
-    embed, matmul_exact, matmul_int8, matvec_exact, matvec_int8, rope_store, select_rows,
+    embed, matmul_exact, matmul_int8, matvec_core, matvec_exact, matvec_int8, rope_store, select_rows,
 };
 use crate::model::{Activation, Decoder, Op, Tensor};
 use crate::pack::layout::{Section, TensorSpec};
 use crate::pipeline::cache_ring::KeysValues;
+pub(super) use decode::{Norms, attention_bytes};
 use pointwise::LayerNorm;
 
 /// One dispatch of a unit.
@@ -111,17 +114,46 @@ struct Linear {
     add: bool,
 }
 
+impl Linear {
+    /// A matrix operation's fields.
+    ///
+    /// # Panics
+    /// If it is another operation.
+    fn of(op: &Op) -> Self {
+        match *op {
+            Op::Linear { from, weight, bias, to, to_column, add } => {
+                Linear { from, weight, bias, to, to_column, add }
+            }
+            _ => unreachable!("{op:?} is no matrix"),
+        }
+    }
+}
+
+/// Steps from the dispatches for each place of the KV cache.
+fn transposed(by_place: Vec<Vec<Dispatch>>, selected: bool) -> impl Iterator<Item = Step> {
+    let count = by_place.first().map_or(0, Vec::len);
+    (0..count).map(move |step| {
+        let dispatches = by_place.iter().map(|dispatches| dispatches[step].clone()).collect();
+        Step { dispatches, selected }
+    })
+}
+
 /// Builds programs over one workspace.
 pub(super) struct Builder<'a> {
     pub(super) decoder: &'a Decoder,
     pub(super) workspace: &'a Workspace,
     pub(super) caches: &'a Caches,
     pub(super) flow: &'a Flow,
+    pub(super) fusion: &'a Fusion,
+    /// Norms' weights.
+    pub(super) norms: &'a Norms<'a>,
     pub(super) exact: bool,
     pub(super) cache: CacheKind,
     pub(super) shapes: Shapes,
     /// The most tokens of a decode pass.
     pub(super) batch: u32,
+    /// The most positions of a sequence.
+    pub(super) context: u32,
 }
 
 impl Builder<'_> {
@@ -132,31 +164,39 @@ impl Builder<'_> {
         unit: usize,
         memory: &UnitMemory<'_>,
     ) -> Result<Program> {
-        let tensors = &self.decoder.units[unit].spec.tensors;
-        let mut build = |class| {
-            let mut steps = Vec::new();
-            for (number, op) in self.decoder.units[unit].ops.iter().enumerate() {
-                let (form, selected) = (self.flow.of(unit, number), op.is_selected());
-                if form.quantize_input {
-                    let dispatches = vec![self.quantize(pipelines, op.input(), selected)?];
-                    steps.push(Step { dispatches, selected });
-                }
-                let setting = Setting { tensors, memory, form, cache: None, class };
-                let by_place: Vec<_> = match self.cache_places(op) {
-                    [] => vec![self.op(pipelines, op, &setting)?],
-                    places => {
-                        let at = |place| self.op(pipelines, op, &Setting { cache: Some(place), ..setting });
-                        places.iter().map(at).collect::<Result<_>>()?
-                    }
-                };
-                for step in 0..by_place[0].len() {
-                    let dispatches = by_place.iter().map(|dispatches| dispatches[step].clone()).collect();
-                    steps.push(Step { dispatches, selected });
-                }
+        let mut prefill = Vec::new();
+        for op in 0..self.decoder.units[unit].ops.len() {
+            prefill.extend(self.op_steps(pipelines, (unit, op), memory, Class::Prefill)?);
+        }
+        Ok(Program { prefill, decode: self.decode_steps(pipelines, unit, memory)? })
+    }
+
+    /// The dispatches of one operation of a unit.
+    fn op_steps(
+        &self,
+        pipelines: &mut Pipelines,
+        (unit, number): (usize, usize),
+        memory: &UnitMemory<'_>,
+        class: Class,
+    ) -> Result<Vec<Step>> {
+        let unit_of = &self.decoder.units[unit];
+        let op = &unit_of.ops[number];
+        let (form, selected) = (self.flow.of(unit, number), op.is_selected());
+        let mut steps = Vec::new();
+        if form.quantize_input {
+            let dispatches = vec![self.quantize(pipelines, op.input(), selected)?];
+            steps.push(Step { dispatches, selected });
+        }
+        let setting = Setting { tensors: &unit_of.spec.tensors, memory, form, cache: None, class };
+        let by_place: Vec<_> = match self.cache_places(op) {
+            [] => vec![self.op(pipelines, op, &setting)?],
+            places => {
+                let at = |place| self.op(pipelines, op, &Setting { cache: Some(place), ..setting });
+                places.iter().map(at).collect::<Result<_>>()?
             }
-            Ok(steps)
         };
-        Ok(Program { prefill: build(Class::Prefill)?, decode: build(Class::Decode)? })
+        steps.extend(transposed(by_place, selected));
+        Ok(steps)
     }
 
     /// Rows of the embedding table, and of the table of positions, into activations: rows of the
@@ -218,9 +258,8 @@ impl Builder<'_> {
                 let norm = LayerNorm { from, to, weight, bias, eps };
                 self.layer_norm(pipelines, &norm, memory, form)
             }
-            Op::Linear { from, weight, bias, to, to_column, add } => {
-                let linear = Linear { from, weight, bias, to, to_column, add };
-                let tensor = &setting.tensors[weight];
+            Op::Linear { weight, to, .. } => {
+                let (linear, tensor) = (Linear::of(op), &setting.tensors[weight]);
                 let is_tiled = class == Class::Prefill && !to.is_selected() && self.is_int8(tensor);
                 if let Some(halves) = self.workspace.halves().filter(|_| is_tiled) {
                     return self.linear_of_halves(pipelines, &linear, tensor, memory, halves);
@@ -303,8 +342,9 @@ impl Builder<'_> {
         let class = if is_head { Class::Decode } else { class };
         let tokens_most = if is_head { self.workspace.selected() } else { self.batch };
         // Weights are read once for all tokens of a group; no value depends on its size.
-        let tokens_per_group = tokens_most.next_power_of_two().min(TOKENS_PER_GROUP_MAX);
+        let together = tokens_most.next_power_of_two();
         if !self.is_int8(tensor) {
+            let tokens_per_group = together.min(TOKENS_PER_GROUP_MAX);
             let args = ExactArgs { step, codes, scales, bias, x: self.f32(linear.from), y };
             return match class {
                 Class::Prefill => {
@@ -319,11 +359,13 @@ impl Builder<'_> {
         }
         let (x_codes, x_scales) = (self.workspace.q8_codes(), self.workspace.q8_scales());
         let args = Int8Args { step, codes, scales, bias, x_codes, x_scales, y };
-        let shape = self.shapes.matvec_int8.of(matrix.rows, matrix.cols);
+        let tile = self.shapes.matvecs.int8.of(matrix.rows, matrix.cols);
         match class {
             Class::Prefill => matmul_int8::dispatch(pipelines, &matmul_int8::Spec { matrix, kind }, &args),
             Class::Decode => {
-                let spec = matvec_int8::Spec { matrix, kind, shape, tokens_per_group };
+                let tokens_per_group = together.min(matvec_core::TOKENS_PER_GROUP_MAX);
+                let spec = matvec_int8::Spec { matrix, kind, tile, tokens_per_group, eps: None };
+                let args = matvec_int8::Args { squares: args.x_scales.clone(), int8: args };
                 matvec_int8::dispatch(pipelines, &spec, &args)
             }
         }
@@ -335,7 +377,7 @@ impl Builder<'_> {
             heads: d.heads,
             kv_heads: d.kv_heads,
             head_dim: d.head_dim,
-            rotary_dim: 2 * d.rope.inverse_frequencies.len() as u32,
+            rotary_dim: d.rotary_dim(),
             cache: self.cache,
         };
         let args = rope_store::Args {

@@ -1,14 +1,17 @@
-//! GPU copies of the small vectors of units whose matrices kernels read in host memory.
+//! GPU copies of the small vectors of units whose matrices are elsewhere.
 //!
 //! A norm's weights or a bias are a few kilobytes that one workgroup waits for: over the bus that
 //! takes as long as the link needs for hundreds of kilobytes of a matrix, and it is idle meanwhile.
+//! And a norm's weight is used by the unit before its own, which may be on its way.
 
 use std::ops::Range;
 
+use super::Weights;
 use crate::error::Result;
 use crate::gpu::{Buffer, Gpu};
-use crate::model::{Tensor, Unit};
-use crate::pack::layout::{SECTION_ALIGNMENT, Section};
+use crate::model::{Decoder, Tensor, Unit};
+use crate::os::Target;
+use crate::pack::layout::SECTION_ALIGNMENT;
 
 /// One unit's vectors.
 pub(super) struct Vectors {
@@ -27,32 +30,37 @@ fn layout(unit: &Unit) -> (Vec<Option<Range<u64>>>, u64) {
             start..end
         })
     });
-    (ranges.collect(), end.max(4))
+    (ranges.collect(), end.next_multiple_of(4).max(4))
 }
 
 /// GPU bytes of a unit's vectors.
 pub(super) fn bytes(unit: &Unit) -> u64 {
-    layout(unit).1.next_multiple_of(4)
+    layout(unit).1
 }
 
 impl Vectors {
-    /// Copies a unit's vectors from its home in pinned memory.
+    /// Reads a unit's vectors.
     ///
     /// # Errors
-    /// When there is no memory for them.
-    pub(super) fn new(gpu: &Gpu, unit: &Unit, sections: &[Section], home: &Buffer) -> Result<Self> {
-        let (ranges, bytes) = layout(unit);
+    /// When there is no memory for them, or they cannot be read.
+    pub(super) fn new(gpu: &Gpu, decoder: &Decoder, weights: &Weights, unit: usize) -> Result<Self> {
+        let (ranges, bytes) = layout(&decoder.units[unit]);
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
-        let buffer = gpu.buffer("vectors of pinned weights", bytes, usage)?;
-        let mut encoder = gpu.encoder("vectors");
-        for (section, range) in sections.iter().zip(&ranges) {
-            if let Some(range) = range {
-                let length = range.end - range.start;
-                encoder.copy_buffer_to_buffer(home, section.codes.start, &buffer, range.start, length);
-            }
+        let buffer = gpu.buffer("vectors of units elsewhere", bytes, usage)?;
+        let reader = weights.reader(&[unit]);
+        for (section, range) in weights.sections(unit).iter().zip(&ranges) {
+            let Some(range) = range else { continue };
+            let mut vector = vec![0; (range.end - range.start) as usize];
+            reader(0, section.codes.start, &mut vector, Target::Own)?;
+            vector.resize(vector.len().next_multiple_of(4), 0);
+            gpu.queue.write_buffer(&buffer, range.start, &vector);
         }
-        gpu.queue.submit([encoder.finish()]);
         Ok(Vectors { buffer, ranges })
+    }
+
+    /// The buffer that all are in.
+    pub(super) fn buffer(&self) -> &Buffer {
+        &self.buffer
     }
 
     /// Where a tensor is, if it is a vector.

@@ -6,6 +6,7 @@ use super::inputs::{self, InputLayout, Inputs};
 use super::{CHAINS_MAX, PASSES_MAX};
 use crate::error::{Error, Result};
 use crate::gpu::{Binding, Buffer, Gpu, Readback};
+use crate::kernels::matvec_core::Groups;
 use crate::kernels::{self, attention};
 use crate::model::{Activation, Decoder, Op, Unit};
 use crate::quant::groups;
@@ -93,9 +94,15 @@ pub(super) fn selected_bytes(decoder: &Decoder, flow: &Flow) -> u64 {
 }
 
 /// GPU bytes that do not depend on a pass's number of tokens.
-pub(super) fn fixed_bytes(decoder: &Decoder, splits: u32, batch: u32) -> u64 {
+pub(super) fn fixed_bytes(decoder: &Decoder, attention_bytes: u64, batch: u32) -> u64 {
     let chains = CHAINS_MAX as u64 * chain_bytes(batch) + inputs::ahead_bytes(decoder, batch);
-    inputs::FIXED_BYTES + split_bytes(decoder, splits, batch) + chains + 64
+    let normed = normed_groups(decoder, batch).bytes();
+    inputs::FIXED_BYTES + attention_bytes + chains + normed + 64
+}
+
+/// The groups that decode passes' norms leave.
+fn normed_groups(decoder: &Decoder, batch: u32) -> Groups {
+    Groups { tokens: batch, cols: decoder.hidden_size }
 }
 
 /// Bytes of what the passes of a chain find most likely.
@@ -104,7 +111,7 @@ pub(super) fn chain_bytes(batch: u32) -> u64 {
 }
 
 /// Bytes of what the splits of a decode pass's attention leave to be joined.
-fn split_bytes(decoder: &Decoder, splits: u32, batch: u32) -> u64 {
+pub(super) fn split_bytes(decoder: &Decoder, splits: u32, batch: u32) -> u64 {
     match splits {
         0 | 1 => 0,
         _ => attention::split_bytes(decoder.heads, decoder.head_dim, splits, batch),
@@ -119,7 +126,9 @@ pub(super) struct Workspace {
     q8_scales: Buffer,
     /// The groups as f16 `[tokens, columns]`, and f32 scales `[tokens]`, where matrices read these.
     halves: Option<[Buffer; 2]>,
-    /// Where adapters split a context: f32 `[decode tokens, heads, splits, head_dim + 2]`.
+    /// What decode passes' norms leave, without their factor.
+    normed: (Groups, Buffer),
+    /// What attention of decode passes keeps while it joins parts of a context.
     attention_parts: Option<Buffer>,
     selected: u32,
     pub(super) argmax: Buffer,
@@ -150,6 +159,7 @@ impl Workspace {
         }
         let (chunk, selected) = (u64::from(sizes.chunk), u64::from(sizes.selected));
         let logits = selected * u64::from(stride(decoder, Activation::Logits)) * 4;
+        let normed = normed_groups(decoder, sizes.batch);
         let layout = InputLayout::new(decoder, sizes.chunk, sizes.selected, sizes.batch);
         Ok(Workspace {
             inputs: Inputs::new(gpu, decoder, layout)?,
@@ -163,7 +173,8 @@ impl Workspace {
                 ]),
                 false => None,
             },
-            attention_parts: match split_bytes(decoder, sizes.splits, sizes.batch) {
+            normed: (normed, buffer("norms of a decode pass", normed.bytes())?),
+            attention_parts: match sizes.attention_bytes {
                 0 => None,
                 bytes => Some(buffer("attention of split contexts", bytes)?),
             },
@@ -190,6 +201,10 @@ impl Workspace {
 
     pub(super) fn q8_scales(&self) -> Binding<'_> {
         self.q8_scales.all()
+    }
+
+    pub(super) fn normed(&self) -> (Groups, &Buffer) {
+        (self.normed.0, &self.normed.1)
     }
 
     /// Activations as halves, and their tokens' scales, where matrices read these.

@@ -80,7 +80,7 @@ impl Stopwatch {
         encoder.resolve_query_set(&clock.queries, 0..2, &clock.resolved, 0);
         encoder.copy_buffer_to_buffer(&clock.resolved, 0, clock.readback.buffer(), 0, 16);
         gpu.queue.submit([encoder.finish()]);
-        let ticks = clock.readback.read(gpu, 16, |bytes| bytemuck::pod_read_unaligned::<[u64; 2]>(bytes))?;
+        let ticks = clock.readback.read(gpu, 16, bytemuck::pod_read_unaligned::<[u64; 2]>)?;
         Ok(ticks[1].saturating_sub(ticks[0]) as f64 * clock.seconds_per_tick)
     }
 }

@@ -11,7 +11,10 @@ pub mod activate;
 pub mod activate_q8;
 pub mod argmax;
 pub mod attention;
+pub mod attention_decode;
+pub mod attention_join;
 pub mod attention_merge;
+pub mod attention_prefill;
 pub mod embed;
 pub mod glu;
 pub mod glu_q8;
@@ -20,8 +23,12 @@ pub mod layer_norm_q8;
 pub mod matmul_coop;
 pub mod matmul_exact;
 pub mod matmul_int8;
+pub mod matvec_core;
 pub mod matvec_exact;
+pub mod matvec_gated;
 pub mod matvec_int8;
+pub mod matvec_residual;
+pub mod prenorm_q8;
 pub mod quantize_q8;
 pub mod rms_norm;
 pub mod rms_norm_q8;
@@ -38,6 +45,71 @@ use sizes::BySize;
 
 /// An `override` of a shader: its name and value.
 pub type Constant = (&'static str, f64);
+
+/// One token of a pass as kernels see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct Row {
+    /// Vocabulary id.
+    pub token: u32,
+    /// Position in its sequence, from 0: its keys and values go to this row of the sequence's part
+    /// of the KV cache. A token of a tree has a place of its own there, however deep it stands.
+    pub position: u32,
+    /// The KV cache row of its sequence's position 0.
+    pub cache_start: u32,
+    /// Tokens of its sequence that stand directly before it in the pass, at the positions directly
+    /// before its own. [`attention_decode`] takes at most [`attention_decode::EARLIER_MAX`].
+    pub earlier: u32,
+    /// What it sees of the last positions.
+    pub mask: Mask,
+    /// Unused; keeps rows 32 bytes.
+    pub reserved: u32,
+}
+
+/// Which of the last positions before its own a token sees: those of its ancestors, where the
+/// pass holds a tree of tokens.
+///
+/// Position `first + i` is seen if bit `i` of `low`, then of `high`, is set. Positions before
+/// `first` are seen; those after the token's own are not. So `first + 64` must be greater than
+/// the token's position, or `first` too; and its own bit must be set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct Mask {
+    /// The position of the lowest bit.
+    pub first: u32,
+    /// The first 32 positions from there.
+    pub low: u32,
+    /// The 32 positions after those.
+    pub high: u32,
+}
+
+impl Mask {
+    /// Hides nothing.
+    pub const NONE: Mask = Mask { first: u32::MAX, low: 0, high: 0 };
+
+    /// A mask of 64 positions from `first` on, the first being the lowest bit.
+    pub const fn new(first: u32, bits: u64) -> Self {
+        Mask { first, low: bits as u32, high: (bits >> 32) as u32 }
+    }
+
+    /// Whether a position that is not after the token's own is seen.
+    pub const fn sees(&self, position: u32) -> bool {
+        let bits = self.low as u64 | (self.high as u64) << 32;
+        position < self.first || (position - self.first < 64 && bits >> (position - self.first) & 1 == 1)
+    }
+}
+
+impl Row {
+    /// A token that sees all that is before it, none of it in the same pass.
+    pub const fn new(token: u32, position: u32, cache_start: u32) -> Self {
+        Row { token, position, cache_start, earlier: 0, mask: Mask::NONE, reserved: 0 }
+    }
+
+    /// Where in the KV cache its keys and values go.
+    pub const fn cache_row(&self) -> u32 {
+        self.cache_start + self.position
+    }
+}
 
 /// Values between the starts of two rows of activations with `cols` columns.
 pub const fn stride(cols: u32) -> u32 {
@@ -212,8 +284,8 @@ impl Shape {
 /// The shapes that an adapter runs best. An engine is loaded with one of these and keeps to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shapes {
-    /// For [`matvec_int8`].
-    pub matvec_int8: BySize<Shape>,
+    /// For [`matvec_int8`], [`matvec_residual`] and [`matvec_gated`].
+    pub matvecs: matvec_core::Tiles,
     /// For [`matvec_exact`].
     pub matvec_exact: BySize<Shape>,
     /// For [`attention`].
@@ -224,27 +296,28 @@ impl Shapes {
     /// Shapes by the kind of adapter, where nothing was measured: many short threads on a GPU, few
     /// long ones on a CPU.
     pub fn for_adapter(facts: &Facts) -> Self {
+        let matvecs = matvec_core::Tiles::for_adapter(facts);
         if facts.is_software() {
             let shape = Shape { rows_each: 4, row_lanes: 8, col_lanes: 1 };
             Shapes {
-                matvec_int8: BySize::same(shape),
+                matvecs,
                 matvec_exact: BySize::same(shape),
                 attention: attention::Shape { threads: 64, parts: 1, read_ahead: false, splits: 1 },
             }
         } else {
             let shape = Shape { rows_each: 2, row_lanes: 1, col_lanes: 32 };
             Shapes {
-                matvec_int8: BySize::same(shape),
+                matvecs,
                 matvec_exact: BySize::same(shape),
                 attention: attention::Shape { threads: 256, parts: 8, read_ahead: true, splits: 16 },
             }
         }
     }
 
-    /// Whether every kernel runs in these shapes on every adapter.
-    pub fn fit(&self) -> bool {
-        let mut matvecs = self.matvec_int8.iter().chain(self.matvec_exact.iter());
-        matvecs.all(|(_, shape)| shape.fits(TOKENS_PER_GROUP_MAX)) && self.attention.fits()
+    /// Whether every kernel runs in these shapes on an adapter.
+    pub fn fit(&self, facts: &Facts) -> bool {
+        let mut exact = self.matvec_exact.iter();
+        self.matvecs.fit(&facts.limits) && exact.all(|(_, shape)| shape.fits(8)) && self.attention.fits()
     }
 }
 

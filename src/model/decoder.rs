@@ -317,6 +317,11 @@ impl Decoder {
         &unit.tensors[part.tensor]
     }
 
+    /// Leading values of a head that are rotated.
+    pub fn rotary_dim(&self) -> u32 {
+        2 * self.rope.inverse_frequencies.len() as u32
+    }
+
     /// The table of positions, if they are learned.
     pub fn position_tensor(&self) -> Option<&TensorSpec> {
         let positions = self.positions.as_ref()?;

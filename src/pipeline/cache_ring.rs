@@ -43,15 +43,18 @@ impl KeysValues {
         2 * part_bytes.next_multiple_of(PART_ALIGNMENT)
     }
 
-    /// The keys as kernels see them.
+    /// The keys as kernels see them, who may read 16 bytes at a time.
     pub fn keys(&self) -> Binding<'_> {
-        self.buffer.part(self.start..self.start + self.part_bytes)
+        self.bound_from(self.start)
     }
 
     /// The values as kernels see them.
     pub fn values(&self) -> Binding<'_> {
-        let start = self.values_start();
-        self.buffer.part(start..start + self.part_bytes)
+        self.bound_from(self.values_start())
+    }
+
+    fn bound_from(&self, start: u64) -> Binding<'_> {
+        self.buffer.part(start..start + self.part_bytes.next_multiple_of(16))
     }
 
     fn values_start(&self) -> u64 {

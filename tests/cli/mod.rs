@@ -7,6 +7,7 @@ mod packing;
 mod planning;
 mod processes;
 mod refusals;
+mod tuning;
 
 use std::fs;
 use std::io::Write;

@@ -4,7 +4,7 @@ use super::common::*;
 use half::f16;
 use pipo_wgpu::gpu::Buffer;
 use pipo_wgpu::kernels::attention::{self, Args, Shape, Spec};
-use pipo_wgpu::kernels::{CacheKind, attention_merge, stride};
+use pipo_wgpu::kernels::{CacheKind, Row, attention_merge, stride};
 
 /// A GPU's, a CPU's, and one between.
 const SHAPES: [Shape; 3] = [
@@ -15,7 +15,7 @@ const SHAPES: [Shape; 3] = [
 
 pub(crate) struct Case {
     pub(crate) spec: Spec,
-    pub(crate) rows: Vec<[u32; 4]>,
+    pub(crate) rows: Vec<Row>,
     pub(crate) qkv: Vec<f32>,
     /// Keys, then values, `[cache rows, kv_heads * head_dim]`, exact in f16 but for q8.
     pub(crate) caches: [Vec<f32>; 2],
@@ -87,7 +87,7 @@ impl Case {
         let at = token * stride(Self::qkv_cols(&self.spec) as u32) as usize + head * dim;
         let q = &self.qkv[at..at + dim];
         let kv_at = head / (heads / kv_heads) as usize * dim;
-        let [_, position, start, _] = self.rows[token];
+        let Row { position, cache_start: start, .. } = self.rows[token];
         let first = self.spec.window.map_or(0, |w| (position + 1).saturating_sub(w));
         let rows: Vec<_> = (start + first..=start + position).map(|r| r as usize * kv + kv_at).collect();
         let scale = f64::from(self.spec.scale);
@@ -190,7 +190,7 @@ fn equals_the_reference() {
             let (want, bound) = case.reference();
             assert_close(&got, &want, &bound, &format!("{spec:?} {shape:?} at {positions:?}"));
             // The last position's value of the first token.
-            let row = case.rows[0][1] + case.rows[0][2];
+            let row = case.rows[0].cache_row();
             case.caches[1][(row * spec.kv_heads * spec.head_dim) as usize] += 1.0;
             let (want, bound) = case.reference();
             assert!(first_miss(&got, &want, &bound).is_some(), "a wrong value passed");
@@ -251,7 +251,7 @@ fn nan_spoils_what_sees_it() {
         case.caches[part][at * 16..at * 16 + 16].fill(f32::NAN);
         let got = case.run();
         for (i, v) in got.iter().enumerate() {
-            let [_, position, start, _] = case.rows[i / 16];
+            let Row { position, cache_start: start, .. } = case.rows[i / 16];
             assert_eq!(v.is_nan(), start == 0 && position as usize >= at, "value {i}: {v}");
         }
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use bytemuck::Pod;
 use half::f16;
 use pipo_wgpu::gpu::{AdapterChoice, Buffer, Dispatch, Gpu, Pipelines};
-use pipo_wgpu::kernels::stride;
+use pipo_wgpu::kernels::{Row, stride};
 use pipo_wgpu::quant::{GROUP, WeightKind, groups};
 
 /// Half the distance between 1 and the next f32: the relative error of one rounding.
@@ -64,8 +64,8 @@ pub(crate) fn step(tokens: usize) -> Buffer {
 }
 
 /// A token's `Row` with this id, position and cache start.
-pub(crate) fn row(token: u32, position: u32, cache_start: u32) -> [u32; 4] {
-    [token, position, cache_start, 0]
+pub(crate) fn row(token: u32, position: u32, cache_start: u32) -> Row {
+    Row::new(token, position, cache_start)
 }
 
 /// Runs one dispatch to its end.

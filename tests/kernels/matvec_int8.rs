@@ -1,60 +1,112 @@
-//! `matvec_int8` against f64, in every shape, and that no bit depends on tokens sharing weights.
+//! `matvec_int8` against f64, in every tile, and that no bit depends on tokens sharing weights.
 
+use super::common::*;
 use super::products::*;
 use pipo_wgpu::gpu::{Dispatch, Pipelines};
-use pipo_wgpu::kernels::matvec_int8::{self, Spec};
-use pipo_wgpu::kernels::{Matrix, Shape};
+use pipo_wgpu::kernels::Matrix;
+use pipo_wgpu::kernels::matvec_core::Tile;
+use pipo_wgpu::kernels::matvec_int8::{self, Args, Spec};
 use pipo_wgpu::quant::WeightKind::{self, *};
+use pipo_wgpu::quant::groups;
 
 const KINDS: &[WeightKind] = &[W4, W8];
+const EPS: f32 = 1e-5;
+/// Tiles of fewer rows than a group, beside [`TILES`].
+const NARROW: [Tile; 3] = [
+    Tile { rows_each: 1, row_lanes: 4, col_lanes: 32, unroll: 2, staged: false },
+    Tile { rows_each: 2, row_lanes: 1, col_lanes: 64, unroll: 1, staged: false },
+    Tile { rows_each: 1, row_lanes: 3, col_lanes: 8, unroll: 4, staged: false },
+];
 
 fn kernel(
-    shape: Shape,
+    tile: Tile,
     tokens_per_group: u32,
 ) -> impl Fn(&mut Pipelines, Matrix, WeightKind, &Bound) -> Dispatch {
     move |pipelines, matrix, kind, bound| {
-        let spec = Spec { matrix, kind, shape, tokens_per_group };
-        matvec_int8::dispatch(pipelines, &spec, &bound.int8()).unwrap()
+        let spec = Spec { matrix, kind, tile, tokens_per_group, eps: None };
+        let args = Args { int8: bound.int8(), squares: bound.bias.all() };
+        matvec_int8::dispatch(pipelines, &spec, &args).unwrap()
     }
 }
 
 #[test]
-fn equals_the_reference_in_every_shape() {
-    for (i, shape) in MATVEC_SHAPES.into_iter().enumerate() {
-        equals_reference(&kernel(shape, [1, 2, 4, 8][i % 4]), KINDS, BY_GROUP);
+fn equals_the_reference_in_every_tile() {
+    for (i, tile) in TILES.into_iter().chain(NARROW).enumerate() {
+        let shared = SHARED[i % 5].min(8);
+        assert!(tile.fits(shared, &wgpu::Limits::default()), "{tile:?}");
+        equals_reference(&kernel(tile, shared), KINDS, BY_GROUP);
     }
 }
 
 #[test]
 fn accumulates_and_keeps_other_columns() {
     for &kind in KINDS {
-        accumulates_beside_others(&kernel(MATVEC_SHAPES[0], 4), kind);
-        accumulates_beside_others(&kernel(MATVEC_SHAPES[3], 1), kind);
+        accumulates_beside_others(&kernel(TILES[0], 4), kind);
+        accumulates_beside_others(&kernel(TILES[3], 1), kind);
     }
 }
 
 #[test]
 fn nan_stays_nan() {
     for &kind in KINDS {
-        spreads_nan(&kernel(MATVEC_SHAPES[0], 1), kind);
-        spreads_nan(&kernel(MATVEC_SHAPES[3], 8), kind);
+        spreads_nan(&kernel(TILES[0], 1), kind);
+        spreads_nan(&kernel(TILES[3], 8), kind);
     }
 }
 
 #[test]
 fn tokens_do_not_touch_each_other() {
     for &kind in KINDS {
-        tokens_are_independent(&kernel(MATVEC_SHAPES[0], 8), kind);
-        tokens_are_independent(&kernel(MATVEC_SHAPES[3], 4), kind);
+        tokens_are_independent(&kernel(TILES[0], 8), kind);
+        tokens_are_independent(&kernel(TILES[5], 16), kind);
     }
 }
 
 #[test]
-fn sharing_weights_changes_no_bit() {
-    for shape in MATVEC_SHAPES {
-        let kernels = [1, 2, 4, 8].map(|tokens| kernel(shape, tokens));
-        for &kind in KINDS {
-            same_bits(&kernels.each_ref().map(|k| k as Kernel<'_>), kind);
+fn column_lanes_alone_decide_the_bits() {
+    let wide = Tile { rows_each: 1, row_lanes: 2, col_lanes: 16, unroll: 2, staged: false };
+    let tiles = [TILES[1], Tile { rows_each: 4, row_lanes: 1, ..wide }, Tile { unroll: 4, ..wide }];
+    for &kind in KINDS {
+        let kernels: Vec<_> =
+            SHARED.iter().enumerate().map(|(i, tokens)| kernel(tiles[i % 3], *tokens)).collect();
+        let kernels: Vec<_> = kernels.iter().map(|k| k as Kernel<'_>).collect();
+        same_bits(&kernels, kind);
+    }
+}
+
+/// The product times the factor of the norm that the input lacks, plus the bias.
+#[test]
+fn follows_up_the_norm() {
+    for (i, tile) in TILES.into_iter().enumerate() {
+        let (tokens, rows, cols) = (5, 45, [64, 1056][i % 2]);
+        let problem = Problem::new(i as u64, W4, tokens, (rows, cols));
+        let per_token = groups(cols as u32) as usize;
+        let mut squares: Vec<_> = Random::new(1).units(tokens * per_token).iter().map(|v| v * v).collect();
+        squares[3 * per_token + 1] = f32::NAN;
+        squares[4 * per_token] = f32::INFINITY;
+        let y = {
+            let matrix = Matrix { bias: true, ..Matrix::new(rows as u32, cols as u32) };
+            let bound = problem.bound(&pad(&vec![POISON; tokens * rows], tokens, rows));
+            let uploaded = upload(&squares);
+            let spec = Spec { matrix, kind: W4, tile, tokens_per_group: SHARED[i % 5], eps: Some(EPS) };
+            let args = Args { int8: bound.int8(), squares: uploaded.all() };
+            run(&matvec_int8::dispatch(&mut pipelines(), &spec, &args).unwrap(), tokens);
+            unpad(&read(&bound.y, tokens * matrix.y_stride as usize), rows)
+        };
+        let (mut want, mut bound) = problem.reference(BY_GROUP);
+        for (i, (want, bound)) in want.iter_mut().zip(&mut bound).enumerate() {
+            let (token, row) = (i / rows, i % rows);
+            let sum: f64 = squares[token * per_token..][..per_token].iter().map(|v| f64::from(*v)).sum();
+            let factor = 1.0 / (sum / cols as f64 + f64::from(EPS)).sqrt();
+            *want = *want * factor + f64::from(problem.bias[row]);
+            // The factor's own roundings, its product's and the bias's.
+            let factor_off = (0.5 * (per_token as f64 + 3.0) + 4.0 + 2.0) * ULP;
+            *bound = *bound * factor * 1.01 + (want.abs() + f64::from(problem.bias[row].abs())) * factor_off;
         }
+        let finite = 3 * rows;
+        assert_close(&y[..finite], &want[..finite], &bound[..finite], &format!("{tile:?}"));
+        assert!(y[finite..].iter().all(|v| v.is_nan()), "not finite squares gave a number");
+        want[1] += 1.0;
+        assert!(first_miss(&y[..finite], &want[..finite], &bound[..finite]).is_some());
     }
 }

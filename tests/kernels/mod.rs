@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that fails")]
 
+mod attending;
 mod common;
 mod products;
 
@@ -9,7 +10,9 @@ mod activate;
 mod activate_q8;
 mod argmax;
 mod attention;
+mod attention_decode;
 mod attention_merge;
+mod attention_prefill;
 mod embed;
 mod glu;
 mod glu_q8;
@@ -19,7 +22,10 @@ mod matmul_coop;
 mod matmul_exact;
 mod matmul_int8;
 mod matvec_exact;
+mod matvec_gated;
 mod matvec_int8;
+mod matvec_residual;
+mod prenorm_q8;
 mod quantize_q8;
 mod rms_norm;
 mod rms_norm_q8;

@@ -5,6 +5,7 @@ use half::f16;
 use super::common::*;
 use pipo_wgpu::gpu::{Buffer, Dispatch, Pipelines};
 use pipo_wgpu::kernels::matmul_coop;
+use pipo_wgpu::kernels::matvec_core::Tile;
 use pipo_wgpu::kernels::{ExactArgs, Int8Args, Matrix, Shape};
 use pipo_wgpu::quant::{WeightKind, groups};
 
@@ -37,6 +38,19 @@ pub(crate) const MATVEC_SHAPES: [Shape; 6] = [
     Shape { rows_each: 1, row_lanes: 3, col_lanes: 8 },
     Shape { rows_each: 2, row_lanes: 1, col_lanes: 128 },
 ];
+
+/// Tiles of 32 rows that a tuner may choose for `matvec_residual` and others, within the limits of
+/// every adapter for 8 tokens.
+pub(crate) const TILES: [Tile; 6] = [
+    Tile { rows_each: 4, row_lanes: 8, col_lanes: 1, unroll: 1, staged: false },
+    Tile { rows_each: 2, row_lanes: 16, col_lanes: 16, unroll: 1, staged: true },
+    Tile { rows_each: 1, row_lanes: 32, col_lanes: 8, unroll: 4, staged: false },
+    Tile { rows_each: 4, row_lanes: 8, col_lanes: 16, unroll: 2, staged: false },
+    Tile { rows_each: 4, row_lanes: 16, col_lanes: 2, unroll: 2, staged: false },
+    Tile { rows_each: 2, row_lanes: 16, col_lanes: 4, unroll: 2, staged: true },
+];
+/// Numbers of tokens that may share weights.
+pub(crate) const SHARED: [u32; 5] = [1, 2, 4, 8, 16];
 
 /// The buffers of one problem.
 pub(crate) struct Bound {
@@ -91,15 +105,15 @@ impl Bound {
 
 /// Weights and activations, the latter so that their f32 and int8 forms are equal.
 pub(crate) struct Problem {
-    kind: WeightKind,
-    tokens: usize,
-    rows: usize,
-    cols: usize,
+    pub(crate) kind: WeightKind,
+    pub(crate) tokens: usize,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
     weights: Weights,
-    bias: Vec<f32>,
+    pub(crate) bias: Vec<f32>,
     x: Vec<f32>,
     x_codes: Vec<u32>,
-    x_scales: Vec<[f32; 2]>,
+    pub(crate) x_scales: Vec<[f32; 2]>,
 }
 
 impl Problem {
@@ -125,7 +139,7 @@ impl Problem {
     }
 
     /// The same weights with one token's activations alone.
-    fn only(&self, token: usize) -> Self {
+    pub(crate) fn only(&self, token: usize) -> Self {
         let part = |len: usize| token * (len / self.tokens)..(token + 1) * (len / self.tokens);
         let weights = Weights {
             codes: self.weights.codes.clone(),
@@ -145,8 +159,16 @@ impl Problem {
 
     /// Runs the kernel and returns all of `y`, which held `before`.
     pub(crate) fn run_on(&self, kernel: Kernel<'_>, matrix: Matrix, before: &[f32]) -> Vec<f32> {
+        let bound = self.bound(before);
+        let dispatch = kernel(&mut pipelines(), matrix, self.kind, &bound);
+        run(&dispatch, self.tokens);
+        read(&bound.y, before.len())
+    }
+
+    /// Everything on the device, with a `y` that holds `before`.
+    pub(crate) fn bound(&self, before: &[f32]) -> Bound {
         let halves: Vec<_> = self.x.iter().map(|x| f16::from_f32(x / HALVES_SCALE)).collect();
-        let bound = Bound {
+        Bound {
             step: step(self.tokens),
             codes: upload(&self.weights.codes),
             scales: upload(&self.weights.scales),
@@ -157,10 +179,7 @@ impl Problem {
             halves: upload(&halves),
             halves_scales: upload(&vec![HALVES_SCALE; self.tokens]),
             y: upload(before),
-        };
-        let dispatch = kernel(&mut pipelines(), matrix, self.kind, &bound);
-        run(&dispatch, self.tokens);
-        read(&bound.y, before.len())
+        }
     }
 
     /// The plain product `[tokens, rows]`.
@@ -173,7 +192,7 @@ impl Problem {
     /// The product in f64, and how far f32 may be from it: each of the additions that a term goes
     /// through, and 4 roundings of the term, are off by at most one rounding of the sum of
     /// magnitudes.
-    fn reference(&self, additions: Additions) -> (Vec<f64>, Vec<f64>) {
+    pub(crate) fn reference(&self, additions: Additions) -> (Vec<f64>, Vec<f64>) {
         let stride = self.x.len() / self.tokens;
         let (mut want, mut bound) = (vec![], vec![]);
         for x in self.x.chunks(stride) {

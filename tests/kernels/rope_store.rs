@@ -4,13 +4,13 @@ use super::common::*;
 use half::f16;
 use pipo_wgpu::gpu::Buffer;
 use pipo_wgpu::kernels::rope_store::{self, Args, Spec};
-use pipo_wgpu::kernels::{CacheKind, stride};
+use pipo_wgpu::kernels::{CacheKind, Row, stride};
 
 const CACHE_ROWS: usize = 40;
 
 struct Case {
     spec: Spec,
-    rows: Vec<[u32; 4]>,
+    rows: Vec<Row>,
     angles: Vec<f32>,
     qkv: Vec<f32>,
 }
@@ -125,7 +125,7 @@ impl Case {
             let want = self.rotated(t);
             let got = &outcome.qkv[t * stride..][..stride];
             assert_eq!(bits(&got[q..]), bits(&self.qkv[t * stride + q..][..stride - q]));
-            let at = (r[1] + r[2]) as usize;
+            let at = r.cache_row() as usize;
             written[at] = true;
             let [k, v] = outcome.caches.each_ref().map(|c| &c[at * kv..][..kv]);
             let (want_k, want_v) = want[q..q + 2 * kv].split_at(kv);
@@ -178,7 +178,7 @@ fn equals_the_reference() {
             assert!(case.miss(&outcome).is_some(), "a wrong query passed: {spec:?}");
             case.qkv[0] -= 0.5;
             // The last key and the last value of the first token.
-            let last = (case.rows[0][1] + case.rows[0][2] + 1) as usize * case.kv_width() - 1;
+            let last = (case.rows[0].cache_row() + 1) as usize * case.kv_width() - 1;
             for part in 0..2 {
                 outcome.caches[part][last] += 0.02;
                 assert!(case.miss(&outcome).is_some(), "a wrong cache passed: {spec:?} {part}");
@@ -196,7 +196,7 @@ fn nan_reaches_queries_and_caches() {
         case.qkv = pad(&vec![f32::NAN; tokens * Case::width(&spec)], tokens, Case::width(&spec));
         let outcome = case.run();
         assert!(outcome.qkv[0].is_nan());
-        let at = (case.rows[0][1] + case.rows[0][2]) as usize * case.kv_width();
+        let at = case.rows[0].cache_row() as usize * case.kv_width();
         assert!(outcome.caches.iter().all(|c| c[at].is_nan() && c[at + case.kv_width() - 1].is_nan()));
     }
 }
@@ -211,7 +211,7 @@ fn nan_and_infinity_stay_visible_in_q8() {
             let (q, kv) = ((spec.heads * spec.head_dim) as usize, case.kv_width());
             case.qkv[q + kv + at] = bad;
             let outcome = case.run();
-            let first = (case.rows[0][1] + case.rows[0][2]) as usize * kv;
+            let first = case.rows[0].cache_row() as usize * kv;
             let [keys, values] = outcome.caches.each_ref().map(|c| &c[first..first + kv]);
             assert!(keys.iter().all(|v| v.is_finite()));
             for (i, v) in values.iter().enumerate() {
@@ -241,7 +241,7 @@ fn tokens_are_apart(spec: Spec) {
         };
         let got = alone.run();
         assert_eq!(bits(&got.qkv), bits(&together.qkv[t * stride..(t + 1) * stride]));
-        let (words, row) = (case.row_words(), (case.rows[t][1] + case.rows[t][2]) as usize);
+        let (words, row) = (case.row_words(), case.rows[t].cache_row() as usize);
         for (alone, together) in got.words.iter().zip(&together.words) {
             assert_eq!(alone[row * words..][..words], together[row * words..][..words], "{spec:?}");
         }

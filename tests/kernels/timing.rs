@@ -6,8 +6,9 @@ use std::time::Instant;
 
 use super::common::*;
 use pipo_wgpu::gpu::{Buffer, Dispatch};
+use pipo_wgpu::kernels::matvec_core::{self, Operation, Tile};
 use pipo_wgpu::kernels::{Activation, CacheKind, glu_q8, rms_norm_q8, rope_store};
-use pipo_wgpu::kernels::{ExactArgs, Int8Args, Matrix, Shape, Shapes, attention, attention_merge};
+use pipo_wgpu::kernels::{ExactArgs, Int8Args, Matrix, Shapes, attention, attention_merge};
 use pipo_wgpu::kernels::{matmul_exact, matmul_int8, matvec_exact, matvec_int8};
 use pipo_wgpu::quant::WeightKind;
 use wgpu::BufferUsages as Usage;
@@ -84,6 +85,10 @@ impl Product {
         Int8Args { step, codes, scales, bias, x_codes, x_scales, y }
     }
 
+    fn few<'a>(&'a self, weights: &'a [Buffer; 2]) -> matvec_int8::Args<'a> {
+        matvec_int8::Args { int8: self.int8(weights), squares: self.rest[1].all() }
+    }
+
     fn exact<'a>(&'a self, weights: &'a [Buffer; 2]) -> ExactArgs<'a> {
         let [step, bias, x, _, _, y] = self.rest.each_ref().map(Buffer::all);
         let [codes, scales] = weights.each_ref().map(Buffer::all);
@@ -97,20 +102,19 @@ fn sizes() -> &'static [(u32, u32)] {
     if gpu().facts.is_software() { &SIZES[..2] } else { &SIZES }
 }
 
-fn shapes() -> Vec<Shape> {
-    if let Ok(text) = std::env::var("PIPO_SHAPES") {
+fn tiles() -> Vec<Tile> {
+    if let Ok(text) = std::env::var("PIPO_TILES") {
         let numbers = |s: &str| s.split(',').map(|n| n.parse().unwrap()).collect::<Vec<u32>>();
-        let shape = |n: Vec<u32>| Shape { rows_each: n[0], row_lanes: n[1], col_lanes: n[2] };
-        return text.split(' ').map(|s| shape(numbers(s))).collect();
+        let tile = |n: Vec<u32>| Tile {
+            rows_each: n[0],
+            row_lanes: n[1],
+            col_lanes: n[2],
+            unroll: n[3],
+            staged: n[4] == 1,
+        };
+        return text.split(' ').map(|s| tile(numbers(s))).collect();
     }
-    let mut shapes = vec![];
-    for threads in [32, 64, 128, 256] {
-        for row_lanes in [1, 2, 4] {
-            let shape = |rows_each| Shape { rows_each, row_lanes, col_lanes: threads / row_lanes };
-            shapes.extend([1, 2, 4].map(shape).into_iter().filter(|s| s.row_lanes <= threads && s.fits(1)));
-        }
-    }
-    shapes
+    matvec_core::candidates(Operation::Int8, 1, &gpu().facts)
 }
 
 #[test]
@@ -119,11 +123,12 @@ fn matvec() {
     println!("{}", gpu().facts.describe());
     for &(rows, cols) in sizes() {
         let q4 = Product::new(WeightKind::W4, rows, cols, 1);
-        for shape in shapes() {
-            let spec = matvec_int8::Spec { matrix: q4.matrix, kind: q4.kind, shape, tokens_per_group: 1 };
-            let make = |w| matvec_int8::dispatch(&mut pipelines(), &spec, &q4.int8(w)).unwrap();
-            let Shape { rows_each, row_lanes, col_lanes } = shape;
-            let name = format!("matvec_int8 {rows_each} x {row_lanes} x {col_lanes}");
+        for tile in tiles() {
+            let (matrix, kind) = (q4.matrix, q4.kind);
+            let spec = matvec_int8::Spec { matrix, kind, tile, tokens_per_group: 1, eps: None };
+            let make = |w| matvec_int8::dispatch(&mut pipelines(), &spec, &q4.few(w)).unwrap();
+            let Tile { rows_each, row_lanes, col_lanes, unroll, .. } = tile;
+            let name = format!("matvec_int8 {rows_each} x {row_lanes} x {col_lanes}, {unroll} at once");
             q4.report(&name, &q4.weights.iter().map(make).collect::<Vec<_>>());
         }
     }
@@ -138,13 +143,9 @@ fn products() {
         for tokens in [1, 2, 4, 8, 16] {
             let q4 = Product::new(WeightKind::W4, rows, cols, tokens);
             let tokens_per_group = tokens.min(8) as u32;
-            let spec = matvec_int8::Spec {
-                matrix: q4.matrix,
-                kind: q4.kind,
-                shape: shapes.matvec_int8.of(rows, cols),
-                tokens_per_group,
-            };
-            let make = |w| matvec_int8::dispatch(&mut pipelines(), &spec, &q4.int8(w)).unwrap();
+            let (matrix, kind, tile) = (q4.matrix, q4.kind, shapes.matvecs.int8.of(rows, cols));
+            let spec = matvec_int8::Spec { matrix, kind, tile, tokens_per_group, eps: None };
+            let make = |w| matvec_int8::dispatch(&mut pipelines(), &spec, &q4.few(w)).unwrap();
             q4.report("matvec_int8", &q4.weights.iter().map(make).collect::<Vec<_>>());
         }
         for tokens in [1, 8] {

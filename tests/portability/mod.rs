@@ -8,7 +8,7 @@ use std::path::Path;
 
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, BuiltIn, Module};
-use pipo_wgpu::gpu::Shader;
+use pipo_wgpu::gpu::{Facts, Shader};
 use rayon::prelude::*;
 
 use backends::{BACKENDS, Backend};
@@ -32,11 +32,14 @@ struct Beyond {
 }
 
 /// All of them. A shader that is not here must translate for every backend.
-const BEYOND: &[Beyond] = &[Beyond {
-    shader: "matmul_coop",
-    needs: Capabilities::SHADER_FLOAT16.union(Capabilities::COOPERATIVE_MATRIX),
-    fallback: "matmul_int8",
-}];
+const BEYOND: &[Beyond] = &[
+    Beyond { shader: "attention_decode", needs: Capabilities::SUBGROUP, fallback: "attention" },
+    Beyond {
+        shader: "matmul_coop",
+        needs: Capabilities::SHADER_FLOAT16.union(Capabilities::COOPERATIVE_MATRIX),
+        fallback: "matmul_int8",
+    },
+];
 
 fn beyond(shader: &str) -> Option<&'static Beyond> {
     BEYOND.iter().find(|beyond| beyond.shader == shader)
@@ -72,7 +75,7 @@ fn problems(variant: &Variant) -> Vec<String> {
         Err(error) => return vec![error],
     };
     let mut problems = Vec::new();
-    if beyond.is_none() {
+    if beyond.is_none() && !variant.large {
         problems.extend(above_the_limits(&module));
     }
     for backend in BACKENDS.into_iter().filter(|backend| backend.lacks(needs).is_none()) {
@@ -99,8 +102,9 @@ fn above_the_limits(module: &Module) -> Option<String> {
 fn shader_files() -> BTreeSet<String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
     let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let stems = paths.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned());
-    stems.filter(|stem| stem != "prelude").collect()
+    // The others are parts of these.
+    let whole = paths.filter(|path| std::fs::read_to_string(path).unwrap().contains("\nfn main("));
+    whole.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect()
 }
 
 #[test]
@@ -108,6 +112,10 @@ fn every_variant_translates_for_every_backend() {
     let variants = variants();
     let named: BTreeSet<_> = variants.iter().map(|variant| variant.shader.name.to_owned()).collect();
     assert_eq!(named, shader_files(), "each shader has variants in tests/portability/variants.rs");
+    let small = variants.iter().filter(|variant| !variant.large).map(|variant| variant.shader.name);
+    let large = variants.iter().map(|variant| variant.shader.name);
+    let small: BTreeSet<_> = small.collect();
+    assert_eq!(small, large.collect(), "each has a variant within WebGPU's default limits");
     let found: Vec<_> = variants
         .par_iter()
         .flat_map_iter(|variant| {
@@ -154,6 +162,24 @@ fn subgroups_may_have_any_size() {
     }
 }
 
+/// Where subgroups may be too small for a kernel, the other one is taken.
+#[test]
+fn small_subgroups_get_the_kernel_without() {
+    use pipo_wgpu::kernels::attention_decode::{Spec, is_supported};
+    let mut facts = Facts::assumed();
+    for size in [1, 4, 8, 16, 32, 64, 128] {
+        facts.info.subgroup_min_size = size;
+        for head_dim in [64, 96, 128, 256] {
+            let spec = Spec { head_dim, ..variants::ATTENTION_DECODE };
+            facts.features = wgpu::Features::SUBGROUP;
+            let lanes = (head_dim / 8_u32).next_power_of_two();
+            assert_eq!(is_supported(&facts, &spec), lanes <= size, "{head_dim} in {size}");
+            facts.features = wgpu::Features::empty();
+            assert!(!is_supported(&facts, &spec));
+        }
+    }
+}
+
 fn asks_for_subgroup_size(module: &Module) -> bool {
     let arguments = module.entry_points.iter().flat_map(|entry| &entry.function.arguments);
     let is_size = |binding: &naga::Binding| matches!(binding, naga::Binding::BuiltIn(BuiltIn::SubgroupSize));
@@ -179,7 +205,7 @@ fn what_is_not_portable_is_seen() {
         @compute @workgroup_size(64) fn main(@builtin(local_invocation_index) i: u32) {
             y[i] = subgroupAdd(y[i]);
         }";
-    let variant = |source| Variant { shader: made_up(source), constants: Vec::new() };
+    let variant = |source| Variant { shader: made_up(source), constants: Vec::new(), large: false };
     let wide = problems(&variant(PLAIN));
     assert!(wide.len() == 1 && wide[0].contains("16400 bytes"), "{wide:?}");
     let unknown = Variant { constants: vec![("NO_SUCH", 1.0)], ..variant(PLAIN) };

@@ -1,7 +1,8 @@
 //! The constants that each shader is compiled with: its kernel's own, over a table of what is asked of it.
 
-use pipo_wgpu::gpu::Shader;
-use pipo_wgpu::kernels::{self, Activation, CacheKind, Constant, Matrix, Shape, attention};
+use pipo_wgpu::gpu::{Facts, Shader};
+use pipo_wgpu::kernels::matvec_core::{Groups, Tile};
+use pipo_wgpu::kernels::{self, Activation, CacheKind, Constant, Matrix, Shape, attention, attention_decode};
 use pipo_wgpu::quant::WeightKind;
 
 /// A shader as it is compiled.
@@ -9,6 +10,8 @@ use pipo_wgpu::quant::WeightKind;
 pub(super) struct Variant {
     pub(super) shader: Shader,
     pub(super) constants: Vec<Constant>,
+    /// Whether only adapters with more than WebGPU's default limits are given it.
+    pub(super) large: bool,
 }
 
 const KINDS: [WeightKind; 4] = [WeightKind::W4, WeightKind::W8, WeightKind::F16, WeightKind::F32];
@@ -27,11 +30,38 @@ const SHAPES: [Shape; 5] = [
     Shape { rows_each: 1, row_lanes: 1, col_lanes: 128 },
     Shape { rows_each: 4, row_lanes: 2, col_lanes: 16 },
 ];
+/// The same for matrices of int8 activations.
+const TILES: [Tile; 5] = [
+    Tile { rows_each: 4, row_lanes: 4, col_lanes: 32, unroll: 1, staged: false },
+    Tile { rows_each: 4, row_lanes: 8, col_lanes: 1, unroll: 1, staged: false },
+    Tile { rows_each: 1, row_lanes: 1, col_lanes: 128, unroll: 4, staged: false },
+    Tile { rows_each: 2, row_lanes: 8, col_lanes: 16, unroll: 2, staged: true },
+    Tile { rows_each: 4, row_lanes: 2, col_lanes: 8, unroll: 2, staged: false },
+];
 const ATTENTION: [attention::Shape; 3] = [
     attention::Shape { threads: 256, parts: 8, read_ahead: true, splits: 16 },
     attention::Shape { threads: 256, parts: 8, read_ahead: true, splits: 1 },
     attention::Shape { threads: 64, parts: 1, read_ahead: false, splits: 1 },
 ];
+
+pub(super) const ATTENTION_DECODE: attention_decode::Spec = attention_decode::Spec {
+    heads: 32,
+    kv_heads: 8,
+    head_dim: 128,
+    rotary_dim: 128,
+    cache: CacheKind::F16,
+    window: None,
+    scale: 0.125,
+    context: 4096,
+    int8: true,
+};
+
+/// A card with all that kernels ask for.
+fn card() -> Facts {
+    let mut facts = Facts::assumed();
+    facts.info.subgroup_min_size = 32;
+    facts
+}
 
 /// A plain product, and one with all that can be added to it.
 fn matrices() -> Vec<Matrix> {
@@ -45,7 +75,13 @@ struct List(Vec<Variant>);
 
 impl List {
     fn add(&mut self, shader: Shader, constants: Vec<Constant>) {
-        self.0.push(Variant { shader, constants });
+        self.0.push(Variant { shader, constants, large: false });
+    }
+
+    /// One that adapters are given if their limits allow it.
+    fn add_tiled(&mut self, shader: Shader, constants: Vec<Constant>, tile: &Tile, tokens_per_group: u32) {
+        let large = !tile.fits(tokens_per_group, &wgpu::Limits::default());
+        self.0.push(Variant { shader, constants, large });
     }
 }
 
@@ -55,6 +91,7 @@ pub(super) fn variants() -> Vec<Variant> {
     pointwise(&mut list);
     norms(&mut list);
     products(&mut list);
+    fused_products(&mut list);
     attentions(&mut list);
     list.0
 }
@@ -73,14 +110,9 @@ fn pointwise(list: &mut List) {
         list.add(widen_q8::SHADER, widen_q8::constants(&widen_q8::Spec { cols }));
         list.add(select_rows::SHADER, select_rows::constants(&select_rows::Spec { cols }));
         for (kind, yes) in KINDS.into_iter().flat_map(|kind| [(kind, false), (kind, true)]) {
-            let spec = embed::Spec {
-                kind,
-                rows: embed::Rows::all(32_000),
-                cols,
-                indexed: yes,
-                scale: 1.0,
-                accumulate: yes,
-            };
+            let part = embed::Rows { first: 16_000, count: 16_000, is_last: false };
+            let rows = if yes { part } else { embed::Rows::all(32_000) };
+            let spec = embed::Spec { kind, rows, cols, indexed: yes, scale: 1.0, accumulate: yes };
             list.add(embed::SHADER, embed::constants(&spec));
         }
     }
@@ -115,16 +147,58 @@ fn products(list: &mut List) {
             let tokens_per_group = [1, 8, 2, 4, 1][number];
             let spec = matvec_exact::Spec { matrix, kind, shape, tokens_per_group };
             list.add(matvec_exact::SHADER, matvec_exact::constants(&spec));
-            if is_int8 {
-                let spec = matvec_int8::Spec { matrix, kind, shape, tokens_per_group };
-                list.add(matvec_int8::SHADER, matvec_int8::constants(&spec));
+        }
+        for (tile, tokens_per_group) in TILES.into_iter().zip([1, 16, 2, 4, 8]).filter(|_| is_int8) {
+            for eps in [None, Some(1e-5)] {
+                let spec = matvec_int8::Spec { matrix, kind, tile, tokens_per_group, eps };
+                let constants = matvec_int8::constants(&spec);
+                list.add_tiled(matvec_int8::SHADER, constants, &tile, tokens_per_group);
+            }
+        }
+    }
+}
+
+/// Products with what follows them; each workgroup makes whole groups.
+fn fused_products(list: &mut List) {
+    use kernels::{matvec_gated, matvec_residual, prenorm_q8};
+    for cols in COLS {
+        list.add(prenorm_q8::SHADER, prenorm_q8::constants(&prenorm_q8::Spec { cols }));
+    }
+    let kinds = [WeightKind::W4, WeightKind::W8].map(|kind| (kind, kind == WeightKind::W4));
+    for ((kind, bias), (row_lanes, col_lanes)) in
+        kinds.into_iter().flat_map(|kind| [(8, 64), (16, 16), (8, 1)].map(|lanes| (kind, lanes)))
+    {
+        for (rows_each, tokens_per_group) in [(4, 1), (4, 16), (4, 4)] {
+            let tile = Tile { rows_each, row_lanes, col_lanes, unroll: 1, staged: false };
+            let (rows, cols) = (4096, 14_336);
+            let out = Groups { tokens: 64, cols: rows };
+            let spec = matvec_residual::Spec { rows, cols, bias, kind, tile, tokens_per_group, out };
+            let constants = matvec_residual::constants(&spec);
+            list.add_tiled(matvec_residual::SHADER, constants, &tile, tokens_per_group);
+            let tile = Tile { row_lanes: 16, ..tile };
+            for (gated, activation) in ACTIVATIONS.into_iter().map(|a| (a != Activation::Relu, a)) {
+                let eps = gated.then_some(1e-5);
+                let width = 14_336;
+                let spec = matvec_gated::Spec {
+                    width,
+                    cols: 4096,
+                    gated,
+                    activation,
+                    bias,
+                    eps,
+                    kind,
+                    tile,
+                    tokens_per_group,
+                };
+                let constants = matvec_gated::constants(&spec);
+                list.add_tiled(matvec_gated::SHADER, constants, &tile, tokens_per_group);
             }
         }
     }
 }
 
 fn attentions(list: &mut List) {
-    use kernels::{attention_merge, rope_store};
+    use kernels::{attention_decode, attention_join, attention_merge, rope_store};
     for ((heads, kv_heads, head_dim), cache) in HEADS.into_iter().flat_map(|h| CACHES.map(|c| (h, c))) {
         for rotary_dim in [0, head_dim] {
             let spec = rope_store::Spec { heads, kv_heads, head_dim, rotary_dim, cache };
@@ -133,6 +207,26 @@ fn attentions(list: &mut List) {
         for (shape, window) in ATTENTION.into_iter().flat_map(|shape| [(shape, None), (shape, Some(4096))]) {
             let spec = attention::Spec { heads, kv_heads, head_dim, cache, window, scale: 0.125 };
             list.add(attention::SHADER, attention::constants(&spec, shape));
+        }
+        for (splits, joins) in [(1, true), (32, true), (8, false)] {
+            let layout = attention_decode::Layout { threads: 128, splits, tiles_min: 2, joins };
+            let int8 = head_dim.is_multiple_of(32);
+            let window = Some(4096).filter(|_| joins);
+            let rotary_dim = if joins { head_dim } else { 0 };
+            let spec = attention_decode::Spec {
+                heads,
+                kv_heads,
+                head_dim,
+                rotary_dim,
+                cache,
+                window,
+                int8,
+                ..ATTENTION_DECODE
+            };
+            if attention_decode::is_supported(&card(), &spec) {
+                list.add(attention_decode::SHADER, attention_decode::constants(&spec, &layout));
+                list.add(attention_join::SHADER, attention_join::constants(&spec, &layout));
+            }
         }
         let spec = attention_merge::Spec { heads, head_dim, splits: 16 };
         list.add(attention_merge::SHADER, attention_merge::constants(&spec));

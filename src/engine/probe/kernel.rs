@@ -102,8 +102,10 @@ fn matvec_seconds(
         x_scales: x_scales.all(),
         y: y.all(),
     };
-    let shape = shapes.matvec_int8.of(rows, cols);
-    let spec = matvec_int8::Spec { matrix: Matrix::new(rows, cols), kind, shape, tokens_per_group: 1 };
+    let args = matvec_int8::Args { squares: args.x_scales.clone(), int8: args };
+    let tile = shapes.matvecs.int8.of(rows, cols);
+    let matrix = Matrix::new(rows, cols);
+    let spec = matvec_int8::Spec { matrix, kind, tile, tokens_per_group: 1, eps: None };
     let dispatch = matvec_int8::dispatch(&mut Pipelines::new(gpu), &spec, &args)?;
     let run = |count: u32| -> Result<Duration> {
         let start = Instant::now();

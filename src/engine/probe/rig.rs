@@ -1,14 +1,22 @@
 //! Operands as large as a model's whose values mean nothing, to time kernels on.
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
 use crate::error::Result;
-use crate::gpu::{Binding, Buffer, Dispatch, Gpu, Stopwatch};
-use crate::kernels::{CacheKind, ExactArgs, Int8Args, Matrix, attention};
+use crate::gpu::{Buffer, Dispatch, Gpu, Pipelines, Stopwatch};
+use crate::kernels::matvec_core::{self, Groups, Operation, Tile};
+use crate::kernels::{Activation, CacheKind, ExactArgs, Int8Args, Matrix, Shape, TOKENS_PER_GROUP_MAX};
+use crate::kernels::{
+    attention, attention_merge, matmul_int8, matvec_exact, matvec_gated, matvec_int8, matvec_residual,
+};
 use crate::quant::{WeightKind, groups};
 
 /// A word of two halves of about 0.01.
 const SCALES: u32 = 0x211f_211f;
-/// How often a time is taken; the least counts.
-const REPEATS: usize = 3;
+/// About 0.0078, and 1, as f32.
+const SMALL: u32 = 0x3c00_0000;
+const ONE: u32 = 0x3f80_0000;
 /// The most dispatches of one pass.
 const COUNT_MAX: usize = 1 << 12;
 
@@ -21,13 +29,17 @@ pub struct Product {
     /// Tokens that are multiplied.
     pub tokens: u32,
     /// Codes and scales.
-    copies: Vec<[Buffer; 2]>,
+    copies: Arc<[[Buffer; 2]]>,
     step: Buffer,
     bias: Buffer,
     x: Buffer,
     x_codes: Buffer,
     x_scales: Buffer,
+    squares: Buffer,
     y: Buffer,
+    /// The next norm's weight, and where its input's groups go.
+    norm: Buffer,
+    out: Buffer,
 }
 
 impl Product {
@@ -44,22 +56,44 @@ impl Product {
         rotated_bytes: u64,
     ) -> Result<Self> {
         let [rows, cols] = sides;
-        let matrix = Matrix::new(rows, cols);
         let (codes, scales) = (kind.code_bytes(rows, cols), kind.scale_bytes(rows, cols));
         let copies = rotated_bytes / (codes + scales) + 1;
         let copy = |_| Ok([filled(gpu, codes, None)?, filled(gpu, scales.max(16), Some(SCALES))?]);
+        let copies: Vec<_> = (0..copies).map(copy).collect::<Result<_>>()?;
+        Product::of(gpu, kind, Matrix::new(rows, cols), tokens, &copies.into())
+    }
+
+    /// The same weights with another number of tokens.
+    ///
+    /// # Errors
+    /// When there is no memory for the tokens.
+    pub fn with_tokens(&self, gpu: &Gpu, tokens: u32) -> Result<Self> {
+        Product::of(gpu, self.kind, self.matrix, tokens, &self.copies)
+    }
+
+    fn of(
+        gpu: &Gpu,
+        kind: WeightKind,
+        matrix: Matrix,
+        tokens: u32,
+        copies: &Arc<[[Buffer; 2]]>,
+    ) -> Result<Self> {
+        let Matrix { rows, cols, .. } = matrix;
         let x_groups = u64::from(tokens) * u64::from(groups(cols));
         Ok(Product {
             matrix,
             kind,
             tokens,
-            copies: (0..copies).map(copy).collect::<Result<_>>()?,
+            copies: Arc::clone(copies),
             step: uploaded(gpu, &[tokens, tokens, 0, 0])?,
             bias: filled(gpu, u64::from(rows) * 4, Some(0))?,
-            x: filled(gpu, x_groups * 128, Some(0x3c00_0000))?,
+            x: filled(gpu, x_groups * 128, Some(SMALL))?,
             x_codes: filled(gpu, x_groups * 32, None)?,
-            x_scales: filled(gpu, x_groups * 8, Some(0x3c00_0000))?,
+            x_scales: filled(gpu, x_groups * 8, Some(SMALL))?,
+            squares: filled(gpu, x_groups * 4, Some(ONE))?,
             y: filled(gpu, u64::from(tokens) * u64::from(matrix.y_stride) * 4, Some(0))?,
+            norm: filled(gpu, u64::from(rows) * 4, Some(ONE))?,
+            out: filled(gpu, Groups { tokens, cols: rows }.bytes(), Some(0))?,
         })
     }
 
@@ -74,8 +108,12 @@ impl Product {
         2.0 * f64::from(self.matrix.rows) * f64::from(self.matrix.cols) * f64::from(self.tokens)
     }
 
-    /// For kernels of int8 activations, by each copy of the weights.
-    pub fn int8(&self) -> impl Iterator<Item = Int8Args<'_>> {
+    /// Tokens that share a reading of the weights, where at most so many can.
+    fn tokens_per_group(&self, most: u32) -> u32 {
+        self.tokens.next_power_of_two().min(most)
+    }
+
+    fn int8(&self) -> impl Iterator<Item = Int8Args<'_>> {
         self.copies.iter().map(|[codes, scales]| Int8Args {
             step: self.step.all(),
             codes: codes.all(),
@@ -87,16 +125,92 @@ impl Product {
         })
     }
 
-    /// For kernels of f32 activations, by each copy of the weights.
-    pub fn exact(&self) -> impl Iterator<Item = ExactArgs<'_>> {
-        self.copies.iter().map(|[codes, scales]| ExactArgs {
+    /// A decode pass's kernel, by each copy of the weights: the product alone, after a norm; with
+    /// the residual stream and the next norm; or with a gate, of half the rows.
+    ///
+    /// # Errors
+    /// When the device refuses the kernel.
+    pub fn matvec(
+        &self,
+        pipelines: &mut Pipelines,
+        operation: Operation,
+        tile: Tile,
+    ) -> Result<Vec<Dispatch>> {
+        let Product { matrix, kind, tokens, .. } = *self;
+        let Matrix { rows, cols, bias, .. } = matrix;
+        let tokens_per_group = self.tokens_per_group(matvec_core::TOKENS_PER_GROUP_MAX);
+        let eps = Some(1e-5);
+        let dispatch = |int8: Int8Args<'_>| match operation {
+            Operation::Int8 => {
+                let spec = matvec_int8::Spec { matrix, kind, tile, tokens_per_group, eps };
+                let args = matvec_int8::Args { int8, squares: self.squares.all() };
+                matvec_int8::dispatch(pipelines, &spec, &args)
+            }
+            Operation::Residual => {
+                let out = Groups { tokens, cols: rows };
+                let spec = matvec_residual::Spec { rows, cols, bias, kind, tile, tokens_per_group, out };
+                let args = matvec_residual::Args { int8, norm: self.norm.all(), out: self.out.all() };
+                matvec_residual::dispatch(pipelines, &spec, &args)
+            }
+            Operation::Gated => {
+                let (gated, activation, width) = (true, Activation::Silu, rows / 2);
+                let spec = matvec_gated::Spec {
+                    width,
+                    cols,
+                    gated,
+                    activation,
+                    bias,
+                    eps,
+                    kind,
+                    tile,
+                    tokens_per_group,
+                };
+                let Int8Args { step, codes, scales, bias, x_codes, x_scales, .. } = int8;
+                let layout = Groups { tokens, cols: width };
+                let args = matvec_gated::Args {
+                    step,
+                    codes,
+                    scales,
+                    bias,
+                    x_codes,
+                    x_scales,
+                    squares: self.squares.all(),
+                    out_codes: self.out.part(layout.codes()),
+                    out_scales: self.out.part(layout.scales()),
+                };
+                matvec_gated::dispatch(pipelines, &spec, &args)
+            }
+        };
+        self.int8().map(dispatch).collect()
+    }
+
+    /// The kernel of f32 activations for few tokens, by each copy of the weights.
+    ///
+    /// # Errors
+    /// When the device refuses the kernel.
+    pub fn matvec_exact(&self, pipelines: &mut Pipelines, shape: Shape) -> Result<Vec<Dispatch>> {
+        let Product { matrix, kind, .. } = *self;
+        let tokens_per_group = self.tokens_per_group(TOKENS_PER_GROUP_MAX);
+        let spec = matvec_exact::Spec { matrix, kind, shape, tokens_per_group };
+        let args = self.copies.iter().map(|[codes, scales]| ExactArgs {
             step: self.step.all(),
             codes: codes.all(),
             scales: scales.all(),
             bias: self.bias.all(),
             x: self.x.all(),
             y: self.y.all(),
-        })
+        });
+        args.map(|args| matvec_exact::dispatch(pipelines, &spec, &args)).collect()
+    }
+
+    /// The kernel for many tokens, by each copy of the weights.
+    ///
+    /// # Errors
+    /// When the device refuses the kernel.
+    pub fn matmul(&self, pipelines: &mut Pipelines) -> Result<Vec<Dispatch>> {
+        let Product { matrix, kind, .. } = *self;
+        let spec = matmul_int8::Spec { matrix, kind };
+        self.int8().map(|args| matmul_int8::dispatch(pipelines, &spec, &args)).collect()
     }
 }
 
@@ -124,7 +238,7 @@ impl Context {
         let buffers = [
             uploaded(gpu, &[1, 1, 0, 0])?,
             uploaded(gpu, &[0, positions - 1, 0, 0, u32::MAX, 0, 0, 0])?,
-            filled(gpu, width, Some(0x3c00_0000))?,
+            filled(gpu, width, Some(SMALL))?,
             filled(gpu, cache, fill)?,
             filled(gpu, width, Some(0))?,
         ];
@@ -136,20 +250,38 @@ impl Context {
         2 * u64::from(self.positions) * self.spec.cache.row_bytes(self.spec.kv_heads * self.spec.head_dim)
     }
 
-    /// The kernel's operands; `split` for a context in several parts.
-    pub fn args(&self, split: bool) -> attention::Args<'_> {
+    /// The kernels of one token's attention, in order.
+    ///
+    /// # Errors
+    /// When the device refuses them.
+    pub fn attention(&self, pipelines: &mut Pipelines, shape: attention::Shape) -> Result<Vec<Dispatch>> {
         let [step, rows, qkv, cache, y] = self.buffers.each_ref().map(Buffer::all);
-        let y = if split { self.parts.all() } else { y };
-        attention::Args { step, rows, qkv, cache_k: cache.clone(), cache_v: cache, y }
-    }
-
-    /// The uniform `Step`, the split parts and where they are joined.
-    pub fn merge(&self) -> [Binding<'_>; 3] {
-        [self.buffers[0].all(), self.parts.all(), self.buffers[4].all()]
+        let (spec, splits, parts) = (self.spec, shape.splits, self.parts.all());
+        let out = if splits > 1 { parts.clone() } else { y.clone() };
+        let (cache_k, cache_v) = (cache.clone(), cache);
+        let args = attention::Args { step: step.clone(), rows, qkv, cache_k, cache_v, y: out };
+        let mut dispatches = vec![attention::dispatch_shaped(pipelines, &spec, shape, &args)?];
+        if splits > 1 {
+            let spec = attention_merge::Spec { heads: spec.heads, head_dim: spec.head_dim, splits };
+            let args = attention_merge::Args { step, parts, y };
+            dispatches.push(attention_merge::dispatch(pipelines, &spec, &args)?);
+        }
+        Ok(dispatches)
     }
 }
 
-/// Seconds of one dispatch among many, which take turns, in passes of at least `pass_seconds`.
+/// How long to look at a kernel.
+#[derive(Clone, Copy, Debug)]
+pub struct Look {
+    /// Seconds of one pass at least.
+    pub pass_seconds: f64,
+    /// How often a pass is timed; the least time counts.
+    pub repeats: usize,
+    /// Time for which the kernel runs beforehand: a GPU's clock takes a while to rise.
+    pub warm: Duration,
+}
+
+/// Seconds of one dispatch among many, which take turns.
 ///
 /// # Errors
 /// When the GPU fails.
@@ -158,17 +290,21 @@ pub fn seconds_each(
     watch: &mut Stopwatch,
     dispatches: &[Dispatch],
     tokens: u32,
-    pass_seconds: f64,
+    look: Look,
 ) -> Result<f64> {
     let mut count = dispatches.len();
     let mut time = |count: usize| watch.seconds(gpu, dispatches, tokens, count);
     let mut seconds = time(count)?;
-    while seconds < pass_seconds && count < COUNT_MAX {
-        let wanted = count as f64 * 1.2 * pass_seconds / seconds.max(1e-6);
-        count = (wanted as usize).clamp(count * 2, COUNT_MAX);
+    while seconds < look.pass_seconds && count < COUNT_MAX {
+        let wanted = count as f64 * 1.2 * look.pass_seconds / seconds.max(1e-6);
+        count = (wanted as usize).clamp(count * 2, COUNT_MAX.max(count * 2));
         seconds = time(count)?;
     }
-    for _ in 1..REPEATS {
+    let start = Instant::now();
+    while start.elapsed() < look.warm {
+        seconds = seconds.min(time(count)?);
+    }
+    for _ in 1..look.repeats {
         seconds = seconds.min(time(count)?);
     }
     Ok(seconds / count as f64)
@@ -200,6 +336,7 @@ pub fn filled(gpu: &Gpu, bytes: u64, word: Option<u32>) -> Result<Buffer> {
         let len = (bytes - at).min(PIECE_BYTES as u64) as usize;
         gpu.queue.write_buffer(&buffer, at, &piece[..len]);
     }
+    gpu.queue.submit([]);
     Ok(buffer)
 }
 

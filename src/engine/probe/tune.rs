@@ -1,34 +1,37 @@
 //! Finds the shapes in which an adapter runs kernels fastest, by trying them.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::remembered::Remembered;
-use super::rig::{Context, Product, seconds_each};
+use super::rig::{Context, Look, Product, seconds_each};
 use crate::error::{Error, Result};
 use crate::gpu::{Dispatch, Gpu, Pipelines, Stopwatch};
+use crate::kernels::matvec_core::{Operation, TOKENS_PER_GROUP_MAX, Tile, candidates};
 use crate::kernels::sizes::{BySize, Form, SizeClass};
-use crate::kernels::{CacheKind, Shape, Shapes, attention, attention_merge, matvec_exact, matvec_int8};
+use crate::kernels::{CacheKind, Matrix, Shape, Shapes, attention};
+use crate::os;
 use crate::quant::WeightKind;
 
 /// A shape must be this much faster than the usual one: what is chosen should not hang on chance.
 const MARGIN: f64 = 0.97;
-/// How often each candidate has its turn.
-const ROUNDS: usize = 2;
-/// Time for which a GPU works beforehand: its clock takes a while to rise.
-const WARM_TIME: Duration = Duration::from_millis(150);
+/// Candidates that come into the second round, and how often each of them has its turn there.
+const SECOND_ROUND: usize = 5;
+const TURNS: usize = 2;
 
 /// How much is tried.
 struct Patience {
-    /// Candidates that have not had their turn by then lose.
+    /// What is not measured by then stays as usual.
     all: Duration,
-    /// Length of one measurement.
-    pass_seconds: f64,
+    /// How long one look takes.
+    look: Look,
     /// Bytes of weights that take turns: more than a cache holds.
     rotated_bytes: u64,
     /// GPU memory that must be free.
     bytes: u64,
-    /// Tokens of the products that are timed, each with its weight.
+    /// Tokens of the products that are timed, each with its weight; the first is enough to leave
+    /// most candidates behind.
     tokens: &'static [(u32, f64)],
     /// Positions of the context that attention is timed with.
     positions: u32,
@@ -36,24 +39,33 @@ struct Patience {
 
 impl Patience {
     fn with(gpu: &Gpu) -> Self {
+        let ms = Duration::from_millis;
         match gpu.facts.is_software() {
+            // It compiles when a kernel first runs, which takes a tenth of a second each time.
             true => Patience {
-                all: Duration::from_secs(3),
-                pass_seconds: 2e-3,
+                all: ms(4000),
+                look: Look { pass_seconds: 2e-3, repeats: 2, warm: ms(0) },
                 rotated_bytes: 0,
                 bytes: 32 << 20,
                 tokens: &[(1, 1.0)],
                 positions: 256,
             },
             false => Patience {
-                all: Duration::from_secs(4),
-                pass_seconds: 1e-3,
+                all: ms(8000),
+                look: Look { pass_seconds: 4e-4, repeats: 3, warm: ms(0) },
                 rotated_bytes: 256 << 20,
                 bytes: 768 << 20,
-                tokens: &[(1, 2.0), (4, 1.0)],
+                // One token is what decoding mostly is.
+                tokens: &[(1, 0.5), (4, 0.25), (16, 0.25)],
                 positions: 4096,
             },
         }
+    }
+
+    /// The same with the GPU's clock risen before.
+    fn warm(&self, gpu: &Gpu) -> Look {
+        let warm = if gpu.facts.is_software() { 0 } else { 100 };
+        Look { warm: Duration::from_millis(warm), ..self.look }
     }
 }
 
@@ -61,9 +73,9 @@ impl Patience {
 /// they cannot be measured, the usual ones. `say` hears when it takes time.
 ///
 /// # Errors
-/// As [`crate::os::cache_folder`], or on Ctrl-C.
+/// As [`os::cache_folder`], or on Ctrl-C.
 pub fn tune(gpu: &Arc<Gpu>, vram_bytes: u64, again: bool, say: &mut dyn FnMut(&str)) -> Result<Shapes> {
-    let what = format!("shapes with {:?}", gpu.facts.features);
+    let what = format!("shapes with {:?} in {:?}", gpu.facts.features, gpu.facts.limits);
     let mut find = |again| {
         Remembered::of(gpu, again)?.or_measure(&what, || {
             let patience = Patience::with(gpu);
@@ -71,12 +83,13 @@ pub fn tune(gpu: &Arc<Gpu>, vram_bytes: u64, again: bool, say: &mut dyn FnMut(&s
                 return Err(Error::Budget(format!("{} bytes would be needed", patience.bytes)));
             }
             say("which kernel shapes are fastest");
-            Tuning::new(gpu, patience)?.run()
+            let (watch, start) = (Stopwatch::new(gpu)?, Instant::now());
+            Tuning { gpu, watch, patience, start }.run()
         })
     };
     let found = match find(again) {
         // Somebody changed the file.
-        Ok(shapes) if !shapes.fit() => find(true),
+        Ok(shapes) if !shapes.fit(&gpu.facts) => find(true),
         found => found,
     };
     match found {
@@ -94,69 +107,77 @@ struct Tuning<'a> {
     watch: Stopwatch,
     patience: Patience,
     start: Instant,
-    is_warm: bool,
 }
 
-/// What is timed for a candidate: dispatches that take turns, for so many tokens, with a weight.
-type Work = (Vec<Dispatch>, u32, f64);
+/// Dispatches that take turns, and how many tokens they are for.
+type Work = (Vec<Dispatch>, u32);
 
-impl<'a> Tuning<'a> {
-    fn new(gpu: &'a Arc<Gpu>, patience: Patience) -> Result<Self> {
-        Ok(Tuning { gpu, watch: Stopwatch::new(gpu)?, patience, start: Instant::now(), is_warm: false })
-    }
-
+impl Tuning<'_> {
     fn run(mut self) -> Result<Shapes> {
         let mut shapes = Shapes::for_adapter(&self.gpu.facts);
-        if self.gpu.facts.is_software() {
-            // It compiles when a kernel first runs, which takes a tenth of a second each time; and
-            // sizes and kinds of matrices make little difference to it.
-            let shape = self.int8(SizeClass { small: true, form: Form::Square }, &shapes)?;
-            (shapes.matvec_int8, shapes.matvec_exact) = (BySize::same(shape), BySize::same(shape));
-        } else {
-            for class in SizeClass::ALL {
-                shapes.matvec_int8.set(class, self.int8(class, &shapes)?);
-                shapes.matvec_exact.set(class, self.exact(class, &shapes)?);
+        let is_software = self.gpu.facts.is_software();
+        // The large ones come first: time may be up before the others.
+        for &small in if is_software { &[true][..] } else { &[false, true] } {
+            for form in [Form::Tall, Form::Square, Form::Wide] {
+                let class = SizeClass { small, form };
+                let products = self.products(class)?;
+                self.matvecs(class, &products, &mut shapes)?;
+                if !is_software && class == (SizeClass { small: false, form: Form::Square }) {
+                    shapes.matvec_exact = BySize::same(self.exact(&products, &shapes)?);
+                }
             }
         }
         shapes.attention = self.attention(shapes.attention)?;
-        log::info!("kernel shapes after {:.2} s: {shapes:?}", self.start.elapsed().as_secs_f64());
+        log::info!("kernel shapes were tried for {:.2} s", self.start.elapsed().as_secs_f64());
         Ok(shapes)
     }
 
-    /// Products of a class: for one token, what decoding mostly is, and for a few.
+    /// Products of a class, for each number of tokens.
     fn products(&self, class: SizeClass) -> Result<Vec<(Product, f64)>> {
         let rotated = if class.small { 0 } else { self.patience.rotated_bytes };
-        let product = |(tokens, weight)| {
-            Ok((Product::new(self.gpu, WeightKind::W4, sides(class), tokens, rotated)?, weight))
-        };
-        self.patience.tokens.iter().copied().map(product).collect()
+        let one = Product::new(self.gpu, WeightKind::W4, sides(class), 1, rotated)?;
+        let with = |(tokens, weight): &(u32, f64)| Ok((one.with_tokens(self.gpu, *tokens)?, *weight));
+        self.patience.tokens.iter().map(with).collect()
     }
 
-    fn int8(&mut self, class: SizeClass, usual: &Shapes) -> Result<Shape> {
-        let ([rows, cols], products) = (sides(class), self.products(class)?);
-        let candidates = first(usual.matvec_int8.of(rows, cols), Shape::candidates(&self.gpu.facts));
-        self.fastest(&candidates, |pipelines, shape| {
-            let work = |(product, weight): &(Product, f64)| {
-                let Product { matrix, kind, tokens, .. } = *product;
-                let spec = matvec_int8::Spec { matrix, kind, shape, tokens_per_group: tokens };
-                let dispatches = product.int8().map(|args| matvec_int8::dispatch(pipelines, &spec, &args));
-                Ok((dispatches.collect::<Result<_>>()?, tokens, *weight))
-            };
-            products.iter().map(work).collect()
+    /// Chooses the tiles of the operations that matrices of a class serve.
+    fn matvecs(&mut self, class: SizeClass, products: &[(Product, f64)], shapes: &mut Shapes) -> Result<()> {
+        let [rows, cols] = sides(class);
+        // A processor's caches make no difference between the sizes that it can bear.
+        let is_software = self.gpu.facts.is_software();
+        let is_alike = |other: &SizeClass| *other == class || (is_software && other.form == class.form);
+        let alike = || SizeClass::ALL.into_iter().filter(is_alike);
+        let tiles = &mut shapes.matvecs;
+        if class.form != Form::Wide {
+            let tile = self.matvec(Operation::Int8, products, tiles.int8.of(rows, cols))?;
+            alike().for_each(|class| tiles.int8.set(class, tile));
+        }
+        if class.form != Form::Tall {
+            let tile = self.matvec(Operation::Residual, products, tiles.residual.of(rows, cols))?;
+            alike().for_each(|class| tiles.residual.set(class, tile));
+        }
+        if class.form == Form::Tall && (is_software || !class.small) {
+            tiles.gated = self.matvec(Operation::Gated, products, tiles.gated)?;
+        }
+        Ok(())
+    }
+
+    fn matvec(&mut self, operation: Operation, products: &[(Product, f64)], usual: Tile) -> Result<Tile> {
+        let mut candidates = candidates(operation, TOKENS_PER_GROUP_MAX, &self.gpu.facts);
+        if self.gpu.facts.is_software() {
+            // Compiling is what takes the time there.
+            candidates.retain(|tile| tile.unroll == 1 && tile.rows() >= 16);
+        }
+        self.fastest(&first(usual, candidates), products, |pipelines, product, tile| {
+            product.matvec(pipelines, operation, tile)
         })
     }
 
-    fn exact(&mut self, class: SizeClass, usual: &Shapes) -> Result<Shape> {
-        let ([rows, cols], products) = (sides(class), self.products(class)?);
+    fn exact(&mut self, products: &[(Product, f64)], usual: &Shapes) -> Result<Shape> {
+        let Matrix { rows, cols, .. } = products[0].0.matrix;
         let candidates = first(usual.matvec_exact.of(rows, cols), Shape::candidates(&self.gpu.facts));
-        self.fastest(&candidates, |pipelines, shape| {
-            let work = |(product, weight): &(Product, f64)| {
-                let Product { matrix, kind, tokens, .. } = *product;
-                let spec = matvec_exact::Spec { matrix, kind, shape, tokens_per_group: tokens };
-                let dispatches = product.exact().map(|args| matvec_exact::dispatch(pipelines, &spec, &args));
-                Ok((dispatches.collect::<Result<_>>()?, tokens, *weight))
-            };
-            products.iter().map(work).collect()
+        self.fastest(&candidates, products, |pipelines, product, shape| {
+            product.matvec_exact(pipelines, shape)
         })
     }
 
@@ -168,67 +189,80 @@ impl<'a> Tuning<'a> {
         let candidates = first(usual, attention::Shape::candidates(&self.gpu.facts));
         let splits_max = candidates.iter().map(|shape| shape.splits).max().unwrap_or(1);
         let context = Context::new(self.gpu, spec, self.patience.positions, splits_max)?;
-        self.fastest(&candidates, |pipelines, shape| {
-            let split = shape.splits > 1;
-            let mut dispatches =
-                vec![attention::dispatch_shaped(pipelines, &spec, shape, &context.args(split))?];
-            if split {
-                let [step, parts, y] = context.merge();
-                let spec = attention_merge::Spec { heads, head_dim, splits: shape.splits };
-                let args = attention_merge::Args { step, parts, y };
-                dispatches.push(attention_merge::dispatch(pipelines, &spec, &args)?);
-            }
-            let launches = dispatches.len() as f64;
-            Ok(vec![(dispatches, 1, launches)])
-        })
+        let mut pipelines = Pipelines::deferred(self.gpu);
+        let work = |shape: &attention::Shape| Ok((context.attention(&mut pipelines, *shape)?, 1));
+        let works = candidates.iter().map(work).collect::<Result<Vec<Work>>>()?;
+        pipelines.finish()?;
+        let seconds = self.least(&works, TURNS)?;
+        // Each dispatch of one attention counts.
+        let seconds: Vec<_> =
+            seconds.iter().zip(&works).map(|(each, (all, _))| each * all.len() as f64).collect();
+        Ok(candidates[winner(&candidates, &seconds)])
     }
 
-    /// The fastest candidate. The first one is the usual one, which others must beat by some margin.
-    fn fastest<S: Copy + std::fmt::Debug>(
+    /// The fastest candidate for all products. The first one is the usual one, which others must
+    /// beat by some margin.
+    fn fastest<S: Copy + PartialEq + Debug>(
         &mut self,
         candidates: &[S],
-        prepare: impl Fn(&mut Pipelines, S) -> Result<Vec<Work>>,
+        products: &[(Product, f64)],
+        prepare: impl Fn(&mut Pipelines, &Product, S) -> Result<Vec<Dispatch>>,
     ) -> Result<S> {
         let mut pipelines = Pipelines::deferred(self.gpu);
-        let works: Vec<_> =
-            candidates.iter().map(|shape| prepare(&mut pipelines, *shape)).collect::<Result<_>>()?;
-        pipelines.finish()?;
-        self.warm_up(&works[0])?;
-        let mut seconds = vec![f64::INFINITY; candidates.len()];
-        for _ in 0..ROUNDS {
-            for (work, best) in works.iter().zip(&mut seconds) {
-                crate::os::check_interrupt()?;
-                if self.start.elapsed() < self.patience.all {
-                    *best = best.min(self.seconds(work)?);
+        let mut works = |product: &Product, candidates: &[S]| -> Result<Vec<Work>> {
+            let work = |shape: &S| Ok((prepare(&mut pipelines, product, *shape)?, product.tokens));
+            let works = candidates.iter().map(work).collect::<Result<_>>()?;
+            pipelines.finish().map(|()| works)
+        };
+        if self.is_late() {
+            return Ok(candidates[0]);
+        }
+        let seconds = self.least(&works(&products[0].0, candidates)?, 1)?;
+        let mut order: Vec<usize> = (1..candidates.len()).collect();
+        order.sort_by(|a, b| seconds[*a].total_cmp(&seconds[*b]));
+        order.truncate(SECOND_ROUND);
+        let left: Vec<S> = std::iter::once(0).chain(order).map(|number| candidates[number]).collect();
+        // The weighted geometric mean: what counts is by how much each gets faster.
+        let mut score = vec![0.0; left.len()];
+        for (product, weight) in products {
+            let seconds = self.least(&works(product, &left)?, TURNS)?;
+            score.iter_mut().zip(seconds).for_each(|(score, seconds)| *score += weight * seconds.ln());
+        }
+        let score: Vec<_> = score.into_iter().map(f64::exp).collect();
+        Ok(left[winner(&left, &score)])
+    }
+
+    /// The least seconds of a dispatch of each work, in so many turns; infinite where time was up.
+    fn least(&mut self, works: &[Work], turns: usize) -> Result<Vec<f64>> {
+        let mut least = vec![f64::INFINITY; works.len()];
+        let mut look = self.patience.warm(self.gpu);
+        for _ in 0..turns {
+            for ((dispatches, tokens), least) in works.iter().zip(&mut least) {
+                os::check_interrupt()?;
+                if self.is_late() {
+                    // Those that had no turn would lose to those that had one.
+                    return Ok(vec![f64::INFINITY; works.len()]);
                 }
+                let seconds = seconds_each(self.gpu, &mut self.watch, dispatches, *tokens, look)?;
+                *least = least.min(seconds);
+                look = self.patience.look;
             }
         }
-        for (shape, seconds) in candidates.iter().zip(&seconds) {
-            log::debug!("{:9.2} us {shape:?}", seconds * 1e6);
-        }
-        seconds[0] *= MARGIN;
-        let least = (0..candidates.len()).min_by(|a, b| seconds[*a].total_cmp(&seconds[*b]));
-        Ok(candidates[least.unwrap_or(0)])
+        Ok(least)
     }
 
-    /// Seconds of a candidate's work, each part as often as its weight says.
-    fn seconds(&mut self, work: &[Work]) -> Result<f64> {
-        let mut sum = 0.0;
-        for (dispatches, tokens, weight) in work {
-            let seconds = self.patience.pass_seconds;
-            sum += weight * seconds_each(self.gpu, &mut self.watch, dispatches, *tokens, seconds)?;
-        }
-        Ok(sum)
+    fn is_late(&self) -> bool {
+        self.start.elapsed() > self.patience.all
     }
+}
 
-    fn warm_up(&mut self, work: &[Work]) -> Result<()> {
-        let start = Instant::now();
-        while !self.gpu.facts.is_software() && !self.is_warm && start.elapsed() < WARM_TIME {
-            self.seconds(work)?;
-        }
-        self.is_warm = true;
-        Ok(())
+/// The fastest, or the first unless another is faster by some margin.
+fn winner<S: Debug>(candidates: &[S], seconds: &[f64]) -> usize {
+    for (shape, seconds) in candidates.iter().zip(seconds) {
+        log::debug!("{:9.2} us {shape:?}", seconds * 1e6);
     }
+    let fastest = (0..seconds.len()).min_by(|a, b| seconds[*a].total_cmp(&seconds[*b])).unwrap_or(0);
+    if seconds[fastest] < MARGIN * seconds[0] { fastest } else { 0 }
 }
 
 /// The candidates with the usual shape in front.
@@ -259,5 +293,20 @@ mod tests {
             let [rows, cols] = sides(class);
             assert_eq!(SizeClass::of(rows, cols), class);
         }
+    }
+
+    #[test]
+    fn the_usual_shape_stays_unless_another_is_clearly_faster() {
+        let infinite = f64::INFINITY;
+        for (seconds, expected) in [
+            (vec![1.0, 0.5, 0.4], 2),
+            (vec![1.0, 0.98, 2.0], 0),
+            (vec![1.0, 0.96], 1),
+            (vec![infinite, infinite], 0),
+            (vec![1.0], 0),
+        ] {
+            assert_eq!(winner(&vec![(); seconds.len()], &seconds), expected, "{seconds:?}");
+        }
+        assert_eq!(first(3, vec![1, 3, 2]), [3, 1, 2]);
     }
 }

@@ -1,0 +1,130 @@
+// Part of `attention_decode` and `attention_join`: how a context is split, and how what the splits
+// leave becomes the result.
+
+override KV_HEADS: u32;
+// Query heads of each KV head.
+override SHARE: u32;
+override HEAD_DIM: u32;
+// Positions that a token sees, itself included; 0 for all.
+override WINDOW: u32;
+// Whether results are int8 activations; else floats.
+override INT8: u32;
+// Query heads of a workgroup, all of one KV head: 1, 2 or 4; and how many such are in a KV head.
+override EACH: u32;
+override HEAD_GROUPS: u32 = (SHARE + EACH - 1u) / EACH;
+override PAIRS: u32 = KV_HEADS * HEAD_GROUPS;
+// Cache rows of a tile, workgroups that can share a context, tiles that one takes at least.
+override TILE: u32;
+override SPLITS: u32;
+override TILES_MIN: u32;
+override QUADS: u32 = HEAD_DIM / 4u;
+override ALL_QUADS: u32 = EACH * QUADS;
+// Words that a split leaves: sums of each head, then its sums of weights, then its largest scores.
+// Those of all splits lie behind the counter of finished ones, which is zero between dispatches.
+override PART: u32 = EACH * (HEAD_DIM + 2u);
+override PITCH: u32 = 4u + SPLITS * PART;
+override STATES: u32;
+
+@group(0) @binding(0) var<uniform> step: Step;
+@group(0) @binding(1) var<storage, read> rows: array<Row>;
+@group(0) @binding(2) var<storage, read_write> parts: array<atomic<u32>>;
+@group(0) @binding(3) var<storage, read_write> y: array<u32>;
+@group(0) @binding(4) var<storage, read_write> scales: array<vec2<f32>>;
+
+// The queries, later the results.
+var<workgroup> heads: array<vec4<f32>, ALL_QUADS>;
+// The largest score and the sum of weights of each team or split, by head.
+var<workgroup> tops: array<vec4<f32>, STATES>;
+var<workgroup> totals: array<vec4<f32>, STATES>;
+
+// The positions that a token sees, and how they are dealt out.
+struct Splits { begin: u32, each: u32, used: u32 }
+
+fn splits_of(position: u32) -> Splits {
+    let end = position + 1u;
+    let begin = select(0u, end - min(end, WINDOW), WINDOW > 0u);
+    let tiles = (end - begin + TILE - 1u) / TILE;
+    let each = max(TILES_MIN, (tiles + SPLITS - 1u) / SPLITS);
+    return Splits(begin, each * TILE, (tiles + each - 1u) / each);
+}
+
+// A number of each head.
+fn left_by_heads(at: u32) -> vec4<f32> {
+    let last = at + EACH - 1u;
+    return bitcast<vec4<f32>>(vec4<u32>(
+        atomicLoad(&parts[at]),
+        atomicLoad(&parts[min(at + 1u, last)]),
+        atomicLoad(&parts[min(at + 2u, last)]),
+        atomicLoad(&parts[last]),
+    ));
+}
+
+fn left_quad(at: u32) -> vec4<f32> {
+    return bitcast<vec4<f32>>(vec4<u32>(
+        atomicLoad(&parts[at]),
+        atomicLoad(&parts[at + 1u]),
+        atomicLoad(&parts[at + 2u]),
+        atomicLoad(&parts[at + 3u]),
+    ));
+}
+
+// Joins what the splits left from word `first` on, into `heads`.
+fn join(first: u32, used: u32, thread: u32) {
+    for (var i = thread; i < used; i += THREADS) {
+        let at = first + i * PART + EACH * HEAD_DIM;
+        totals[i] = left_by_heads(at);
+        tops[i] = left_by_heads(at + EACH);
+    }
+    workgroupBarrier();
+    var top = tops[0];
+    for (var i = 1u; i < used; i++) {
+        top = max(top, tops[i]);
+    }
+    workgroupBarrier();
+    for (var i = thread; i < used; i += THREADS) {
+        tops[i] = exp(tops[i] - top);
+    }
+    workgroupBarrier();
+    var total = vec4<f32>(0.0);
+    for (var i = 0u; i < used; i++) {
+        total = fma(tops[i], totals[i], total);
+    }
+    for (var q = thread; q < ALL_QUADS; q += THREADS) {
+        var sum = vec4<f32>(0.0);
+        for (var i = 0u; i < used; i++) {
+            sum = fma(vec4<f32>(tops[i][q / QUADS]), left_quad(first + i * PART + q * 4u), sum);
+        }
+        heads[q] = sum / total[q / QUADS];
+    }
+    workgroupBarrier();
+}
+
+// Writes `heads`: the results of a workgroup's heads for one token.
+fn write(token: u32, pair: u32, thread: u32) {
+    let head = pair % HEAD_GROUPS * EACH;
+    let all = groups_of(KV_HEADS * SHARE * HEAD_DIM) * GROUP_QUADS;
+    let to = token * all + (pair / HEAD_GROUPS * SHARE + head) * QUADS;
+    for (var q = thread; q < min(EACH, SHARE - head) * QUADS; q += THREADS) {
+        if INT8 == 0u {
+            let words = bitcast<vec4<u32>>(heads[q]);
+            for (var i = 0u; i < 4u; i++) {
+                y[(to + q) * 4u + i] = words[i];
+            }
+            continue;
+        }
+        let group = q / GROUP_QUADS * GROUP_QUADS;
+        var peak = 0u;
+        for (var i = 0u; i < GROUP_QUADS; i++) {
+            peak = max(peak, peak_bits(heads[group + i]));
+        }
+        y[to + q] = pack4xI8(int8_codes(heads[q], peak));
+        if q == group {
+            var sum = 0;
+            for (var i = 0u; i < GROUP_QUADS; i++) {
+                sum += sum4(int8_codes(heads[q + i], peak));
+            }
+            scales[(to + q) / GROUP_QUADS] = vec2<f32>(int8_scale(peak), f32(sum));
+        }
+    }
+}
+

@@ -1,0 +1,275 @@
+//! Dispatches of decode passes that are several operations at once.
+
+use super::{Builder, Linear, Step, UnitMemory, transposed};
+use crate::engine::Class;
+use crate::engine::fuse::{self, Fused, Norm};
+use crate::engine::workspace::stride;
+use crate::error::Result;
+use crate::gpu::{Binding, Dispatch, Facts, Pipelines};
+use crate::kernels::matvec_core::TOKENS_PER_GROUP_MAX;
+use crate::kernels::{
+    CacheKind, Int8Args, Matrix, attention_decode, matvec_gated, matvec_int8, matvec_residual, prenorm_q8,
+};
+use crate::model::{Activation, Decoder, Function, Op};
+use crate::quant::GROUP;
+
+/// Int8 groups that a matrix reads.
+struct Groups<'a> {
+    codes: Binding<'a>,
+    scales: Binding<'a>,
+    /// Sums of squares, where the norm's factor is still missing; else anything.
+    squares: Binding<'a>,
+}
+
+impl Builder<'_> {
+    /// A unit's dispatches in a decode pass.
+    pub(super) fn decode_steps(
+        &self,
+        pipelines: &mut Pipelines,
+        unit: usize,
+        memory: &UnitMemory<'_>,
+    ) -> Result<Vec<Step>> {
+        let ops = &self.decoder.units[unit].ops;
+        let mut steps = Vec::new();
+        for fused in &self.fusion.units[unit] {
+            let dispatch = match *fused {
+                Fused::Alone { op, eps: None } => {
+                    steps.extend(self.op_steps(pipelines, (unit, op), memory, Class::Decode)?);
+                    continue;
+                }
+                Fused::Alone { op, eps: Some(eps) } => {
+                    self.normed_linear(pipelines, &ops[op], (unit, memory), eps)?
+                }
+                Fused::Residual { linear, next, quantize_input } => {
+                    if quantize_input {
+                        let dispatches = vec![self.quantize(pipelines, ops[linear].input(), false)?];
+                        steps.push(Step { dispatches, selected: false });
+                    }
+                    self.residual(pipelines, &ops[linear], (unit, memory), next)?
+                }
+                Fused::Gated { linear, function, eps } => {
+                    self.gated(pipelines, &ops[linear], (unit, memory), (function, eps))?
+                }
+                Fused::Attention { attention, int8, .. } => {
+                    steps.extend(self.fused_attention(pipelines, &ops[attention], int8)?);
+                    continue;
+                }
+            };
+            steps.push(Step { dispatches: vec![dispatch], selected: false });
+        }
+        Ok(steps)
+    }
+
+    /// The first norm, of what the embedding leaves in the stream.
+    pub(in crate::engine) fn first_norm(&self, pipelines: &mut Pipelines) -> Result<Option<Dispatch>> {
+        let Some(norm) = self.fusion.first else { return Ok(None) };
+        let groups = self.normed_groups();
+        let args = prenorm_q8::Args {
+            step: self.step(false),
+            x: self.f32(Activation::Residual),
+            norm: self.norms.weight(norm),
+            codes: groups.codes,
+            scales: groups.scales,
+            squares: groups.squares,
+        };
+        let spec = prenorm_q8::Spec { cols: self.decoder.hidden_size };
+        prenorm_q8::dispatch(pipelines, &spec, &args).map(Some)
+    }
+
+    /// What norms that lack their factor leave.
+    fn normed_groups(&self) -> Groups<'_> {
+        let (layout, buffer) = self.workspace.normed();
+        Groups {
+            codes: buffer.part(layout.codes()),
+            scales: buffer.part(layout.scales()),
+            squares: buffer.part(layout.squares()),
+        }
+    }
+
+    /// What all else leaves.
+    fn complete_groups(&self) -> Groups<'_> {
+        let (codes, scales) = (self.workspace.q8_codes(), self.workspace.q8_scales());
+        Groups { codes, squares: scales.clone(), scales }
+    }
+
+    /// Tokens that share one reading of the weights.
+    fn tokens_per_group(&self) -> u32 {
+        self.batch.next_power_of_two().min(TOKENS_PER_GROUP_MAX)
+    }
+
+    fn normed_linear(
+        &self,
+        pipelines: &mut Pipelines,
+        op: &Op,
+        (unit, memory): (usize, &UnitMemory<'_>),
+        eps: f32,
+    ) -> Result<Dispatch> {
+        let linear = Linear::of(op);
+        let tensor = &self.decoder.units[unit].spec.tensors[linear.weight];
+        let groups = self.normed_groups();
+        let spec = matvec_int8::Spec {
+            matrix: Matrix {
+                rows: tensor.rows,
+                cols: tensor.cols,
+                y_stride: stride(self.decoder, linear.to),
+                y_offset: linear.to_column,
+                accumulate: linear.add,
+                bias: linear.bias.is_some(),
+            },
+            kind: tensor.kind,
+            tile: self.shapes.matvecs.int8.of(tensor.rows, tensor.cols),
+            tokens_per_group: self.tokens_per_group(),
+            eps: Some(eps),
+        };
+        let args = matvec_int8::Args {
+            squares: groups.squares.clone(),
+            int8: self.int8_args(&linear, memory, groups, self.f32(linear.to)),
+        };
+        matvec_int8::dispatch(pipelines, &spec, &args)
+    }
+
+    fn residual(
+        &self,
+        pipelines: &mut Pipelines,
+        op: &Op,
+        (unit, memory): (usize, &UnitMemory<'_>),
+        next: Norm,
+    ) -> Result<Dispatch> {
+        let linear = Linear::of(op);
+        let tensor = &self.decoder.units[unit].spec.tensors[linear.weight];
+        let (layout, out) = self.workspace.normed();
+        let spec = matvec_residual::Spec {
+            rows: tensor.rows,
+            cols: tensor.cols,
+            bias: linear.bias.is_some(),
+            kind: tensor.kind,
+            tile: self.shapes.matvecs.residual.of(tensor.rows, tensor.cols),
+            tokens_per_group: self.tokens_per_group(),
+            out: layout,
+        };
+        let args = matvec_residual::Args {
+            int8: self.int8_args(&linear, memory, self.complete_groups(), self.f32(Activation::Residual)),
+            norm: self.norms.weight(next),
+            out: out.all(),
+        };
+        matvec_residual::dispatch(pipelines, &spec, &args)
+    }
+
+    fn gated(
+        &self,
+        pipelines: &mut Pipelines,
+        op: &Op,
+        (unit, memory): (usize, &UnitMemory<'_>),
+        (function, eps): (Function, f32),
+    ) -> Result<Dispatch> {
+        let linear = Linear::of(op);
+        let tensor = &self.decoder.units[unit].spec.tensors[linear.weight];
+        let gated = linear.to == Activation::GateUp;
+        let spec = matvec_gated::Spec {
+            width: self.width(Activation::Gated),
+            cols: tensor.cols,
+            gated,
+            activation: fuse::activation(function),
+            bias: linear.bias.is_some(),
+            eps: Some(eps),
+            kind: tensor.kind,
+            tile: self.shapes.matvecs.gated,
+            tokens_per_group: self.tokens_per_group(),
+        };
+        let groups = self.normed_groups();
+        let squares = groups.squares.clone();
+        let Int8Args { step, codes, scales, bias, x_codes, x_scales, .. } =
+            self.int8_args(&linear, memory, groups, self.f32(Activation::Residual));
+        let args = matvec_gated::Args {
+            step,
+            codes,
+            scales,
+            bias,
+            x_codes,
+            x_scales,
+            squares,
+            out_codes: self.workspace.q8_codes(),
+            out_scales: self.workspace.q8_scales(),
+        };
+        matvec_gated::dispatch(pipelines, &spec, &args)
+    }
+
+    /// Attention that rotates and stores what it reads, for each place of its block's cache.
+    fn fused_attention(&self, pipelines: &mut Pipelines, op: &Op, int8: bool) -> Result<Vec<Step>> {
+        let Op::Attention { block, scale } = *op else { unreachable!("{op:?} is no attention") };
+        let inputs = &self.workspace.inputs;
+        let parts = self.workspace.attention_parts().expect("fused attention has its scratch memory");
+        let spec =
+            attention_decode::Spec { scale, int8, ..attention(self.decoder, self.cache, self.context) };
+        let dispatches = self.caches.places(block).iter().map(|cache| {
+            let (y, scales) = match int8 {
+                true => (self.workspace.q8_codes(), self.workspace.q8_scales()),
+                false => (self.f32(Activation::Attended), self.workspace.q8_scales()),
+            };
+            let args = attention_decode::Args {
+                step: self.step(false),
+                rows: inputs.rows(),
+                angles: inputs.angles(),
+                qkv: self.f32(Activation::Qkv),
+                cache_k: cache.keys(),
+                cache_v: cache.values(),
+                parts: parts.clone(),
+                y,
+                scales,
+            };
+            attention_decode::dispatch(pipelines, &spec, &args)
+        });
+        Ok(transposed(dispatches.collect::<Result<_>>()?, false).collect())
+    }
+
+    fn int8_args<'a>(
+        &'a self,
+        linear: &Linear,
+        memory: &UnitMemory<'a>,
+        groups: Groups<'a>,
+        y: Binding<'a>,
+    ) -> Int8Args<'a> {
+        let (codes, scales) = (memory.codes(linear.weight), memory.scales(linear.weight));
+        let bias = linear.bias.map_or(codes.clone(), |bias| memory.floats(bias, linear.to_column));
+        let step = self.step(false);
+        Int8Args { step, codes, scales, bias, x_codes: groups.codes, x_scales: groups.scales, y }
+    }
+}
+
+/// Attention that rotates and stores, but for an operation's own choices.
+fn attention(decoder: &Decoder, cache: CacheKind, context: u32) -> attention_decode::Spec {
+    attention_decode::Spec {
+        heads: decoder.heads,
+        kv_heads: decoder.kv_heads,
+        head_dim: decoder.head_dim,
+        rotary_dim: decoder.rotary_dim(),
+        cache,
+        window: None,
+        scale: 1.0,
+        context: context.min(decoder.context_max),
+        int8: decoder.head_dim.is_multiple_of(GROUP),
+    }
+}
+
+/// Bytes of memory that attention of so many tokens needs besides its result; `None` where the
+/// adapter has none that rotates and stores.
+pub(in crate::engine) fn attention_bytes(
+    decoder: &Decoder,
+    facts: &Facts,
+    cache: CacheKind,
+    (context, batch): (u32, u32),
+) -> Option<u64> {
+    let spec = attention(decoder, cache, context);
+    let is_supported = attention_decode::is_supported(facts, &spec);
+    is_supported.then(|| attention_decode::Layout::for_adapter(facts, &spec).scratch_bytes(&spec, batch))
+}
+
+/// Where each unit's vectors are in GPU memory at all times, if they are.
+pub(in crate::engine) struct Norms<'a>(pub(in crate::engine) Vec<Option<UnitMemory<'a>>>);
+
+impl<'a> Norms<'a> {
+    fn weight(&self, norm: Norm) -> Binding<'a> {
+        let memory = self.0[norm.unit].as_ref();
+        memory.expect("fused norms have their weights in GPU memory").codes(norm.weight)
+    }
+}

@@ -1,0 +1,211 @@
+//! Attention of a decode pass straight from the projections: rotates, stores the pass's keys and
+//! values in the KV cache, attends (<https://arxiv.org/abs/2205.14135>), and writes what the next
+//! product reads.
+
+use super::{CacheKind, Constant, attention_join};
+use crate::error::Result;
+use crate::gpu::{Binding, Dispatch, Facts, Grid, Pipelines, Shader};
+
+/// The shader.
+pub const SHADER: Shader = Shader {
+    name: "attention_decode",
+    source: concat!(
+        include_str!("../../shaders/attention_result.wgsl"),
+        include_str!("../../shaders/attention_rows.wgsl"),
+        include_str!("../../shaders/attention_decode.wgsl")
+    ),
+};
+
+/// Sizes and choices.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spec {
+    /// Query heads.
+    pub heads: u32,
+    /// Key (and value) heads; divides `heads`.
+    pub kv_heads: u32,
+    /// Values of one head, even.
+    pub head_dim: u32,
+    /// Leading values of a head that are rotated, even; 0 for none.
+    pub rotary_dim: u32,
+    /// How the cache holds keys and values.
+    pub cache: CacheKind,
+    /// Positions that a token sees, itself included; all if none.
+    pub window: Option<u32>,
+    /// Factor of the scores, usually `1 / sqrt(head_dim)`.
+    pub scale: f32,
+    /// The most positions of a sequence. Changes the number of workgroups, but no result.
+    pub context: u32,
+    /// Whether the result is int8 activations, for which `head_dim` must be a multiple of 32; else
+    /// it is f32.
+    pub int8: bool,
+}
+
+/// What the kernel is bound to.
+#[derive(Clone, Debug)]
+pub struct Args<'a> {
+    /// Uniform `Step`.
+    pub step: Binding<'a>,
+    /// `[tokens]` of [`super::Row`]. Tokens of one sequence stand side by side, at positions one
+    /// after the other, and say how many are `earlier`.
+    pub rows: Binding<'a>,
+    /// f32 `[tokens, rotary_dim / 2, 2]`: cosine, sine; anything that is only read when nothing
+    /// is rotated.
+    pub angles: Binding<'a>,
+    /// f32 `[tokens, stride((heads + 2 * kv_heads) * head_dim)]`: queries, keys, values, none
+    /// rotated.
+    pub qkv: Binding<'a>,
+    /// Keys, `[cache rows, kv_heads * head_dim]`, rows as [`CacheKind`] says; a multiple of 16
+    /// bytes.
+    pub cache_k: Binding<'a>,
+    /// Values, the same shape.
+    pub cache_v: Binding<'a>,
+    /// [`Layout::scratch_bytes`], zero before the first dispatch and left alone between dispatches;
+    /// those that follow one another may share it.
+    pub parts: Binding<'a>,
+    /// Result: codes `[tokens, groups(heads * head_dim), 32]`, or
+    /// f32 `[tokens, stride(heads * head_dim)]`.
+    pub y: Binding<'a>,
+    /// Result: scales and sums `[tokens, groups(heads * head_dim)]` of the codes. With an f32 result
+    /// anything that no other argument is.
+    pub scales: Binding<'a>,
+}
+
+/// How workgroups are laid over heads, cache rows and a context. Two layouts may round
+/// differently, but [`Layout::joins`] changes no bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Layout {
+    /// Threads of a workgroup: a power of two.
+    pub threads: u32,
+    /// Workgroups that share a long context.
+    pub splits: u32,
+    /// Tiles, of four cache rows for each `head_dim / 8` threads, that a workgroup takes at least.
+    pub tiles_min: u32,
+    /// Whether the last workgroup of a context joins what the others left; else a second dispatch.
+    pub joins: bool,
+}
+
+impl Layout {
+    /// The layout that an adapter runs best.
+    pub fn for_adapter(facts: &Facts, spec: &Spec) -> Self {
+        // As many workgroups for one token as a large GPU holds at a time.
+        let pairs = spec.kv_heads * (spec.heads / spec.kv_heads).div_ceil(each(spec));
+        let splits = if facts.is_software() { 1 } else { (256 / pairs).next_power_of_two().clamp(8, 32) };
+        // Elsewhere a barrier does not reach beyond the workgroup.
+        let joins = matches!(facts.info.backend, wgpu::Backend::Vulkan | wgpu::Backend::Dx12);
+        Layout { threads: 128, splits, tiles_min: 2, joins }
+    }
+
+    /// Bytes of [`Args::parts`] for so many tokens.
+    pub fn scratch_bytes(&self, spec: &Spec, tokens: u32) -> u64 {
+        let part = u64::from(each(spec) * (spec.head_dim + 2));
+        u64::from(tokens * self.pairs(spec)) * (4 + u64::from(self.splits) * part) * 4
+    }
+
+    /// Sets of query heads that a workgroup serves.
+    pub(super) fn pairs(&self, spec: &Spec) -> u32 {
+        spec.kv_heads * (spec.heads / spec.kv_heads).div_ceil(each(spec))
+    }
+
+    /// Cache rows that a workgroup takes at a time.
+    fn tile(&self, spec: &Spec) -> u32 {
+        4 * self.threads / lanes(spec)
+    }
+}
+
+/// Query heads of a workgroup.
+fn each(spec: &Spec) -> u32 {
+    match spec.heads / spec.kv_heads {
+        1 => 1,
+        2 => 2,
+        _ => 4,
+    }
+}
+
+/// Threads that share a cache row.
+fn lanes(spec: &Spec) -> u32 {
+    (spec.head_dim / 8).next_power_of_two()
+}
+
+/// Whether the adapter has what the kernel needs for these sizes.
+pub fn is_supported(facts: &Facts, spec: &Spec) -> bool {
+    let fits = match spec.cache {
+        CacheKind::F32 => false,
+        CacheKind::F16 => spec.head_dim.is_multiple_of(8),
+        CacheKind::Q8 => spec.head_dim.is_multiple_of(32),
+    };
+    let subgroups = facts.features.contains(wgpu::Features::SUBGROUP);
+    fits && subgroups && lanes(spec) <= facts.info.subgroup_min_size
+}
+
+/// The constants of how contexts are split and results written.
+pub(super) fn result_constants(spec: &Spec, layout: &Layout) -> Vec<Constant> {
+    assert!(spec.heads.is_multiple_of(spec.kv_heads), "{spec:?}");
+    assert!(!spec.int8 || spec.head_dim.is_multiple_of(32), "{spec:?}");
+    vec![
+        ("KV_HEADS", spec.kv_heads.into()),
+        ("SHARE", (spec.heads / spec.kv_heads).into()),
+        ("HEAD_DIM", spec.head_dim.into()),
+        ("WINDOW", spec.window.unwrap_or(0).into()),
+        ("INT8", u32::from(spec.int8).into()),
+        ("EACH", each(spec).into()),
+        ("TILE", layout.tile(spec).into()),
+        ("SPLITS", layout.splits.into()),
+        ("TILES_MIN", layout.tiles_min.into()),
+    ]
+}
+
+/// The shader's constants.
+pub fn constants(spec: &Spec, layout: &Layout) -> Vec<Constant> {
+    assert!(spec.head_dim.is_multiple_of(8) && spec.rotary_dim <= spec.head_dim, "{spec:?}");
+    let teams = layout.threads / lanes(spec);
+    let mut constants = result_constants(spec, layout);
+    constants.extend([
+        ("HEADS", spec.heads.into()),
+        ("ROTARY_DIM", spec.rotary_dim.into()),
+        ("CACHE_KIND", spec.cache.number()),
+        ("SCALE", spec.scale.into()),
+        ("THREADS", layout.threads.into()),
+        ("LANES", lanes(spec).into()),
+        ("STATES", layout.splits.max(teams).into()),
+        // 8 KiB of sums.
+        ("ROUND", (256 / layout.threads).clamp(1, each(spec)).into()),
+        ("JOIN", u32::from(layout.joins).into()),
+    ]);
+    constants
+}
+
+/// Workgroups.
+pub fn grid(spec: &Spec, layout: &Layout) -> Grid {
+    let positions = spec.window.map_or(spec.context, |window| window.min(spec.context)).max(1);
+    let most = positions.div_ceil(layout.tile(spec)).div_ceil(layout.tiles_min).min(layout.splits);
+    Grid { groups: layout.pairs(spec) * most, tokens_each: 1 }
+}
+
+/// Prepares the kernel in the adapter's layout: one dispatch, or two to be run in order.
+///
+/// # Errors
+/// When the device refuses a shader or a binding.
+pub fn dispatch(pipelines: &mut Pipelines, spec: &Spec, args: &Args<'_>) -> Result<Vec<Dispatch>> {
+    let layout = Layout::for_adapter(&pipelines.gpu().facts, spec);
+    dispatch_laid_out(pipelines, spec, &layout, args)
+}
+
+/// Prepares the kernel in a given layout.
+///
+/// # Errors
+/// When the device refuses a shader or a binding.
+pub fn dispatch_laid_out(
+    pipelines: &mut Pipelines,
+    spec: &Spec,
+    layout: &Layout,
+    args: &Args<'_>,
+) -> Result<Vec<Dispatch>> {
+    let a = args.clone();
+    let bindings = [a.step, a.rows, a.parts, a.y, a.scales, a.angles, a.qkv, a.cache_k, a.cache_v];
+    let (constants, grid) = (constants(spec, layout), grid(spec, layout));
+    let mut dispatches = vec![pipelines.dispatch(SHADER, &constants, &bindings, grid)?];
+    if !layout.joins && grid.groups > layout.pairs(spec) {
+        dispatches.push(attention_join::dispatch(pipelines, spec, layout, args)?);
+    }
+    Ok(dispatches)
+}

@@ -1,0 +1,99 @@
+//! Causal attention of many tokens over the KV cache, in tiles of queries and cache rows
+//! (<https://arxiv.org/abs/2205.14135>).
+
+use super::{CacheKind, Constant};
+use crate::error::Result;
+use crate::gpu::{Binding, Dispatch, Grid, Pipelines, Shader};
+
+/// The shader.
+pub const SHADER: Shader = Shader {
+    name: "attention_prefill",
+    source: concat!(
+        include_str!("../../shaders/attention_tile.wgsl"),
+        include_str!("../../shaders/attention_prefill.wgsl")
+    ),
+};
+
+/// The largest head that fits the shader's registers.
+pub const HEAD_DIM_MAX: u32 = 256;
+
+/// Queries, each a token's for one head, that a workgroup takes.
+const QUERIES: u32 = 64;
+
+/// Sizes and choices.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spec {
+    /// Query heads.
+    pub heads: u32,
+    /// Key (and value) heads; divides `heads`.
+    pub kv_heads: u32,
+    /// Values of one head, even.
+    pub head_dim: u32,
+    /// How the cache holds keys and values.
+    pub cache: CacheKind,
+    /// Positions that a token sees, itself included; all if none.
+    pub window: Option<u32>,
+    /// Factor of the scores, usually `1 / sqrt(head_dim)`.
+    pub scale: f32,
+}
+
+/// What the kernel is bound to.
+#[derive(Clone, Debug)]
+pub struct Args<'a> {
+    /// Uniform `Step`.
+    pub step: Binding<'a>,
+    /// `[tokens]` of [`super::Row`], in any order; fastest where tokens of one sequence stand side
+    /// by side.
+    pub rows: Binding<'a>,
+    /// f32 `[tokens, stride((heads + 2 * kv_heads) * head_dim)]`; the rotated queries are read.
+    pub qkv: Binding<'a>,
+    /// Keys, `[cache rows, kv_heads * head_dim]`, rows as [`CacheKind`] says; those of the pass
+    /// are there already.
+    pub cache_k: Binding<'a>,
+    /// Values, the same shape.
+    pub cache_v: Binding<'a>,
+    /// Result, f32 `[tokens, stride(heads * head_dim)]`.
+    pub y: Binding<'a>,
+}
+
+/// Query heads of one KV head that a workgroup takes.
+fn each(spec: &Spec) -> u32 {
+    (spec.heads / spec.kv_heads).min(QUERIES)
+}
+
+/// The shader's constants.
+pub fn constants(spec: &Spec) -> Vec<Constant> {
+    assert!(spec.heads.is_multiple_of(spec.kv_heads), "{spec:?}");
+    assert!(spec.head_dim.is_multiple_of(2) && spec.head_dim <= HEAD_DIM_MAX, "{spec:?}");
+    // 384 quads of values are staged at a time.
+    let all_quads = spec.head_dim.div_ceil(4).next_multiple_of(16);
+    let staged = if all_quads > 32 { 4 } else { 8 };
+    vec![
+        ("KV_HEADS", spec.kv_heads.into()),
+        ("SHARE", (spec.heads / spec.kv_heads).into()),
+        ("EACH", each(spec).into()),
+        ("TOKENS", grid(spec).tokens_each.into()),
+        ("HEAD_DIM", spec.head_dim.into()),
+        ("CACHE_KIND", spec.cache.number()),
+        ("ROW_PAIRS", spec.cache.row_pairs(spec.kv_heads * spec.head_dim).into()),
+        ("WINDOW", spec.window.unwrap_or(0).into()),
+        ("SCALE", spec.scale.into()),
+        ("STAGED", staged.into()),
+    ]
+}
+
+/// Workgroups.
+pub fn grid(spec: &Spec) -> Grid {
+    let groups = spec.kv_heads * (spec.heads / spec.kv_heads).div_ceil(each(spec));
+    Grid { groups, tokens_each: QUERIES / each(spec) }
+}
+
+/// Prepares the kernel.
+///
+/// # Errors
+/// When the device refuses the shader or a binding.
+pub fn dispatch(pipelines: &mut Pipelines, spec: &Spec, args: &Args<'_>) -> Result<Dispatch> {
+    let a = args.clone();
+    let bindings = [a.step, a.rows, a.qkv, a.cache_k, a.cache_v, a.y];
+    pipelines.dispatch(SHADER, &constants(spec), &bindings, grid(spec))
+}

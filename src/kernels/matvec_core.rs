@@ -1,0 +1,252 @@
+//! What the matvecs of int8 activations share: how a workgroup is laid over rows and columns.
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+use super::sizes::{BySize, Form, SizeClass};
+use super::{Constant, kind_number};
+use crate::gpu::{Facts, Grid};
+use crate::quant::{GROUP, WeightKind, groups};
+
+/// The WGSL in front of every one of these kernels.
+macro_rules! source {
+    ($($file:literal),+) => {
+        concat!(
+            include_str!("../../shaders/matvec_dot.wgsl"),
+            include_str!("../../shaders/matvec_core.wgsl"),
+            $(include_str!($file)),+
+        )
+    };
+}
+pub(super) use source;
+
+/// The most tokens that share one reading of the weights.
+pub const TOKENS_PER_GROUP_MAX: u32 = 16;
+
+/// How a workgroup is laid over rows and columns.
+///
+/// Only `col_lanes` decides how sums are rounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Tile {
+    /// Rows of one thread: 1, 2 or 4.
+    pub rows_each: u32,
+    /// Threads side by side along the rows.
+    pub row_lanes: u32,
+    /// Threads side by side along the columns; a power of two.
+    pub col_lanes: u32,
+    /// Groups of columns that a thread loads before it multiplies: 1, 2 or 4.
+    pub unroll: u32,
+    /// Whether the activations go through workgroup memory.
+    pub staged: bool,
+}
+
+impl Tile {
+    /// Threads of a workgroup.
+    pub const fn threads(&self) -> u32 {
+        self.row_lanes * self.col_lanes
+    }
+
+    /// Rows that a workgroup makes.
+    pub const fn rows(&self) -> u32 {
+        self.row_lanes * self.rows_each
+    }
+
+    /// Bytes of workgroup memory that a kernel of this shape takes at most.
+    pub fn workgroup_bytes(&self, tokens_per_group: u32) -> u32 {
+        let partials = self.col_lanes * (tokens_per_group.min(4) * self.rows() + 1);
+        let quads = tokens_per_group * self.rows().div_ceil(4);
+        let staged = if self.staged { tokens_per_group * self.unroll * self.col_lanes * 10 } else { 6 };
+        // Partial sums, products, parts of squares; a peak, a sum and the squares of each quad.
+        4 * (staged + partials + tokens_per_group * (self.rows() + 16) + 3 * quads)
+    }
+
+    /// Whether an adapter with these limits can run it for so many tokens.
+    pub fn fits(&self, tokens_per_group: u32, limits: &wgpu::Limits) -> bool {
+        let threads = limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x);
+        matches!(self.rows_each, 1 | 2 | 4)
+            && matches!(self.unroll, 1 | 2 | 4)
+            && self.col_lanes.is_power_of_two()
+            && self.row_lanes > 0
+            && self.threads() <= threads
+            && matches!(tokens_per_group, 1 | 2 | 4 | 8 | 16)
+            && (self.col_lanes > 1 || (self.unroll == 1 && !self.staged))
+            && (!self.staged || tokens_per_group * self.unroll <= 2 * self.row_lanes)
+            && self.workgroup_bytes(tokens_per_group) <= limits.max_compute_workgroup_storage_size
+    }
+}
+
+/// The tiles that an adapter runs best, for each kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tiles {
+    /// For [`super::matvec_int8`].
+    pub int8: BySize<Tile>,
+    /// For [`super::matvec_residual`].
+    pub residual: BySize<Tile>,
+    /// For [`super::matvec_gated`].
+    pub gated: Tile,
+}
+
+impl Tiles {
+    /// Tiles by the kind of adapter: few long threads on a CPU, many short ones on a GPU; the
+    /// latter as measured on an H100, as far as the limits allow.
+    pub(super) fn for_adapter(facts: &Facts) -> Self {
+        if facts.is_software() {
+            let tile = Tile { rows_each: 4, row_lanes: 8, col_lanes: 1, unroll: 1, staged: false };
+            let gated = Tile { row_lanes: 16, ..tile };
+            return Tiles { int8: BySize::same(tile), residual: BySize::same(tile), gated };
+        }
+        let tile = |rows_each, row_lanes, col_lanes| Tile {
+            rows_each,
+            row_lanes,
+            col_lanes,
+            unroll: 1,
+            staged: false,
+        };
+        let fits = |tile: &Tile| tile.fits(TOKENS_PER_GROUP_MAX, &facts.limits);
+        // Sums of many column lanes take workgroup memory.
+        let residual = [tile(4, 8, 64), tile(4, 8, 32), tile(2, 16, 16), tile(4, 8, 8)];
+        let best = |tiles: &[Tile]| tiles.iter().copied().find(fits).unwrap_or(tile(4, 8, 4));
+        let mut by_size = BySize::same(best(&residual[1..]));
+        for small in [false, true] {
+            by_size.set(SizeClass { small, form: Form::Wide }, best(&residual));
+        }
+        let gated = [tile(4, 16, 16), tile(4, 16, 8), tile(4, 16, 4)].into_iter().find(fits);
+        let int8 = BySize::same(best(&[tile(4, 4, 32), tile(4, 8, 16)]));
+        Tiles { int8, residual: by_size, gated: gated.unwrap_or(tile(4, 16, 2)) }
+    }
+
+    /// Whether an adapter with these limits can run all of them.
+    pub fn fit(&self, limits: &wgpu::Limits) -> bool {
+        let tiles = self.int8.iter().chain(self.residual.iter()).map(|(_, tile)| tile);
+        tiles.chain([self.gated]).all(|tile| tile.fits(TOKENS_PER_GROUP_MAX, limits))
+    }
+}
+
+/// The kernels that have tiles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// [`super::matvec_int8`].
+    Int8,
+    /// [`super::matvec_residual`].
+    Residual,
+    /// [`super::matvec_gated`] with a gate.
+    Gated,
+}
+
+/// The tiles worth trying for an operation and so many tokens that share weights, on an adapter
+/// of this kind.
+///
+/// Whoever mixes numbers of tokens must keep to tiles of the same `col_lanes`.
+pub fn candidates(operation: Operation, tokens_per_group: u32, facts: &Facts) -> Vec<Tile> {
+    let rows: &[u32] = match operation {
+        Operation::Int8 => &[1, 2, 4, 8, 16, 32],
+        Operation::Residual => &[32],
+        Operation::Gated => &[64],
+    };
+    let col_lanes: &[u32] = if facts.is_software() { &[1] } else { &[8, 16, 32, 64, 128] };
+    let mut tiles = Vec::new();
+    for (&rows, &col_lanes) in rows.iter().flat_map(|r| col_lanes.iter().map(move |c| (r, c))) {
+        for (rows_each, unroll) in [1, 2, 4].into_iter().flat_map(|r| [1, 2, 4].map(|u| (r, u))) {
+            let tile = Tile { rows_each, row_lanes: rows / rows_each, col_lanes, unroll, staged: false };
+            let is_slow = !facts.is_software() && (tile.threads() < 32 || rows_each * unroll > 8);
+            if rows % rows_each == 0 && !is_slow && tile.fits(tokens_per_group, &facts.limits) {
+                tiles.push(tile);
+            }
+        }
+    }
+    tiles
+}
+
+/// Weights and how they are multiplied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Product {
+    /// Rows of the weights.
+    pub rows: u32,
+    /// Columns of the weights: values read for each token.
+    pub cols: u32,
+    /// How the weights are coded: W4 or W8.
+    pub kind: WeightKind,
+    /// Whether there is a bias.
+    pub bias: bool,
+    /// How a workgroup is laid over rows and columns.
+    pub tile: Tile,
+    /// Tokens that share one reading of the weights: 1, 2, 4, 8 or 16. Never changes a value.
+    pub tokens_per_group: u32,
+}
+
+impl Product {
+    /// Workgroups.
+    pub(super) fn grid(&self) -> Grid {
+        Grid { groups: self.rows.div_ceil(self.tile.rows()), tokens_each: self.tokens_per_group }
+    }
+
+    pub(super) fn constants(&self) -> Vec<Constant> {
+        let Tile { rows_each, row_lanes, col_lanes, unroll, staged } = self.tile;
+        assert!(matches!(self.kind, WeightKind::W4 | WeightKind::W8), "{self:?}");
+        assert!(self.rows > 0 && self.cols > 0, "an empty matrix: {self:?}");
+        vec![
+            ("KIND", kind_number(self.kind)),
+            ("ROWS", self.rows.into()),
+            ("COLS", self.cols.into()),
+            ("BIAS", u32::from(self.bias).into()),
+            ("GROUPS", self.grid().groups.into()),
+            ("TOKENS", self.tokens_per_group.into()),
+            ("ROWS_EACH", rows_each.into()),
+            ("ROW_LANES", row_lanes.into()),
+            ("COL_LANES", col_lanes.into()),
+            ("UNROLL", unroll.into()),
+            ("STAGED", u32::from(staged).into()),
+        ]
+    }
+}
+
+/// The constants for an input that lacks its norm's factor, or does not.
+pub(super) fn rstd_constants(eps: Option<f32>) -> [Constant; 2] {
+    [("NORMED", u32::from(eps.is_some()).into()), ("EPS", eps.unwrap_or(0.0).into())]
+}
+
+/// Checks that a workgroup makes whole groups, each value from so many rows.
+pub(super) fn assert_whole_groups(block_rows: u32, rows_each_value: u32) {
+    assert_eq!(block_rows % (GROUP * rows_each_value), 0, "{block_rows} rows are no whole groups");
+}
+
+/// Where the parts of int8 groups are that share a buffer: codes, scales and sums of squares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Groups {
+    /// The most tokens.
+    pub tokens: u32,
+    /// Values for each token.
+    pub cols: u32,
+}
+
+impl Groups {
+    /// Where bindings may start, WebGPU's default limit.
+    const ALIGNMENT: u64 = 256;
+
+    fn count(&self) -> u64 {
+        u64::from(self.tokens) * u64::from(groups(self.cols))
+    }
+
+    /// Bytes of the codes `[tokens, groups(cols), 32]`.
+    pub fn codes(&self) -> Range<u64> {
+        0..self.count() * u64::from(GROUP)
+    }
+
+    /// Bytes of the scales and sums `[tokens, groups(cols), 2]`.
+    pub fn scales(&self) -> Range<u64> {
+        let start = self.codes().end.next_multiple_of(Self::ALIGNMENT);
+        start..start + self.count() * 8
+    }
+
+    /// Bytes of the sums of squares `[tokens, groups(cols)]`.
+    pub fn squares(&self) -> Range<u64> {
+        let start = self.scales().end.next_multiple_of(Self::ALIGNMENT);
+        start..start + self.count() * 4
+    }
+
+    /// Bytes of all.
+    pub fn bytes(&self) -> u64 {
+        self.squares().end
+    }
+}

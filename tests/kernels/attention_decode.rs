@@ -1,0 +1,213 @@
+//! `attention_decode` against `rope_store` and softmax in f64, in one dispatch and in two.
+
+use super::attending::{Case, Sizes, spoil};
+use super::common::*;
+use pipo_wgpu::gpu::Buffer;
+use pipo_wgpu::kernels::CacheKind::{F16, Q8};
+use pipo_wgpu::kernels::attention_decode::{self, Args, Layout, Spec, is_supported};
+use pipo_wgpu::kernels::{Mask, stride};
+
+/// A GPU's, one that splits even short contexts, and one that never splits.
+const LAYOUTS: [Layout; 3] = [
+    Layout { threads: 128, splits: 32, tiles_min: 2, joins: true },
+    Layout { threads: 64, splits: 5, tiles_min: 1, joins: true },
+    Layout { threads: 256, splits: 1, tiles_min: 1, joins: true },
+];
+
+/// What a run leaves: its result, and the caches.
+struct Outcome {
+    y: Vec<f32>,
+    caches: [Vec<u32>; 2],
+}
+
+fn spec(sizes: &Sizes) -> Spec {
+    let Sizes { heads, kv_heads, head_dim, rotary_dim, cache, window } = *sizes;
+    Spec {
+        heads,
+        kv_heads,
+        head_dim,
+        rotary_dim,
+        cache,
+        window,
+        scale: sizes.scale(),
+        context: 8192,
+        int8: false,
+    }
+}
+
+fn run_in(case: &Case, spec: &Spec, layout: &Layout) -> Outcome {
+    let tokens = case.rows.len();
+    let cols = case.sizes.cols();
+    let [k, v] = &case.caches;
+    let parts = vec![0_u32; layout.scratch_bytes(spec, tokens as u32) as usize / 4];
+    let groups = tokens * cols.div_ceil(32);
+    let buffers = [
+        step(tokens),
+        upload(&case.rows),
+        upload(&case.angles),
+        upload(&case.qkv),
+        upload(k),
+        upload(v),
+        upload(&parts),
+        upload(&vec![[POISON; 2]; groups]),
+    ];
+    let [step, rows, angles, qkv, cache_k, cache_v, parts, scales] = buffers.each_ref().map(Buffer::all);
+    let y = if spec.int8 { upload(&vec![0x0101_0101; groups * 8]) } else { poisoned(tokens, cols) };
+    let args = Args { step, rows, angles, qkv, cache_k, cache_v, parts, y: y.all(), scales };
+    let dispatches = attention_decode::dispatch_laid_out(&mut pipelines(), spec, layout, &args).unwrap();
+    // Twice: the second time finds the counters as the first left them.
+    for _ in 0..2 {
+        dispatches.iter().for_each(|dispatch| run(dispatch, tokens));
+    }
+    let result = if spec.int8 {
+        let (codes, scales) = (read::<u32>(&y, groups * 8), read::<[f32; 2]>(&buffers[7], groups));
+        dequantised(&codes, &scales).iter().map(|v| *v as f32).collect()
+    } else {
+        unpad(&read(&y, tokens * stride(cols as u32) as usize), cols)
+    };
+    Outcome { y: result, caches: [read(&buffers[4], k.len()), read(&buffers[5], v.len())] }
+}
+
+fn all_sizes() -> Vec<Sizes> {
+    let all = [
+        Sizes::new(1, 1, 8, F16),
+        Sizes::new(4, 2, 24, F16),
+        Sizes::new(3, 3, 80, F16),
+        Sizes { rotary_dim: 64, ..Sizes::new(8, 2, 128, F16) },
+        Sizes::new(14, 2, 64, F16),
+        Sizes::new(6, 2, 32, F16),
+        Sizes { rotary_dim: 0, ..Sizes::new(2, 1, 256, F16) },
+        Sizes::new(3, 3, 96, F16),
+        Sizes { window: Some(64), rotary_dim: 16, ..Sizes::new(2, 1, 32, F16) },
+        Sizes { window: Some(5), ..Sizes::new(5, 1, 16, F16) },
+        Sizes::new(14, 2, 64, Q8),
+        Sizes::new(8, 2, 128, Q8),
+        Sizes { rotary_dim: 32, ..Sizes::new(3, 3, 64, Q8) },
+        Sizes { window: Some(64), ..Sizes::new(3, 3, 32, Q8) },
+    ];
+    let supported = |sizes: &Sizes| is_supported(&gpu().facts, &spec(sizes));
+    all.into_iter().filter(supported).collect()
+}
+
+const RUNS: [&[(u32, u32)]; 6] = [
+    &[(0, 1)],
+    &[(62, 3)],
+    &[(5, 1), (129, 1), (0, 1), (200, 4)],
+    &[(0, 33)],
+    &[(300, 1)],
+    &[(17, 2), (600, 1)],
+];
+
+fn check(case: &Case, layout: &Layout) {
+    let what = format!("{:?} {layout:?} at {:?}", case.sizes, case.rows);
+    let spec = spec(&case.sizes);
+    let got = run_in(case, &spec, layout);
+    let mut stored = case.stored();
+    assert!(got.caches == stored.caches, "{what}: the caches");
+    let (want, bound) = stored.reference();
+    assert_close(&got.y, &want, &bound, &what);
+    // One row of many counts for little.
+    stored.perturb(1.0 + case.rows[0].position as f32 / 500.0);
+    let (want, bound) = stored.reference();
+    assert!(first_miss(&got.y, &want, &bound).is_some(), "a wrong value passed");
+    let in_two = run_in(case, &spec, &Layout { joins: false, ..*layout });
+    assert_eq!(bits(&got.y), bits(&in_two.y), "{what}: one dispatch and two");
+    assert!(got.caches == in_two.caches);
+}
+
+#[test]
+fn equals_the_reference() {
+    for sizes in all_sizes() {
+        for (runs, layout) in RUNS.into_iter().zip(LAYOUTS.iter().cycle()) {
+            check(&Case::new(sizes, runs), layout);
+        }
+    }
+}
+
+#[test]
+fn trees_see_their_ancestors() {
+    for (seed, sizes) in (0..).zip(all_sizes()) {
+        for (runs, layout) in [&[(70, 9)][..], &[(0, 40), (131, 5)], &[(1, 64)]].into_iter().zip(&LAYOUTS) {
+            check(&Case::new(sizes, runs).with_trees(seed), layout);
+        }
+    }
+}
+
+#[test]
+fn long_contexts_stay_close() {
+    for (kind, layout) in [F16, Q8].into_iter().zip(&LAYOUTS) {
+        check(&Case::new(Sizes::new(2, 1, 32, kind), &[(5000, 1), (8190, 2)]), layout);
+    }
+}
+
+#[test]
+fn int8_results_are_those_floats() {
+    for sizes in all_sizes().into_iter().filter(|sizes| sizes.head_dim % 32 == 0) {
+        for (layout, runs) in LAYOUTS.iter().zip(RUNS.into_iter().rev()) {
+            let case = Case::new(sizes, runs);
+            let floats = run_in(&case, &spec(&sizes), layout).y;
+            for layout in [*layout, Layout { joins: false, ..*layout }] {
+                let got = run_in(&case, &Spec { int8: true, ..spec(&sizes) }, &layout).y;
+                // Half a step, and the roundings of the peak's reciprocal, the quotient and the scale.
+                let peaks = floats.chunks(32).map(|g| g.iter().fold(0.0, |p: f32, v| p.max(v.abs())));
+                let bound: Vec<_> =
+                    peaks.flat_map(|peak| [f64::from(peak) * (0.5 / 127.0 + 10.0 * ULP); 32]).collect();
+                let mut want: Vec<_> = floats.iter().map(|v| f64::from(*v)).collect();
+                assert_close(&got, &want, &bound, &format!("{sizes:?} {layout:?}"));
+                want[0] += 3.0 * bound[0];
+                assert!(first_miss(&got, &want, &bound).is_some(), "a wrong value passed");
+            }
+        }
+    }
+}
+
+#[test]
+fn large_scores_do_not_overflow() {
+    let mut case = Case::new(Sizes::new(2, 1, 16, F16), &[(100, 1)]);
+    case.qkv[..32].iter_mut().for_each(|v| *v *= 1000.0);
+    let got = run_in(&case, &spec(&case.sizes), &LAYOUTS[0]).y;
+    assert!(got.iter().all(|v| v.abs() <= 2.0), "{got:?}");
+}
+
+#[test]
+fn nan_spoils_what_sees_it() {
+    for (kind, layout) in [F16, Q8].into_iter().flat_map(|kind| LAYOUTS.iter().map(move |l| (kind, l))) {
+        for (part, at) in [(0, 70), (1, 70), (1, 0), (0, 599)] {
+            let mut case = Case::new(Sizes::new(2, 1, 32, kind), &[(69, 1), (600, 1), (71, 1)]);
+            let starts: Vec<_> = case.rows.iter().map(|row| row.cache_start as usize).collect();
+            starts.iter().for_each(|start| spoil(&mut case.caches[part], &case.sizes, start + at));
+            let got = run_in(&case, &spec(&case.sizes), layout).y;
+            for (i, v) in got.iter().enumerate() {
+                assert_eq!(v.is_nan(), case.rows[i / 64].position as usize > at, "value {i}: {v}");
+            }
+        }
+        // Among the projections: a query spoils its head, a key and a value all of the sequence's
+        // later tokens that see it.
+        for (column, heads_hit) in [(3, [true, false]), (64, [true; 2]), (96, [true; 2])] {
+            let mut case = Case::new(Sizes::new(2, 1, 32, kind), &[(90, 3)]);
+            case.qkv[case.sizes.qkv_stride() + column] = f32::NAN;
+            case.rows[2].mask = Mask::new(90, 0b101);
+            let got = run_in(&case, &spec(&case.sizes), layout).y;
+            // A value of an f16 cache spoils just its column.
+            let hit = |i: usize| got[i * 32..][..32].iter().any(|v| v.is_nan());
+            let want = [[false; 2], heads_hit, [false; 2]].concat();
+            assert_eq!((0..6).map(hit).collect::<Vec<_>>(), want, "{kind:?} column {column}");
+        }
+    }
+}
+
+#[test]
+fn tokens_do_not_touch_each_other() {
+    for (sizes, layout) in all_sizes().into_iter().zip(LAYOUTS.iter().cycle()) {
+        let case = Case::new(sizes, &[(64, 1), (3, 6), (200, 1), (127, 2), (128, 1)]);
+        let together = run_in(&case, &spec(&sizes), layout);
+        for t in 0..case.rows.len() {
+            let alone = case.alone(t);
+            // A grid for just this context has fewer workgroups.
+            let spec = Spec { context: case.rows[t].position + 1, ..spec(&sizes) };
+            let got = run_in(&alone, &spec, layout);
+            let cols = sizes.cols();
+            assert_eq!(bits(&got.y), bits(&together.y[t * cols..][..cols]), "{sizes:?} token {t}");
+        }
+    }
+}
