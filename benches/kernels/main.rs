@@ -18,7 +18,7 @@ use pipo_wgpu::engine::probe::rig::{Context, Look, Product, seconds_each};
 use pipo_wgpu::engine::probe::tune;
 use pipo_wgpu::error::Result;
 use pipo_wgpu::gpu::{Dispatch, Gpu, Pipelines, Stopwatch};
-use pipo_wgpu::kernels::matvec_core::Operation;
+use pipo_wgpu::kernels::matvec_core::{Operation, TOKENS_PER_GROUP_MAX};
 use pipo_wgpu::kernels::{CacheKind, Matrix, Shapes, attention};
 use pipo_wgpu::model::{self, Decoder, dummy};
 use pipo_wgpu::quant::WeightKind;
@@ -132,16 +132,14 @@ impl Bench<'_> {
     ) -> Result<()> {
         let Matrix { rows, cols, .. } = product.matrix;
         let mut pipelines = Pipelines::deferred(self.gpu);
-        let tiles = &self.shapes.matvecs;
+        let shared = product.tokens.next_power_of_two().min(TOKENS_PER_GROUP_MAX);
+        let tile = self.shapes.matvecs.of(operation, [rows, cols], shared);
+        let mut matvec = || product.matvec(&mut pipelines, operation, tile);
         let (kernel, dispatches) = match operation {
             _ if product.tokens >= TILE_TOKENS => ("matmul_int8", product.matmul(&mut pipelines)?),
-            Operation::Int8 => {
-                ("matvec_int8", product.matvec(&mut pipelines, operation, tiles.int8.of(rows, cols))?)
-            }
-            Operation::Residual => {
-                ("matvec_residual", product.matvec(&mut pipelines, operation, tiles.residual.of(rows, cols))?)
-            }
-            Operation::Gated => ("matvec_gated", product.matvec(&mut pipelines, operation, tiles.gated)?),
+            Operation::Int8 => ("matvec_int8", matvec()?),
+            Operation::Residual => ("matvec_residual", matvec()?),
+            Operation::Gated => ("matvec_gated", matvec()?),
         };
         pipelines.finish()?;
         let seconds = self.seconds(&dispatches, product.tokens)?;
@@ -170,7 +168,10 @@ impl Bench<'_> {
             let shape = self.shapes.attention;
             let context = Context::new(self.gpu, spec, positions, shape.splits)?;
             let mut pipelines = Pipelines::deferred(self.gpu);
-            let dispatches = context.attention(&mut pipelines, shape)?;
+            let (kernel, dispatches) = match context.decode(&mut pipelines)? {
+                Some(dispatches) => ("attention_decode", dispatches),
+                None => ("attention", context.attention(&mut pipelines, shape)?),
+            };
             pipelines.finish()?;
             let seconds = dispatches.len() as f64 * self.seconds(&dispatches, 1)?;
             let kind = format!("{cache:?}").to_lowercase();
@@ -178,7 +179,7 @@ impl Bench<'_> {
                 model,
                 what: format!("attention to {positions}, {kind}"),
                 tokens: 1,
-                kernel: "attention",
+                kernel,
                 seconds,
                 bytes: context.cache_bytes(),
                 operations: 4.0 * f64::from(heads * head_dim) * f64::from(positions),

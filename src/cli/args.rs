@@ -132,11 +132,10 @@ pub struct DeviceArgs {
     /// How weights travel: direct, dma, mapped, staged or write-buffer [default: the fastest]
     #[arg(long, value_name = "ROUTE", value_parser = route(), hide_possible_values = true)]
     pub route: Option<RouteChoice>,
-    /// Measure the adapter again instead of remembering its rates and its fastest kernel shapes
+    /// Measure the adapter again instead of remembering its rates and shapes
     #[arg(long)]
     pub probe: bool,
-    /// Use the usual kernel shapes instead of those measured to be the fastest, as
-    /// PIPO_WGPU_NO_TUNE=1 does
+    /// Use the usual kernel shapes, not the fastest; so does PIPO_WGPU_NO_TUNE=1
     #[arg(long)]
     pub no_tune: bool,
 }

@@ -17,6 +17,7 @@ use super::workspace::{Workspace, stride};
 use crate::error::Result;
 use crate::gpu::{Binding, Buffer, Dispatch, Pipelines};
 use crate::kernels::embed::Rows;
+use crate::kernels::matvec_core::Operation;
 use crate::kernels::{
     CacheKind, ExactArgs, Int8Args, Matrix, Shapes, TOKENS_PER_GROUP_MAX, argmax, attention, attention_merge,
     attention_prefill, embed, matmul_exact, matmul_int8, matvec_core, matvec_exact, matvec_int8, rope_store,
@@ -238,13 +239,14 @@ impl Builder<'_> {
     }
 
     /// The most likely token of each row of logits.
-    pub(super) fn argmax(&self, pipelines: &mut Pipelines) -> Result<Dispatch> {
+    pub(super) fn argmax(&self, pipelines: &mut Pipelines) -> Result<[Dispatch; 2]> {
         let args = argmax::Args {
             step: self.workspace.inputs.head_step(),
             logits: self.f32(Activation::Logits),
+            parts: self.workspace.argmax_parts.all(),
             ids: self.workspace.argmax.all(),
         };
-        argmax::dispatch(pipelines, &argmax::Spec { cols: self.decoder.vocab_size }, &args)
+        argmax::dispatches(pipelines, self.decoder.vocab_size, &args)
     }
 
     fn op(&self, pipelines: &mut Pipelines, op: &Op, setting: &Setting<'_>) -> Result<Vec<Dispatch>> {
@@ -363,11 +365,12 @@ impl Builder<'_> {
         }
         let (x_codes, x_scales) = (self.workspace.q8_codes(), self.workspace.q8_scales());
         let args = Int8Args { step, codes, scales, bias, x_codes, x_scales, y };
-        let tile = self.shapes.matvecs.int8.of(matrix.rows, matrix.cols);
         match class {
             Class::Prefill => matmul_int8::dispatch(pipelines, &matmul_int8::Spec { matrix, kind }, &args),
             Class::Decode => {
                 let tokens_per_group = together.min(matvec_core::TOKENS_PER_GROUP_MAX);
+                let sides = [matrix.rows, matrix.cols];
+                let tile = self.shapes.matvecs.of(Operation::Int8, sides, tokens_per_group);
                 let spec = matvec_int8::Spec { matrix, kind, tile, tokens_per_group, eps: None };
                 let args = matvec_int8::Args { squares: args.x_scales.clone(), int8: args };
                 matvec_int8::dispatch(pipelines, &spec, &args)

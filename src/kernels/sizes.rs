@@ -42,9 +42,9 @@ impl SizeClass {
 
     /// The class of a matrix.
     pub const fn of(rows: u32, cols: u32) -> Self {
-        let form = if rows >= RATIO.saturating_mul(cols) {
+        let form = if rows / RATIO >= cols {
             Form::Tall
-        } else if cols >= RATIO.saturating_mul(rows) {
+        } else if cols / RATIO >= rows {
             Form::Wide
         } else {
             Form::Square

@@ -42,15 +42,15 @@ pub(crate) const MATVEC_SHAPES: [Shape; 6] = [
 /// Tiles of 32 rows that a tuner may choose for `matvec_residual` and others, within the limits of
 /// every adapter for 8 tokens.
 pub(crate) const TILES: [Tile; 6] = [
-    Tile { rows_each: 4, row_lanes: 8, col_lanes: 1, unroll: 1, staged: false },
-    Tile { rows_each: 2, row_lanes: 16, col_lanes: 16, unroll: 1, staged: true },
-    Tile { rows_each: 1, row_lanes: 32, col_lanes: 8, unroll: 4, staged: false },
-    Tile { rows_each: 4, row_lanes: 8, col_lanes: 16, unroll: 2, staged: false },
-    Tile { rows_each: 4, row_lanes: 16, col_lanes: 2, unroll: 2, staged: false },
-    Tile { rows_each: 2, row_lanes: 16, col_lanes: 4, unroll: 2, staged: true },
+    Tile { rows_each: 4, row_lanes: 8, col_lanes: 1, unroll: 1 },
+    Tile { rows_each: 2, row_lanes: 16, col_lanes: 16, unroll: 1 },
+    Tile { rows_each: 1, row_lanes: 32, col_lanes: 8, unroll: 4 },
+    Tile { rows_each: 4, row_lanes: 8, col_lanes: 16, unroll: 1 },
+    Tile { rows_each: 4, row_lanes: 16, col_lanes: 2, unroll: 2 },
+    Tile { rows_each: 2, row_lanes: 16, col_lanes: 4, unroll: 2 },
 ];
 /// Numbers of tokens that may share weights.
-pub(crate) const SHARED: [u32; 5] = [1, 2, 4, 8, 16];
+pub(crate) const SHARED: [u32; 4] = [1, 2, 4, 8];
 
 /// The buffers of one problem.
 pub(crate) struct Bound {

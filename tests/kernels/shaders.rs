@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Files that are no shaders by themselves: what stands in front of others.
-const PARTS: [&str; 8] = [
+const PARTS: [&str; 9] = [
     "prelude",
     "matvec_dot",
     "matvec_core",
+    "matvec_stage",
     "matvec_rstd",
     "attention_result",
     "attention_rows",
@@ -18,11 +19,11 @@ const PARTS: [&str; 8] = [
 /// The files between the prelude and a shader.
 fn parts(stem: &str) -> &'static [&'static str] {
     match stem {
-        "matvec_int8" | "matvec_gated" => &PARTS[1..4],
-        "matvec_residual" => &PARTS[1..3],
-        "attention_decode" => &PARTS[4..7],
-        "attention_join" => &PARTS[4..5],
-        "attention_prefill" => &PARTS[7..],
+        "matvec_int8" | "matvec_gated" => &PARTS[1..5],
+        "matvec_residual" => &PARTS[1..4],
+        "attention_decode" => &PARTS[5..8],
+        "attention_join" => &PARTS[5..6],
+        "attention_prefill" => &PARTS[8..],
         _ => &[],
     }
 }

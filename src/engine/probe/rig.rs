@@ -7,10 +7,9 @@ use crate::error::Result;
 use crate::gpu::{Buffer, Dispatch, Gpu, Pipelines, Stopwatch};
 use crate::kernels::matvec_core::{self, Groups, Operation, Tile};
 use crate::kernels::{Activation, CacheKind, ExactArgs, Int8Args, Matrix, Shape, TOKENS_PER_GROUP_MAX};
-use crate::kernels::{
-    attention, attention_merge, matmul_int8, matvec_exact, matvec_gated, matvec_int8, matvec_residual,
-};
-use crate::quant::{WeightKind, groups};
+use crate::kernels::{attention, attention_decode, attention_merge, matmul_int8};
+use crate::kernels::{matvec_exact, matvec_gated, matvec_int8, matvec_residual};
+use crate::quant::{GROUP, WeightKind, groups};
 
 /// A word of two halves of about 0.01.
 const SCALES: u32 = 0x211f_211f;
@@ -220,29 +219,42 @@ pub struct Context {
     pub spec: attention::Spec,
     /// Positions that are seen.
     pub positions: u32,
-    buffers: [Buffer; 5],
+    step: Buffer,
+    rows: Buffer,
+    qkv: Buffer,
+    cache_k: Buffer,
+    cache_v: Buffer,
+    y: Buffer,
+    scales: Buffer,
     /// What splits of the context leave to be joined.
     parts: Buffer,
 }
 
 impl Context {
-    /// Takes memory for a context, split at most `splits_max` times.
+    /// Takes memory for a context, split by [`attention`] at most `splits_max` times.
     ///
     /// # Errors
     /// When there is no memory for it.
     pub fn new(gpu: &Gpu, spec: attention::Spec, positions: u32, splits_max: u32) -> Result<Self> {
         let width = u64::from((spec.heads + 2 * spec.kv_heads) * spec.head_dim) * 4;
         let cache = u64::from(positions) * spec.cache.row_bytes(spec.kv_heads * spec.head_dim);
-        let parts = attention::split_bytes(spec.heads, spec.head_dim, splits_max, 1);
-        let fill = Some(if spec.cache == CacheKind::F16 { SCALES } else { 0x3c00_0000 });
-        let buffers = [
-            uploaded(gpu, &[1, 1, 0, 0])?,
-            uploaded(gpu, &[0, positions - 1, 0, 0, u32::MAX, 0, 0, 0])?,
-            filled(gpu, width, Some(SMALL))?,
-            filled(gpu, cache, fill)?,
-            filled(gpu, width, Some(0))?,
-        ];
-        Ok(Context { spec, positions, buffers, parts: filled(gpu, parts, Some(0))? })
+        let decode = decode_spec(&spec, positions);
+        let scratch = attention_decode::Layout::for_adapter(&gpu.facts, &decode).scratch_bytes(&decode, 1);
+        let parts = attention::split_bytes(spec.heads, spec.head_dim, splits_max, 1).max(scratch);
+        let fill = Some(if spec.cache == CacheKind::F16 { SCALES } else { SMALL });
+        Ok(Context {
+            spec,
+            positions,
+            step: uploaded(gpu, &[1, 1, 0, 0])?,
+            // A `Row` that sees all before it.
+            rows: uploaded(gpu, &[0, positions - 1, 0, 0, u32::MAX, 0, 0, 0])?,
+            qkv: filled(gpu, width, Some(SMALL))?,
+            cache_k: filled(gpu, cache, fill)?,
+            cache_v: filled(gpu, cache, fill)?,
+            y: filled(gpu, width, Some(0))?,
+            scales: filled(gpu, width, Some(0))?,
+            parts: filled(gpu, parts, Some(0))?,
+        })
     }
 
     /// Bytes of keys and values that are read.
@@ -250,16 +262,45 @@ impl Context {
         2 * u64::from(self.positions) * self.spec.cache.row_bytes(self.spec.kv_heads * self.spec.head_dim)
     }
 
-    /// The kernels of one token's attention, in order.
+    /// A decode pass's own kernel, which rotates and stores as well: its dispatches in order;
+    /// `None` where the adapter lacks what it needs.
+    ///
+    /// # Errors
+    /// When the device refuses it.
+    pub fn decode(&self, pipelines: &mut Pipelines) -> Result<Option<Vec<Dispatch>>> {
+        let spec = decode_spec(&self.spec, self.positions);
+        if !attention_decode::is_supported(&pipelines.gpu().facts, &spec) {
+            return Ok(None);
+        }
+        let args = attention_decode::Args {
+            step: self.step.all(),
+            rows: self.rows.all(),
+            angles: self.qkv.all(),
+            qkv: self.qkv.all(),
+            cache_k: self.cache_k.all(),
+            cache_v: self.cache_v.all(),
+            parts: self.parts.all(),
+            y: self.y.all(),
+            scales: self.scales.all(),
+        };
+        attention_decode::dispatch(pipelines, &spec, &args).map(Some)
+    }
+
+    /// The kernels of any pass for one token, in order.
     ///
     /// # Errors
     /// When the device refuses them.
     pub fn attention(&self, pipelines: &mut Pipelines, shape: attention::Shape) -> Result<Vec<Dispatch>> {
-        let [step, rows, qkv, cache, y] = self.buffers.each_ref().map(Buffer::all);
-        let (spec, splits, parts) = (self.spec, shape.splits, self.parts.all());
-        let out = if splits > 1 { parts.clone() } else { y.clone() };
-        let (cache_k, cache_v) = (cache.clone(), cache);
-        let args = attention::Args { step: step.clone(), rows, qkv, cache_k, cache_v, y: out };
+        let (spec, splits, step, parts, y) =
+            (self.spec, shape.splits, self.step.all(), self.parts.all(), self.y.all());
+        let args = attention::Args {
+            step: step.clone(),
+            rows: self.rows.all(),
+            qkv: self.qkv.all(),
+            cache_k: self.cache_k.all(),
+            cache_v: self.cache_v.all(),
+            y: if splits > 1 { parts.clone() } else { y.clone() },
+        };
         let mut dispatches = vec![attention::dispatch_shaped(pipelines, &spec, shape, &args)?];
         if splits > 1 {
             let spec = attention_merge::Spec { heads: spec.heads, head_dim: spec.head_dim, splits };
@@ -267,6 +308,22 @@ impl Context {
             dispatches.push(attention_merge::dispatch(pipelines, &spec, &args)?);
         }
         Ok(dispatches)
+    }
+}
+
+/// The same attention for a decode pass's own kernel.
+fn decode_spec(spec: &attention::Spec, context: u32) -> attention_decode::Spec {
+    let attention::Spec { heads, kv_heads, head_dim, cache, window, scale } = *spec;
+    attention_decode::Spec {
+        heads,
+        kv_heads,
+        head_dim,
+        rotary_dim: head_dim,
+        cache,
+        window,
+        scale,
+        context,
+        int8: head_dim.is_multiple_of(GROUP),
     }
 }
 
