@@ -19,7 +19,7 @@ use pipo_wgpu::engine::probe::tune;
 use pipo_wgpu::error::Result;
 use pipo_wgpu::gpu::{Dispatch, Gpu, Pipelines, Stopwatch};
 use pipo_wgpu::kernels::matvec_core::Operation;
-use pipo_wgpu::kernels::{CacheKind, Matrix, Shapes, attention};
+use pipo_wgpu::kernels::{CacheKind, Matrix, Shapes, attention, matmul_coop};
 use pipo_wgpu::model::{self, Decoder, dummy};
 use pipo_wgpu::quant::WeightKind;
 
@@ -133,8 +133,12 @@ impl Bench<'_> {
         let Matrix { rows, cols, .. } = product.matrix;
         let mut pipelines = Pipelines::deferred(self.gpu);
         let tiles = &self.shapes.matvecs;
+        let is_coop = matmul_coop::runs_on(&self.gpu.facts);
         let (kernel, dispatches) = match operation {
-            _ if product.tokens >= TILE_TOKENS => ("matmul_int8", product.matmul(&mut pipelines)?),
+            _ if product.tokens >= TILE_TOKENS => {
+                let name = if is_coop { "matmul_coop" } else { "matmul_int8" };
+                (name, product.matmul(&mut pipelines)?)
+            }
             Operation::Int8 => {
                 ("matvec_int8", product.matvec(&mut pipelines, operation, tiles.int8.of(rows, cols))?)
             }
@@ -153,7 +157,10 @@ impl Bench<'_> {
             seconds,
             bytes: product.weight_bytes(),
             operations: product.operations(),
-            compute: self.ceilings.dot4,
+            compute: match self.ceilings.coop {
+                Some(rate) if kernel == "matmul_coop" => rate,
+                _ => self.ceilings.dot4,
+            },
         });
         Ok(())
     }

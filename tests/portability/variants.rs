@@ -198,7 +198,7 @@ fn fused_products(list: &mut List) {
 }
 
 fn attentions(list: &mut List) {
-    use kernels::{attention_decode, attention_join, attention_merge, rope_store};
+    use kernels::{attention_decode, attention_join, attention_merge, attention_prefill, rope_store};
     for ((heads, kv_heads, head_dim), cache) in HEADS.into_iter().flat_map(|h| CACHES.map(|c| (h, c))) {
         for rotary_dim in [0, head_dim] {
             let spec = rope_store::Spec { heads, kv_heads, head_dim, rotary_dim, cache };
@@ -207,6 +207,8 @@ fn attentions(list: &mut List) {
         for (shape, window) in ATTENTION.into_iter().flat_map(|shape| [(shape, None), (shape, Some(4096))]) {
             let spec = attention::Spec { heads, kv_heads, head_dim, cache, window, scale: 0.125 };
             list.add(attention::SHADER, attention::constants(&spec, shape));
+            let spec = attention_prefill::Spec { heads, kv_heads, head_dim, cache, window, scale: 0.125 };
+            list.add(attention_prefill::SHADER, attention_prefill::constants(&spec));
         }
         for (splits, joins) in [(1, true), (32, true), (8, false)] {
             let layout = attention_decode::Layout { threads: 128, splits, tiles_min: 2, joins };
