@@ -1,12 +1,19 @@
-// The column of a row's largest value, the lowest among equals: one workgroup a row.
+// The column of a row's largest value, the lowest among equals: workgroups search a part of a row
+// each, then one joins what they found.
 
 override COLS: u32;
+// Whether this is the one that joins.
+override JOINS: u32;
 const THREADS: u32 = 256u;
+// Parts of a row, at most as many as threads.
+const PARTS: u32 = 64u;
 const NONE: u32 = 0xffffffffu;
 
 @group(0) @binding(0) var<uniform> step: Step;
 @group(0) @binding(1) var<storage, read> logits: array<f32>;
-@group(0) @binding(2) var<storage, read_write> ids: array<u32>;
+// The rank and column that each part found: [tokens, PARTS].
+@group(0) @binding(2) var<storage, read_write> found: array<vec2<u32>>;
+@group(0) @binding(3) var<storage, read_write> ids: array<u32>;
 
 // A value's rank and column, kept apart.
 var<workgroup> ranks: array<u32, THREADS>;
@@ -28,17 +35,27 @@ fn rank(value: f32) -> u32 {
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
     let token = id.z;
-    if token >= step.tokens || id.x + id.y > 0u {
+    if token >= step.tokens || id.x >= PARTS || id.y > 0u {
         return;
     }
     let row = token * groups_of(COLS) * GROUP;
     var best = 0u;
     var column = NONE;
-    for (var i = thread; i < COLS; i += THREADS) {
-        let r = rank(logits[row + i]);
-        if r > best {
-            best = r;
-            column = i;
+    if JOINS == 1u {
+        if thread < PARTS {
+            let part = found[token * PARTS + thread];
+            best = part.x;
+            column = part.y;
+        }
+    } else {
+        let share = (COLS + PARTS - 1u) / PARTS;
+        let end = min(COLS, (id.x + 1u) * share);
+        for (var i = id.x * share + thread; i < end; i += THREADS) {
+            let r = rank(logits[row + i]);
+            if r > best {
+                best = r;
+                column = i;
+            }
         }
     }
     ranks[thread] = best;
@@ -54,7 +71,12 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
             }
         }
     }
-    if thread == 0u {
+    if thread > 0u {
+        return;
+    }
+    if JOINS == 0u {
+        found[token * PARTS + id.x] = vec2<u32>(ranks[0], columns[0]);
+    } else {
         ids[token] = select(columns[0], NONE, ranks[0] == NONE);
     }
 }

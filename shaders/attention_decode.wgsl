@@ -7,51 +7,19 @@ override JOIN: u32;
 // Heads whose sums are joined at a time.
 override ROUND: u32;
 override SUMS: u32 = ROUND * TEAMS * QUADS;
-const LOWEST: f32 = -3.4e38;
+// The weight of what is not seen: negative zero.
+const UNSEEN: u32 = 0x80000000u;
 
 var<workgroup> sums: array<vec4<f32>, SUMS>;
 var<workgroup> ticket: u32;
-
-// Eight columns of each head of the workgroup.
-struct FourHeads { a: Eight, b: Eight, c: Eight, d: Eight }
-
-fn dot8(a: Eight, b: Eight) -> f32 {
-    return dot(a.low, b.low) + dot(a.high, b.high);
-}
-
-// A row's scores, of one head in each component; NaN unless finite.
-fn scores(q: FourHeads, row: vec4<u32>, seen: bool) -> vec4<f32> {
-    let k = unpacked(row);
-    var s = vec4<f32>(dot8(q.a, k));
-    if EACH > 1u {
-        s.y = dot8(q.b, k);
-    }
-    if EACH > 2u {
-        s.z = dot8(q.c, k);
-        s.w = dot8(q.d, k);
-    }
-    for (var apart = LANES / 2u; apart > 0u; apart /= 2u) {
-        if EACH == 1u {
-            s.x += subgroupShuffleXor(s.x, apart);
-        } else if EACH == 2u {
-            s = vec4<f32>(s.xy + subgroupShuffleXor(s.xy, apart), s.zw);
-        } else {
-            s += subgroupShuffleXor(s, apart);
-        }
-    }
-    let bits = bitcast<vec4<u32>>(s) & vec4<u32>(0x7fffffffu);
-    let spoilt = bitcast<vec4<f32>>(bits | vec4<u32>(0x7fc00000u));
-    s = select(spoilt, s, bits < vec4<u32>(INFINITY_BITS));
-    return select(vec4<f32>(LOWEST), s, seen);
-}
 
 fn add(sum: Eight, weight: f32, v: Eight) -> Eight {
     return Eight(fma(vec4<f32>(weight), v.low, sum.low), fma(vec4<f32>(weight), v.high, sum.high));
 }
 
-// Adds a row's weighted values to every head's sum.
-fn add_row(sum: FourHeads, weight: vec4<f32>, row: vec4<u32>, seen: bool) -> FourHeads {
-    let v = unpacked(select(vec4<u32>(0u), row, seen));
+// Adds a row's weighted values to every head's sum, but for what is not finite in one not seen.
+fn add_row(sum: FourHeads, weight: vec4<f32>, row: vec4<u32>) -> FourHeads {
+    let v = unpacked(select(vec4<u32>(0u), row, bitcast<u32>(weight.x) != UNSEEN));
     var more = sum;
     more.a = add(sum.a, weight.x, v);
     if EACH > 1u {
@@ -101,8 +69,8 @@ fn query(head: u32, lane: u32) -> Eight {
     return Eight(heads[at], heads[at + 1u]);
 }
 
-// Puts the workgroup's sums into `heads`, and its largest scores and sums of weights into the
-// first of `tops` and `totals`.
+// Puts the workgroup's sums into `heads`, each team's largest scores into `tops` and its sums of
+// weights, made smaller for the largest of all, into `totals`.
 fn join_teams(thread: u32, sum: FourHeads, total: vec4<f32>, top: vec4<f32>) {
     let lane = thread % LANES;
     let team = thread / LANES;
@@ -137,15 +105,23 @@ fn join_teams(thread: u32, sum: FourHeads, total: vec4<f32>, top: vec4<f32>) {
         }
         workgroupBarrier();
     }
-    if thread == 0u {
-        var all = totals[0];
-        for (var i = 1u; i < TEAMS; i++) {
-            all += totals[i];
-        }
-        totals[0] = all;
-        tops[0] = most;
+}
+
+// The sum of the teams' sums of weights of a head.
+fn total_of(head: u32) -> f32 {
+    var all = totals[0][head];
+    for (var i = 1u; i < TEAMS; i++) {
+        all += totals[i][head];
     }
-    workgroupBarrier();
+    return all;
+}
+
+fn top_of_teams(head: u32) -> f32 {
+    var most = tops[0][head];
+    for (var i = 1u; i < TEAMS; i++) {
+        most = max(most, tops[i][head]);
+    }
+    return most;
 }
 
 // Leaves a split's part for the join.
@@ -154,8 +130,8 @@ fn leave(first: u32, thread: u32) {
         atomicStore(&parts[first + i], bitcast<u32>(heads[i / 4u][i % 4u]));
     }
     if thread < EACH {
-        atomicStore(&parts[first + EACH * HEAD_DIM + thread], bitcast<u32>(totals[0][thread]));
-        atomicStore(&parts[first + EACH * (HEAD_DIM + 1u) + thread], bitcast<u32>(tops[0][thread]));
+        atomicStore(&parts[first + EACH * HEAD_DIM + thread], bitcast<u32>(total_of(thread)));
+        atomicStore(&parts[first + EACH * (HEAD_DIM + 1u) + thread], bitcast<u32>(top_of_teams(thread)));
     }
 }
 
@@ -165,6 +141,7 @@ fn main(
     @builtin(num_workgroups) count: vec3<u32>,
     @builtin(local_invocation_index) thread: u32,
     @builtin(subgroup_size) subgroup: u32,
+    @builtin(subgroup_invocation_id) lane: u32,
 ) {
     let pair = group_index(id, count) % PAIRS;
     let split = group_index(id, count) / PAIRS;
@@ -179,58 +156,62 @@ fn main(
     }
     let first = splits.begin + split * splits.each;
     let kv = pair / HEAD_GROUPS;
-    let lane = min(thread % LANES, HEAD_DIM / 8u - 1u);
+    let side = thread % LANES;
     let end = min(row.position + 1u, first + splits.each);
     let p = Place(
-        token, kv, lane, thread / LANES, row.position, row.cache_start,
-        row.position - min(row.position, row.earlier), end, pair % HEAD_GROUPS == 0u,
+        token, kv, min(side, HEAD_DIM / 8u - 1u), thread / LANES, row.position, row.cache_start,
+        row.position - min(row.position, row.earlier), end,
     );
-    var next = keys(first, p);
+    var k = keys(first, p);
+    var v = values(first, p);
     for (var i = thread; i < ALL_QUADS; i += THREADS) {
         let head = kv * SHARE + min(pair % HEAD_GROUPS * EACH + i / QUADS, SHARE - 1u);
-        heads[i] = SCALE * quad(token, first_of(token, head), i % QUADS * 4u, ROTARY_DIM);
+        heads[i] = SCALE * quad(token, head, i % QUADS, ROTARY_DIM / 4u);
+    }
+    // From the last thread on, so that the first, which have more of the queries, have less here.
+    for (var i = THREADS - 1u - thread; i < HEAD_DIM / 4u && end > row.position; i += THREADS) {
+        prepare(i, p, pair % HEAD_GROUPS == 0u);
     }
     workgroupBarrier();
-    let side = thread % LANES;
     let q = FourHeads(query(0u, side), query(1u, side), query(2u, side), query(3u, side));
     let zero = Eight(vec4<f32>(0.0), vec4<f32>(0.0));
     var sum = FourHeads(zero, zero, zero, zero);
-    // Smaller subgroups than the driver promised spoil everything, so that it shows.
+    // Of what this lane keeps. Smaller subgroups than the driver promised spoil it.
     let spoilt = bitcast<f32>(0x7fc00000u | thread);
-    var total = vec4<f32>(select(0.0, spoilt, subgroup < LANES));
-    var top = vec4<f32>(LOWEST);
+    var total = vec2<f32>(select(0.0, spoilt, subgroup < LANES));
+    var top = vec2<f32>(LOWEST);
+    let kept = side / (LANES / 4u);
+    let first_lane = lane - side % min(LANES, subgroup);
     for (var tile = first; tile < end; tile += TILE) {
-        let k = next;
-        let v = values(tile, p);
-        let at = vec4<u32>(tile + p.team) + vec4<u32>(0u, 1u, 2u, 3u) * TEAMS;
-        let seen = vec4<bool>(
-            is_seen(at.x, end, row), is_seen(at.y, end, row), is_seen(at.z, end, row), is_seen(at.w, end, row),
-        );
-        let a = scores(q, k.a, seen.x);
-        let b = scores(q, k.b, seen.y);
-        let c = scores(q, k.c, seen.z);
-        let d = scores(q, k.d, seen.w);
+        k = newest(k, tile, p, 0u);
+        let score = gathered(terms(q, k.a), terms(q, k.b), terms(q, k.c), terms(q, k.d), side);
         if tile + TILE < end {
-            next = keys(tile + TILE, p);
+            k = keys(tile + TILE, p);
         }
-        let larger = max(top, max(max(a, b), max(c, d)));
+        let seen = is_seen(tile + kept * TEAMS + p.team, end, row);
+        let s = settled(score, seen);
+        let nearby = max(s, subgroupShuffleXor(s, LANES / 2u));
+        let larger = max(top, max(nearby, subgroupShuffleXor(nearby, LANES / 4u)));
         let shrink = exp(top - larger);
         top = larger;
         // A NaN score is lost by the maximum but not here.
-        let wa = select(vec4<f32>(0.0), exp(a - top), seen.x);
-        let wb = select(vec4<f32>(0.0), exp(b - top), seen.y);
-        let wc = select(vec4<f32>(0.0), exp(c - top), seen.z);
-        let wd = select(vec4<f32>(0.0), exp(d - top), seen.w);
-        total = fma(total, shrink, (wa + wb) + (wc + wd));
-        sum = add_row(scaled(sum, shrink), wa, v.a, seen.x);
-        sum = add_row(sum, wb, v.b, seen.y);
-        sum = add_row(sum, wc, v.c, seen.z);
-        sum = add_row(sum, wd, v.d, seen.w);
+        let w = bitcast<vec2<f32>>(select(vec2<u32>(UNSEEN), bitcast<vec2<u32>>(exp(s - top)), seen));
+        total = fma(total, shrink, w);
+        v = newest(v, tile, p, 1u);
+        sum = add_row(scaled(sum, spread(shrink, 0u, first_lane)), spread(w, 0u, first_lane), v.a);
+        sum = add_row(sum, spread(w, 1u, first_lane), v.b);
+        sum = add_row(sum, spread(w, 2u, first_lane), v.c);
+        sum = add_row(sum, spread(w, 3u, first_lane), v.d);
+        if tile + TILE < end {
+            v = values(tile + TILE, p);
+        }
     }
-    join_teams(thread, sum, total, top);
+    let in_pairs = total + subgroupShuffleXor(total, LANES / 2u);
+    let in_all = in_pairs + subgroupShuffleXor(in_pairs, LANES / 4u);
+    join_teams(thread, sum, spread(in_all, 0u, first_lane), spread(top, 0u, first_lane));
     if splits.used == 1u {
         for (var i = thread; i < ALL_QUADS; i += THREADS) {
-            heads[i] /= totals[0][i / QUADS];
+            heads[i] *= 1.0 / total_of(i / QUADS);
         }
         workgroupBarrier();
         write(token, pair, thread);

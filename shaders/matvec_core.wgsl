@@ -5,11 +5,11 @@
 // the column lanes are added up in workgroup memory. COL_LANES alone decides the order of the
 // sums: no value depends on TOKENS or on how many tokens there are.
 //
-// Behind matvec_dot.wgsl. The file behind this one says which rows those are (`row_of`) and what to do while the first
-// weights load (`prepare`).
+// Behind matvec_dot.wgsl, before matvec_stage.wgsl. The last file says which rows those are
+// (`row_of`) and what to do while the first weights load (`prepare`).
 
 override GROUPS: u32;
-// 1, 2, 4, 8 or 16.
+// 1, 2, 4 or 8.
 override TOKENS: u32;
 override ROW_LANES: u32;
 // A power of two.
@@ -28,16 +28,7 @@ override TOTALS: u32 = TOKENS * BLOCK_ROWS;
 
 // Groups of columns that a workgroup works on at a time.
 override SPAN: u32 = UNROLL * COL_LANES;
-// Whether the inputs go through workgroup memory, and how many items that makes there.
-override STAGED: u32;
-override STAGE_CODES: u32 = TOKENS * SPAN * 2u;
-override STAGE_SCALES: u32 = TOKENS * SPAN;
-override STAGED_CODES: u32 = select(1u, STAGE_CODES, STAGED == 1u);
-override STAGED_SCALES: u32 = select(1u, STAGE_SCALES, STAGED == 1u);
 
-// Codes [token, half, group], then scales and zeros [token, group].
-var<workgroup> staged_codes: array<vec4<u32>, STAGED_CODES>;
-var<workgroup> staged_scales: array<vec2<f32>, STAGED_SCALES>;
 var<workgroup> partial: array<f32, PARTIALS>;
 // The finished products [token, local row].
 var<workgroup> totals: array<f32, TOTALS>;
@@ -52,24 +43,6 @@ struct Sums {
     t5: vec4<f32>,
     t6: vec4<f32>,
     t7: vec4<f32>,
-    t8: vec4<f32>,
-    t9: vec4<f32>,
-    t10: vec4<f32>,
-    t11: vec4<f32>,
-    t12: vec4<f32>,
-    t13: vec4<f32>,
-    t14: vec4<f32>,
-    t15: vec4<f32>,
-}
-
-// A token's input for a group, which the workgroup shares or each thread reads for itself.
-fn input(token: u32, local: u32, group: u32, place: u32) -> Input {
-    if STAGED == 0u {
-        return input_at(token + local, group);
-    }
-    let s = staged_scales[local * SPAN + place];
-    let at = 2u * local * SPAN + place;
-    return Input(staged_codes[at], staged_codes[at + SPAN], s.x, s.y);
 }
 
 // Adds a group's products; `place` is the group's place among those that the workgroup shares.
@@ -87,88 +60,12 @@ fn add_group(rows: Rows, token: u32, group: u32, place: u32, sums: ptr<function,
         (*sums).t3 = add_input(w, input(token, 3u, group, place), (*sums).t3);
     }
     if TOKENS > 4u {
-        let tokens = step.tokens - token;
-        if tokens > 4u {
+        if step.tokens - token > 4u {
             (*sums).t4 = add_input(w, input(token, 4u, group, place), (*sums).t4);
             (*sums).t5 = add_input(w, input(token, 5u, group, place), (*sums).t5);
             (*sums).t6 = add_input(w, input(token, 6u, group, place), (*sums).t6);
             (*sums).t7 = add_input(w, input(token, 7u, group, place), (*sums).t7);
         }
-        if TOKENS > 8u && tokens > 8u {
-            (*sums).t8 = add_input(w, input(token, 8u, group, place), (*sums).t8);
-            (*sums).t9 = add_input(w, input(token, 9u, group, place), (*sums).t9);
-            (*sums).t10 = add_input(w, input(token, 10u, group, place), (*sums).t10);
-            (*sums).t11 = add_input(w, input(token, 11u, group, place), (*sums).t11);
-        }
-        if TOKENS > 8u && tokens > 12u {
-            (*sums).t12 = add_input(w, input(token, 12u, group, place), (*sums).t12);
-            (*sums).t13 = add_input(w, input(token, 13u, group, place), (*sums).t13);
-            (*sums).t14 = add_input(w, input(token, 14u, group, place), (*sums).t14);
-            (*sums).t15 = add_input(w, input(token, 15u, group, place), (*sums).t15);
-        }
-    }
-}
-
-// What a thread brings into workgroup memory of the tokens' inputs for a span of groups.
-struct Stage {
-    codes0: vec4<u32>,
-    codes1: vec4<u32>,
-    codes2: vec4<u32>,
-    codes3: vec4<u32>,
-    scales0: vec2<f32>,
-    scales1: vec2<f32>,
-}
-
-fn stage_codes(token: u32, base: u32, item: u32) -> vec4<u32> {
-    let group = min(base + item / 2u % SPAN, groups_of(COLS) - 1u);
-    return x_codes[((token + item / (2u * SPAN)) * groups_of(COLS) + group) * 2u + (item & 1u)];
-}
-
-fn stage_scales(token: u32, base: u32, item: u32) -> vec2<f32> {
-    let group = min(base + item % SPAN, groups_of(COLS) - 1u);
-    let s = x_scales[(token + item / SPAN) * groups_of(COLS) + group];
-    return vec2<f32>(s.x, zero_of(s.y));
-}
-
-fn load_stage(token: u32, base: u32, thread: u32) -> Stage {
-    var stage: Stage;
-    if STAGED == 1u {
-        stage.codes0 = stage_codes(token, base, thread);
-        if STAGE_CODES > THREADS {
-            stage.codes1 = stage_codes(token, base, thread + THREADS);
-        }
-        if STAGE_CODES > 2u * THREADS {
-            stage.codes2 = stage_codes(token, base, thread + 2u * THREADS);
-            stage.codes3 = stage_codes(token, base, thread + 3u * THREADS);
-        }
-        stage.scales0 = stage_scales(token, base, thread);
-        if STAGE_SCALES > THREADS {
-            stage.scales1 = stage_scales(token, base, thread + THREADS);
-        }
-    }
-    return stage;
-}
-
-fn put_codes(item: u32, codes: vec4<u32>) {
-    if item < STAGE_CODES {
-        staged_codes[(item / (2u * SPAN) * 2u + (item & 1u)) * SPAN + item / 2u % SPAN] = codes;
-    }
-}
-
-fn put_stage(stage: Stage, thread: u32) {
-    put_codes(thread, stage.codes0);
-    if STAGE_CODES > THREADS {
-        put_codes(thread + THREADS, stage.codes1);
-    }
-    if STAGE_CODES > 2u * THREADS {
-        put_codes(thread + 2u * THREADS, stage.codes2);
-        put_codes(thread + 3u * THREADS, stage.codes3);
-    }
-    if thread < STAGE_SCALES {
-        staged_scales[thread] = stage.scales0;
-    }
-    if thread + THREADS < STAGE_SCALES {
-        staged_scales[thread + THREADS] = stage.scales1;
     }
 }
 
@@ -292,10 +189,6 @@ fn multiply(block: u32, token: u32, thread: u32) {
     add_up(0u, thread, sums.t0, sums.t1, sums.t2, sums.t3);
     if TOKENS > 4u {
         add_up(4u, thread, sums.t4, sums.t5, sums.t6, sums.t7);
-    }
-    if TOKENS > 8u {
-        add_up(8u, thread, sums.t8, sums.t9, sums.t10, sums.t11);
-        add_up(12u, thread, sums.t12, sums.t13, sums.t14, sums.t15);
     }
     if COL_LANES == 1u {
         workgroupBarrier();

@@ -111,18 +111,22 @@ fn code_quad(at: vec2<u32>, quad: u32) {
     out[place.y * groups_of(ROWS) * GROUP_QUADS + place.x / 4u] = pack4xI8(quad_codes);
 }
 
+fn quad_pair_squares(first: u32) -> f32 {
+    return quad_squares[first] + quad_squares[first + 1u];
+}
+
 // Writes what a group has beside its codes.
 fn finish_group(at: vec2<u32>, first: u32) {
     let place = quad_place(at, first);
     if place.y >= step.tokens || place.x >= groups_of(ROWS) * GROUP {
         return;
     }
-    let a = (quad_squares[first] + quad_squares[first + 1u]) + (quad_squares[first + 2u] + quad_squares[first + 3u]);
-    let b = (quad_squares[first + 4u] + quad_squares[first + 5u]) + (quad_squares[first + 6u] + quad_squares[first + 7u]);
+    let low = quad_pair_squares(first) + quad_pair_squares(first + 2u);
+    let high = quad_pair_squares(first + 4u) + quad_pair_squares(first + 6u);
     let group = place.y * groups_of(ROWS) + place.x / GROUP;
     out[SCALES_AT + group * 2u] = bitcast<u32>(int8_scale(group_peak(first)));
     out[SCALES_AT + group * 2u + 1u] = bitcast<u32>(f32(group_sum(first)));
-    out[SQUARES_AT + group] = bitcast<u32>(a + b);
+    out[SQUARES_AT + group] = bitcast<u32>(low + high);
 }
 
 @compute @workgroup_size(THREADS)

@@ -18,7 +18,7 @@ use pipo_wgpu::engine::probe::rig::{Context, Look, Product, seconds_each};
 use pipo_wgpu::engine::probe::tune;
 use pipo_wgpu::error::Result;
 use pipo_wgpu::gpu::{Dispatch, Gpu, Pipelines, Stopwatch};
-use pipo_wgpu::kernels::matvec_core::Operation;
+use pipo_wgpu::kernels::matvec_core::{Operation, TOKENS_PER_GROUP_MAX};
 use pipo_wgpu::kernels::{CacheKind, Matrix, Shapes, attention, matmul_coop};
 use pipo_wgpu::model::{self, Decoder, dummy};
 use pipo_wgpu::quant::WeightKind;
@@ -132,20 +132,19 @@ impl Bench<'_> {
     ) -> Result<()> {
         let Matrix { rows, cols, .. } = product.matrix;
         let mut pipelines = Pipelines::deferred(self.gpu);
-        let tiles = &self.shapes.matvecs;
+        let shared = product.tokens.next_power_of_two().min(TOKENS_PER_GROUP_MAX);
+        let tile = self.shapes.matvecs.of(operation, [rows, cols], shared);
         let is_coop = matmul_coop::runs_on(&self.gpu.facts);
-        let (kernel, dispatches) = match operation {
-            _ if product.tokens >= TILE_TOKENS => {
-                let name = if is_coop { "matmul_coop" } else { "matmul_int8" };
-                (name, product.matmul(&mut pipelines)?)
-            }
-            Operation::Int8 => {
-                ("matvec_int8", product.matvec(&mut pipelines, operation, tiles.int8.of(rows, cols))?)
-            }
-            Operation::Residual => {
-                ("matvec_residual", product.matvec(&mut pipelines, operation, tiles.residual.of(rows, cols))?)
-            }
-            Operation::Gated => ("matvec_gated", product.matvec(&mut pipelines, operation, tiles.gated)?),
+        let (kernel, dispatches) = if product.tokens >= TILE_TOKENS {
+            let name = if is_coop { "matmul_coop" } else { "matmul_int8" };
+            (name, product.matmul(&mut pipelines)?)
+        } else {
+            let name = match operation {
+                Operation::Int8 => "matvec_int8",
+                Operation::Residual => "matvec_residual",
+                Operation::Gated => "matvec_gated",
+            };
+            (name, product.matvec(&mut pipelines, operation, tile)?)
         };
         pipelines.finish()?;
         let seconds = self.seconds(&dispatches, product.tokens)?;

@@ -76,7 +76,7 @@ impl Engine {
                 }
             };
             self.encode_pass(&pass, ids, &mut walk)?;
-            walk.encode_one(&self.argmax, count);
+            self.argmax.iter().for_each(|dispatch| walk.encode_one(dispatch, count));
             let (from, to) = (&self.workspace.argmax, self.chains.readbacks[slot].buffer());
             let row = u64::from(count) * 4;
             walk.encoder().copy_buffer_to_buffer(from, 0, to, u64::from(later) * row, row);

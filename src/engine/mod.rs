@@ -133,7 +133,7 @@ pub struct Engine {
     first_norm: Option<Dispatch>,
     /// For what the last pass chose, where the embedding table can be read by kernels.
     embed_chosen: Vec<Dispatch>,
-    argmax: Dispatch,
+    argmax: [Dispatch; 2],
     chains: Chains,
     ring: Option<Loader>,
     next_ticket: u64,

@@ -135,6 +135,9 @@ impl Engine {
             // What is encoded so far must run while this unit is still on its way.
             walk.hand_over(&mut self.workspace.inputs, self.ring.as_ref());
         }
+        if ring.is_some() || cache_ring {
+            self.gpu.see_transfers(walk.encoder());
+        }
         let cache_place = match programs.cache {
             Some(cache) => self.caches.bring(cache, walk, &mut self.timer),
             None => 0,
@@ -198,7 +201,7 @@ impl Engine {
     pub fn most_likely(&mut self) -> Result<Vec<u32>> {
         let bytes = u64::from(self.selected) * 4;
         let mut walk = Walk::new(&self.gpu, self.selected, self.selected);
-        walk.encode_one(&self.argmax, self.selected);
+        self.argmax.iter().for_each(|dispatch| walk.encode_one(dispatch, self.selected));
         let (from, to) = (&self.workspace.argmax, &mut self.workspace.argmax_readback);
         walk.encoder().copy_buffer_to_buffer(from, 0, to.buffer(), 0, bytes);
         walk.submit();

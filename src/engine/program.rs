@@ -17,9 +17,11 @@ use super::workspace::{Workspace, stride};
 use crate::error::Result;
 use crate::gpu::{Binding, Buffer, Dispatch, Pipelines};
 use crate::kernels::embed::Rows;
+use crate::kernels::matvec_core::Operation;
 use crate::kernels::{
     CacheKind, ExactArgs, Int8Args, Matrix, Shapes, TOKENS_PER_GROUP_MAX, argmax, attention, attention_merge,
-    embed, matmul_exact, matmul_int8, matvec_core, matvec_exact, matvec_int8, rope_store, select_rows,
+    attention_prefill, embed, matmul_exact, matmul_int8, matvec_core, matvec_exact, matvec_int8, rope_store,
+    select_rows,
 };
 use crate::model::{Activation, Decoder, Op, Tensor};
 use crate::pack::layout::{Section, TensorSpec};
@@ -237,13 +239,14 @@ impl Builder<'_> {
     }
 
     /// The most likely token of each row of logits.
-    pub(super) fn argmax(&self, pipelines: &mut Pipelines) -> Result<Dispatch> {
+    pub(super) fn argmax(&self, pipelines: &mut Pipelines) -> Result<[Dispatch; 2]> {
         let args = argmax::Args {
             step: self.workspace.inputs.head_step(),
             logits: self.f32(Activation::Logits),
+            parts: self.workspace.argmax_parts.all(),
             ids: self.workspace.argmax.all(),
         };
-        argmax::dispatch(pipelines, &argmax::Spec { cols: self.decoder.vocab_size }, &args)
+        argmax::dispatches(pipelines, self.decoder.vocab_size, &args)
     }
 
     fn op(&self, pipelines: &mut Pipelines, op: &Op, setting: &Setting<'_>) -> Result<Vec<Dispatch>> {
@@ -267,7 +270,10 @@ impl Builder<'_> {
                 self.linear(pipelines, &linear, tensor, memory, class)
             }
             Op::RopeStore { .. } => self.rope_store(pipelines, cache()),
-            Op::Attention { scale, .. } => return self.attention(pipelines, cache(), scale, class),
+            Op::Attention { scale, .. } if class == Class::Prefill => {
+                self.attention_prefill(pipelines, cache(), scale)
+            }
+            Op::Attention { scale, .. } => return self.attention(pipelines, cache(), scale),
             Op::SwiGlu => self.swiglu(pipelines, form),
             Op::Activate(function) => self.activate(pipelines, function, form),
         };
@@ -359,11 +365,12 @@ impl Builder<'_> {
         }
         let (x_codes, x_scales) = (self.workspace.q8_codes(), self.workspace.q8_scales());
         let args = Int8Args { step, codes, scales, bias, x_codes, x_scales, y };
-        let tile = self.shapes.matvecs.int8.of(matrix.rows, matrix.cols);
         match class {
             Class::Prefill => matmul_int8::dispatch(pipelines, &matmul_int8::Spec { matrix, kind }, &args),
             Class::Decode => {
                 let tokens_per_group = together.min(matvec_core::TOKENS_PER_GROUP_MAX);
+                let sides = [matrix.rows, matrix.cols];
+                let tile = self.shapes.matvecs.of(Operation::Int8, sides, tokens_per_group);
                 let spec = matvec_int8::Spec { matrix, kind, tile, tokens_per_group, eps: None };
                 let args = matvec_int8::Args { squares: args.x_scales.clone(), int8: args };
                 matvec_int8::dispatch(pipelines, &spec, &args)
@@ -391,15 +398,29 @@ impl Builder<'_> {
         rope_store::dispatch(pipelines, &spec, &args)
     }
 
-    fn attention(
+    fn attention_prefill(
         &self,
         pipelines: &mut Pipelines,
         cache: &KeysValues,
         scale: f32,
-        class: Class,
-    ) -> Result<Vec<Dispatch>> {
+    ) -> Result<Dispatch> {
+        let Decoder { heads, kv_heads, head_dim, .. } = *self.decoder;
+        let spec =
+            attention_prefill::Spec { heads, kv_heads, head_dim, cache: self.cache, window: None, scale };
+        let args = attention_prefill::Args {
+            step: self.step(false),
+            rows: self.workspace.inputs.rows(),
+            qkv: self.f32(Activation::Qkv),
+            cache_k: cache.keys(),
+            cache_v: cache.values(),
+            y: self.f32(Activation::Attended),
+        };
+        attention_prefill::dispatch(pipelines, &spec, &args)
+    }
+
+    fn attention(&self, pipelines: &mut Pipelines, cache: &KeysValues, scale: f32) -> Result<Vec<Dispatch>> {
         let d = self.decoder;
-        let parts = self.workspace.attention_parts().filter(|_| class == Class::Decode);
+        let parts = self.workspace.attention_parts();
         let y = self.f32(Activation::Attended);
         let spec = attention::Spec {
             heads: d.heads,

@@ -7,7 +7,7 @@ use super::{CHAINS_MAX, PASSES_MAX};
 use crate::error::{Error, Result};
 use crate::gpu::{Binding, Buffer, Gpu, Readback};
 use crate::kernels::matvec_core::Groups;
-use crate::kernels::{self, attention};
+use crate::kernels::{self, argmax, attention};
 use crate::model::{Activation, Decoder, Op, Unit};
 use crate::quant::groups;
 
@@ -88,9 +88,10 @@ pub(super) fn token_bytes(decoder: &Decoder, flow: &Flow, halves: bool) -> u64 {
 }
 
 /// GPU bytes that one more token with logits takes: the logits twice, because they are read back,
-/// and the most likely token's id.
+/// and the most likely token's id with what leads to it.
 pub(super) fn selected_bytes(decoder: &Decoder, flow: &Flow) -> u64 {
-    row_bytes(decoder, flow, &PER_SELECTED) + row_bytes(decoder, flow, &[Activation::Logits]) + 8
+    let likely = 8 + argmax::parts_bytes(1);
+    row_bytes(decoder, flow, &PER_SELECTED) + row_bytes(decoder, flow, &[Activation::Logits]) + likely
 }
 
 /// GPU bytes that do not depend on a pass's number of tokens.
@@ -132,6 +133,7 @@ pub(super) struct Workspace {
     attention_parts: Option<Buffer>,
     selected: u32,
     pub(super) argmax: Buffer,
+    pub(super) argmax_parts: Buffer,
     pub(super) logits_readback: Readback,
     pub(super) argmax_readback: Readback,
 }
@@ -180,6 +182,7 @@ impl Workspace {
             },
             selected: sizes.selected,
             argmax: buffer("most likely tokens", selected * 4)?,
+            argmax_parts: buffer("likely tokens", argmax::parts_bytes(selected))?,
             logits_readback: Readback::new(gpu, "logits on their way", logits)?,
             argmax_readback: Readback::new(gpu, "tokens on their way", selected * 4)?,
         })

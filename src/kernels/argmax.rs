@@ -7,11 +7,16 @@ use crate::gpu::{Binding, Dispatch, Grid, Pipelines, Shader};
 /// The shader.
 pub const SHADER: Shader = Shader { name: "argmax", source: include_str!("../../shaders/argmax.wgsl") };
 
+/// Parts of a row that are searched side by side.
+const PARTS: u32 = 64;
+
 /// Sizes and choices.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spec {
     /// Columns.
     pub cols: u32,
+    /// Whether what was found in the parts of a row is joined; else the parts are searched.
+    pub joins: bool,
 }
 
 /// What the kernel is bound to.
@@ -21,26 +26,37 @@ pub struct Args<'a> {
     pub step: Binding<'a>,
     /// f32 `[tokens, stride(cols)]`.
     pub logits: Binding<'a>,
+    /// [`parts_bytes`], between the two dispatches.
+    pub parts: Binding<'a>,
     /// Result, u32 `[tokens]`.
     pub ids: Binding<'a>,
 }
 
+/// Bytes of what is found in the parts of so many rows.
+pub const fn parts_bytes(tokens: u64) -> u64 {
+    tokens * PARTS as u64 * 8
+}
+
 /// The shader's constants.
 pub fn constants(spec: &Spec) -> Vec<Constant> {
-    vec![("COLS", spec.cols.into())]
+    vec![("COLS", spec.cols.into()), ("JOINS", u32::from(spec.joins).into())]
 }
 
 /// Workgroups.
-pub fn grid(_spec: &Spec) -> Grid {
-    TOKEN_GRID
+pub fn grid(spec: &Spec) -> Grid {
+    if spec.joins { TOKEN_GRID } else { Grid { groups: PARTS, ..TOKEN_GRID } }
 }
 
-/// Prepares the kernel.
+/// Prepares the kernel for rows of so many columns: two dispatches to be run in order.
 ///
 /// # Errors
 /// When the device refuses the shader or a binding.
-pub fn dispatch(pipelines: &mut Pipelines, spec: &Spec, args: &Args<'_>) -> Result<Dispatch> {
+pub fn dispatches(pipelines: &mut Pipelines, cols: u32, args: &Args<'_>) -> Result<[Dispatch; 2]> {
     let a = args.clone();
-    let bindings = [a.step, a.logits, a.ids];
-    pipelines.dispatch(SHADER, &constants(spec), &bindings, grid(spec))
+    let bindings = [a.step, a.logits, a.parts, a.ids];
+    let mut dispatch = |joins| {
+        let spec = Spec { cols, joins };
+        pipelines.dispatch(SHADER, &constants(&spec), &bindings, grid(&spec))
+    };
+    Ok([dispatch(false)?, dispatch(true)?])
 }

@@ -12,6 +12,7 @@ pub const SHADER: Shader = Shader {
     source: concat!(
         include_str!("../../shaders/attention_result.wgsl"),
         include_str!("../../shaders/attention_rows.wgsl"),
+        include_str!("../../shaders/attention_team.wgsl"),
         include_str!("../../shaders/attention_decode.wgsl")
     ),
 };
@@ -23,9 +24,9 @@ pub struct Spec {
     pub heads: u32,
     /// Key (and value) heads; divides `heads`.
     pub kv_heads: u32,
-    /// Values of one head, even.
+    /// Values of one head, a multiple of 8.
     pub head_dim: u32,
-    /// Leading values of a head that are rotated, even; 0 for none.
+    /// Leading values of a head that are rotated, a multiple of 8; 0 for none.
     pub rotary_dim: u32,
     /// How the cache holds keys and values.
     pub cache: CacheKind,
@@ -123,7 +124,7 @@ fn each(spec: &Spec) -> u32 {
 
 /// Threads that share a cache row.
 fn lanes(spec: &Spec) -> u32 {
-    (spec.head_dim / 8).next_power_of_two()
+    (spec.head_dim / 8).next_power_of_two().max(8)
 }
 
 /// Whether the adapter has what the kernel needs for these sizes.
@@ -134,7 +135,8 @@ pub fn is_supported(facts: &Facts, spec: &Spec) -> bool {
         CacheKind::Q8 => spec.head_dim.is_multiple_of(32),
     };
     let subgroups = facts.features.contains(wgpu::Features::SUBGROUP);
-    fits && subgroups && lanes(spec) <= facts.info.subgroup_min_size
+    let rotates_quads = spec.rotary_dim.is_multiple_of(8);
+    fits && rotates_quads && subgroups && lanes(spec) <= facts.info.subgroup_min_size
 }
 
 /// The constants of how contexts are split and results written.
@@ -156,7 +158,8 @@ pub(super) fn result_constants(spec: &Spec, layout: &Layout) -> Vec<Constant> {
 
 /// The shader's constants.
 pub fn constants(spec: &Spec, layout: &Layout) -> Vec<Constant> {
-    assert!(spec.head_dim.is_multiple_of(8) && spec.rotary_dim <= spec.head_dim, "{spec:?}");
+    assert!(spec.head_dim.is_multiple_of(8) && spec.rotary_dim.is_multiple_of(8), "{spec:?}");
+    assert!(spec.rotary_dim <= spec.head_dim, "{spec:?}");
     let teams = layout.threads / lanes(spec);
     let mut constants = result_constants(spec, layout);
     constants.extend([
@@ -166,7 +169,7 @@ pub fn constants(spec: &Spec, layout: &Layout) -> Vec<Constant> {
         ("SCALE", spec.scale.into()),
         ("THREADS", layout.threads.into()),
         ("LANES", lanes(spec).into()),
-        ("STATES", layout.splits.max(teams).into()),
+        ("STATES", layout.splits.max(teams).next_multiple_of(8).into()),
         // 8 KiB of sums.
         ("ROUND", (256 / layout.threads).clamp(1, each(spec)).into()),
         ("JOIN", u32::from(layout.joins).into()),

@@ -15,6 +15,7 @@ macro_rules! source {
         concat!(
             include_str!("../../shaders/matvec_dot.wgsl"),
             include_str!("../../shaders/matvec_core.wgsl"),
+            include_str!("../../shaders/matvec_stage.wgsl"),
             $(include_str!($file)),+
         )
     };
@@ -22,7 +23,9 @@ macro_rules! source {
 pub(super) use source;
 
 /// The most tokens that share one reading of the weights.
-pub const TOKENS_PER_GROUP_MAX: u32 = 16;
+pub const TOKENS_PER_GROUP_MAX: u32 = 8;
+/// The most tokens whose products take hardly longer than reading the weights.
+pub const FEW_TOKENS_MAX: u32 = 2;
 
 /// How a workgroup is laid over rows and columns.
 ///
@@ -37,8 +40,6 @@ pub struct Tile {
     pub col_lanes: u32,
     /// Groups of columns that a thread loads before it multiplies: 1, 2 or 4.
     pub unroll: u32,
-    /// Whether the activations go through workgroup memory.
-    pub staged: bool,
 }
 
 impl Tile {
@@ -52,13 +53,19 @@ impl Tile {
         self.row_lanes * self.rows_each
     }
 
+    /// Whether the activations of so many tokens go through workgroup memory: reading them is what
+    /// takes the time then. A thread brings at most four pieces of a span of groups there.
+    const fn stages(&self, tokens_per_group: u32) -> bool {
+        tokens_per_group >= 4 && self.col_lanes > 1 && tokens_per_group * self.unroll <= 2 * self.row_lanes
+    }
+
     /// Bytes of workgroup memory that a kernel of this shape takes at most.
     pub fn workgroup_bytes(&self, tokens_per_group: u32) -> u32 {
         let partials = self.col_lanes * (tokens_per_group.min(4) * self.rows() + 1);
         let quads = tokens_per_group * self.rows().div_ceil(4);
-        let staged = if self.staged { tokens_per_group * self.unroll * self.col_lanes * 10 } else { 6 };
-        // Partial sums, products, parts of squares; a peak, a sum and the squares of each quad.
-        4 * (staged + partials + tokens_per_group * (self.rows() + 16) + 3 * quads)
+        let span = if self.stages(tokens_per_group) { self.unroll * self.col_lanes } else { 1 };
+        // Activations, partial sums, products, parts of squares; a peak, a sum and the squares of each quad.
+        4 * (tokens_per_group * span * 10 + partials + tokens_per_group * (self.rows() + 16) + 3 * quads)
     }
 
     /// Whether an adapter with these limits can run it for so many tokens.
@@ -69,9 +76,8 @@ impl Tile {
             && self.col_lanes.is_power_of_two()
             && self.row_lanes > 0
             && self.threads() <= threads
-            && matches!(tokens_per_group, 1 | 2 | 4 | 8 | 16)
-            && (self.col_lanes > 1 || (self.unroll == 1 && !self.staged))
-            && (!self.staged || tokens_per_group * self.unroll <= 2 * self.row_lanes)
+            && matches!(tokens_per_group, 1 | 2 | 4 | 8)
+            && (self.col_lanes > 1 || self.unroll == 1)
             && self.workgroup_bytes(tokens_per_group) <= limits.max_compute_workgroup_storage_size
     }
 }
@@ -79,10 +85,25 @@ impl Tile {
 /// The tiles that an adapter runs best, for each kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tiles {
-    /// For [`super::matvec_int8`].
+    /// For [`super::matvec_int8`] of up to [`FEW_TOKENS_MAX`] tokens that share weights.
     pub int8: BySize<Tile>,
-    /// For [`super::matvec_residual`].
+    /// The same for [`super::matvec_residual`].
     pub residual: BySize<Tile>,
+    /// The same for [`super::matvec_gated`].
+    pub gated: Tile,
+    /// For four tokens that share weights.
+    pub four: SharedTiles,
+    /// For eight of them.
+    pub eight: SharedTiles,
+}
+
+/// Tiles for a number of tokens that share weights: computing takes the time then, not reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedTiles {
+    /// For [`super::matvec_int8`].
+    pub int8: Tile,
+    /// For [`super::matvec_residual`].
+    pub residual: Tile,
     /// For [`super::matvec_gated`].
     pub gated: Tile,
 }
@@ -91,35 +112,67 @@ impl Tiles {
     /// Tiles by the kind of adapter: few long threads on a CPU, many short ones on a GPU; the
     /// latter as measured on an H100, as far as the limits allow.
     pub(super) fn for_adapter(facts: &Facts) -> Self {
+        let tile = |rows_each, row_lanes, col_lanes| Tile { rows_each, row_lanes, col_lanes, unroll: 1 };
         if facts.is_software() {
-            let tile = Tile { rows_each: 4, row_lanes: 8, col_lanes: 1, unroll: 1, staged: false };
-            let gated = Tile { row_lanes: 16, ..tile };
-            return Tiles { int8: BySize::same(tile), residual: BySize::same(tile), gated };
+            let (int8, gated) = (tile(4, 8, 1), tile(4, 16, 1));
+            let shared = SharedTiles { int8, residual: int8, gated };
+            let int8 = BySize::same(int8);
+            return Tiles { int8, residual: int8, gated, four: shared, eight: shared };
         }
-        let tile = |rows_each, row_lanes, col_lanes| Tile {
-            rows_each,
-            row_lanes,
-            col_lanes,
-            unroll: 1,
-            staged: false,
+        // As wide as the limits allow: sums of many column lanes take workgroup memory.
+        let best = |tokens, tile: Tile| -> Tile {
+            let halved = |tile: &Tile| Some(Tile { col_lanes: tile.col_lanes / 2, ..*tile });
+            let mut narrower = std::iter::successors(Some(tile), halved).take_while(|t| t.col_lanes > 1);
+            narrower.find(|tile| tile.fits(tokens, &facts.limits)).unwrap_or(Tile { col_lanes: 1, ..tile })
         };
-        let fits = |tile: &Tile| tile.fits(TOKENS_PER_GROUP_MAX, &facts.limits);
-        // Sums of many column lanes take workgroup memory.
-        let residual = [tile(4, 8, 64), tile(4, 8, 32), tile(2, 16, 16), tile(4, 8, 8)];
-        let best = |tiles: &[Tile]| tiles.iter().copied().find(fits).unwrap_or(tile(4, 8, 4));
-        let mut by_size = BySize::same(best(&residual[1..]));
+        let few = |tile| best(FEW_TOKENS_MAX, tile);
+        let mut residual = BySize::same(few(tile(4, 8, 32)));
         for small in [false, true] {
-            by_size.set(SizeClass { small, form: Form::Wide }, best(&residual));
+            residual.set(SizeClass { small, form: Form::Wide }, few(tile(4, 8, 64)));
         }
-        let gated = [tile(4, 16, 16), tile(4, 16, 8), tile(4, 16, 4)].into_iter().find(fits);
-        let int8 = BySize::same(best(&[tile(4, 4, 32), tile(4, 8, 16)]));
-        Tiles { int8, residual: by_size, gated: gated.unwrap_or(tile(4, 16, 2)) }
+        let shared = |tokens, int8, residual| SharedTiles {
+            int8: best(tokens, int8),
+            residual: best(tokens, residual),
+            gated: best(tokens, tile(4, 16, 8)),
+        };
+        Tiles {
+            int8: BySize::same(few(tile(4, 4, 32))),
+            residual,
+            gated: few(tile(4, 16, 16)),
+            four: shared(4, tile(4, 4, 32), tile(4, 8, 32)),
+            eight: shared(8, tile(4, 8, 16), tile(4, 8, 16)),
+        }
+    }
+
+    /// The tile for a matrix `[rows, cols]` and so many tokens that share weights.
+    pub fn of(&self, operation: Operation, [rows, cols]: [u32; 2], tokens_per_group: u32) -> Tile {
+        let shared = match tokens_per_group {
+            0..=FEW_TOKENS_MAX => {
+                return match operation {
+                    Operation::Int8 => self.int8.of(rows, cols),
+                    Operation::Residual => self.residual.of(rows, cols),
+                    Operation::Gated => self.gated,
+                };
+            }
+            3..=4 => &self.four,
+            _ => &self.eight,
+        };
+        match operation {
+            Operation::Int8 => shared.int8,
+            Operation::Residual => shared.residual,
+            Operation::Gated => shared.gated,
+        }
     }
 
     /// Whether an adapter with these limits can run all of them.
     pub fn fit(&self, limits: &wgpu::Limits) -> bool {
-        let tiles = self.int8.iter().chain(self.residual.iter()).map(|(_, tile)| tile);
-        tiles.chain([self.gated]).all(|tile| tile.fits(TOKENS_PER_GROUP_MAX, limits))
+        let few = self.int8.iter().chain(self.residual.iter()).map(|(_, tile)| tile).chain([self.gated]);
+        let shared = |tokens, tiles: &SharedTiles| {
+            [tiles.int8, tiles.residual, tiles.gated].iter().all(|tile| tile.fits(tokens, limits))
+        };
+        few.into_iter().all(|tile| tile.fits(FEW_TOKENS_MAX, limits))
+            && shared(4, &self.four)
+            && shared(8, &self.eight)
     }
 }
 
@@ -148,7 +201,7 @@ pub fn candidates(operation: Operation, tokens_per_group: u32, facts: &Facts) ->
     let mut tiles = Vec::new();
     for (&rows, &col_lanes) in rows.iter().flat_map(|r| col_lanes.iter().map(move |c| (r, c))) {
         for (rows_each, unroll) in [1, 2, 4].into_iter().flat_map(|r| [1, 2, 4].map(|u| (r, u))) {
-            let tile = Tile { rows_each, row_lanes: rows / rows_each, col_lanes, unroll, staged: false };
+            let tile = Tile { rows_each, row_lanes: rows / rows_each, col_lanes, unroll };
             let is_slow = !facts.is_software() && (tile.threads() < 32 || rows_each * unroll > 8);
             if rows % rows_each == 0 && !is_slow && tile.fits(tokens_per_group, &facts.limits) {
                 tiles.push(tile);
@@ -171,7 +224,7 @@ pub struct Product {
     pub bias: bool,
     /// How a workgroup is laid over rows and columns.
     pub tile: Tile,
-    /// Tokens that share one reading of the weights: 1, 2, 4, 8 or 16. Never changes a value.
+    /// Tokens that share one reading of the weights: 1, 2, 4 or 8. Never changes a value.
     pub tokens_per_group: u32,
 }
 
@@ -182,7 +235,8 @@ impl Product {
     }
 
     pub(super) fn constants(&self) -> Vec<Constant> {
-        let Tile { rows_each, row_lanes, col_lanes, unroll, staged } = self.tile;
+        assert!(matches!(self.tokens_per_group, 1 | 2 | 4 | 8), "{self:?}");
+        let Tile { rows_each, row_lanes, col_lanes, unroll } = self.tile;
         assert!(matches!(self.kind, WeightKind::W4 | WeightKind::W8), "{self:?}");
         assert!(self.rows > 0 && self.cols > 0, "an empty matrix: {self:?}");
         vec![
@@ -196,7 +250,7 @@ impl Product {
             ("ROW_LANES", row_lanes.into()),
             ("COL_LANES", col_lanes.into()),
             ("UNROLL", unroll.into()),
-            ("STAGED", u32::from(staged).into()),
+            ("STAGED", u32::from(self.tile.stages(self.tokens_per_group)).into()),
         ]
     }
 }

@@ -21,7 +21,7 @@ pub struct Spec {
     pub kind: WeightKind,
     /// How a workgroup is laid over rows and columns.
     pub tile: Tile,
-    /// Tokens that share one reading of the weights: 1, 2, 4, 8 or 16. Never changes a value.
+    /// Tokens that share one reading of the weights: 1, 2, 4 or 8. Never changes a value.
     pub tokens_per_group: u32,
     /// Multiplies the products, before anything is added, with `1 / sqrt(sum of squares / cols +
     /// eps)`: the input still lacks that factor of its norm.

@@ -23,7 +23,7 @@ pub struct Spec {
     pub kind: WeightKind,
     /// How a workgroup is laid over rows and columns: a multiple of 32 rows.
     pub tile: Tile,
-    /// Tokens that share one reading of the weights: 1, 2, 4, 8 or 16. Never changes a value.
+    /// Tokens that share one reading of the weights: 1, 2, 4 or 8. Never changes a value.
     pub tokens_per_group: u32,
     /// Where in `out` its parts are; of `rows` values for each token.
     pub out: Groups,

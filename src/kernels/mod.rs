@@ -58,7 +58,7 @@ pub struct Row {
     /// The KV cache row of its sequence's position 0.
     pub cache_start: u32,
     /// Tokens of its sequence that stand directly before it in the pass, at the positions directly
-    /// before its own. [`attention_decode`] takes at most [`attention_decode::EARLIER_MAX`].
+    /// before its own: [`attention_decode`] takes their keys and values from the pass.
     pub earlier: u32,
     /// What it sees of the last positions.
     pub mask: Mask,

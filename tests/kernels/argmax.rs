@@ -1,15 +1,16 @@
 //! `argmax` against a plain search, with ties, infinities and NaN.
 
 use super::common::*;
-use pipo_wgpu::kernels::argmax::{self, Args, Spec};
+use pipo_wgpu::kernels::argmax::{self, Args};
 
 fn argmax(logits: &[f32], tokens: usize, cols: usize) -> Vec<u32> {
     let (step, logits) = (step(tokens), upload(&pad(logits, tokens, cols)));
     let ids = upload(&vec![77_u32; tokens]);
-    let args = Args { step: step.all(), logits: logits.all(), ids: ids.all() };
-    let spec = Spec { cols: cols as u32 };
-    let dispatch = argmax::dispatch(&mut pipelines(), &spec, &args).unwrap();
-    run(&dispatch, tokens);
+    let parts = upload(&vec![0xaaaa_aaaa_u32; argmax::parts_bytes(tokens as u64) as usize / 4]);
+    let args = Args { step: step.all(), logits: logits.all(), parts: parts.all(), ids: ids.all() };
+    for dispatch in argmax::dispatches(&mut pipelines(), cols as u32, &args).unwrap() {
+        run(&dispatch, tokens);
+    }
     read(&ids, tokens)
 }
 

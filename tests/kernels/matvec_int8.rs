@@ -13,9 +13,9 @@ const KINDS: &[WeightKind] = &[W4, W8];
 const EPS: f32 = 1e-5;
 /// Tiles of fewer rows than a group, beside [`TILES`].
 const NARROW: [Tile; 3] = [
-    Tile { rows_each: 1, row_lanes: 4, col_lanes: 32, unroll: 2, staged: false },
-    Tile { rows_each: 2, row_lanes: 1, col_lanes: 64, unroll: 1, staged: false },
-    Tile { rows_each: 1, row_lanes: 3, col_lanes: 8, unroll: 4, staged: false },
+    Tile { rows_each: 1, row_lanes: 4, col_lanes: 32, unroll: 2 },
+    Tile { rows_each: 2, row_lanes: 1, col_lanes: 64, unroll: 1 },
+    Tile { rows_each: 1, row_lanes: 3, col_lanes: 8, unroll: 4 },
 ];
 
 fn kernel(
@@ -32,9 +32,9 @@ fn kernel(
 #[test]
 fn equals_the_reference_in_every_tile() {
     for (i, tile) in TILES.into_iter().chain(NARROW).enumerate() {
-        let shared = SHARED[i % 5].min(8);
+        let shared = SHARED[i % 4];
         assert!(tile.fits(shared, &wgpu::Limits::default()), "{tile:?}");
-        equals_reference(&kernel(tile, shared), KINDS, BY_GROUP);
+        equals_reference(&kernel(tile, shared), &KINDS[i % 2..=i % 2], BY_GROUP);
     }
 }
 
@@ -58,13 +58,13 @@ fn nan_stays_nan() {
 fn tokens_do_not_touch_each_other() {
     for &kind in KINDS {
         tokens_are_independent(&kernel(TILES[0], 8), kind);
-        tokens_are_independent(&kernel(TILES[5], 16), kind);
+        tokens_are_independent(&kernel(TILES[5], 8), kind);
     }
 }
 
 #[test]
 fn column_lanes_alone_decide_the_bits() {
-    let wide = Tile { rows_each: 1, row_lanes: 2, col_lanes: 16, unroll: 2, staged: false };
+    let wide = Tile { rows_each: 1, row_lanes: 2, col_lanes: 16, unroll: 2 };
     let tiles = [TILES[1], Tile { rows_each: 4, row_lanes: 1, ..wide }, Tile { unroll: 4, ..wide }];
     for &kind in KINDS {
         let kernels: Vec<_> =
@@ -88,7 +88,7 @@ fn follows_up_the_norm() {
             let matrix = Matrix { bias: true, ..Matrix::new(rows as u32, cols as u32) };
             let bound = problem.bound(&pad(&vec![POISON; tokens * rows], tokens, rows));
             let uploaded = upload(&squares);
-            let spec = Spec { matrix, kind: W4, tile, tokens_per_group: SHARED[i % 5], eps: Some(EPS) };
+            let spec = Spec { matrix, kind: W4, tile, tokens_per_group: SHARED[i % 4], eps: Some(EPS) };
             let args = Args { int8: bound.int8(), squares: uploaded.all() };
             run(&matvec_int8::dispatch(&mut pipelines(), &spec, &args).unwrap(), tokens);
             unpad(&read(&bound.y, tokens * matrix.y_stride as usize), rows)

@@ -11,6 +11,7 @@ mod activate_q8;
 mod argmax;
 mod attention;
 mod attention_decode;
+mod attention_join;
 mod attention_merge;
 mod attention_prefill;
 mod embed;

@@ -4,13 +4,26 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Files that are no shaders by themselves: what stands in front of others.
-const PARTS: [&str; 4] = ["prelude", "matvec_dot", "matvec_core", "matvec_rstd"];
+const PARTS: [&str; 9] = [
+    "prelude",
+    "matvec_dot",
+    "matvec_core",
+    "matvec_stage",
+    "matvec_rstd",
+    "attention_result",
+    "attention_rows",
+    "attention_team",
+    "attention_tile",
+];
 
 /// The files between the prelude and a shader.
 fn parts(stem: &str) -> &'static [&'static str] {
     match stem {
-        "matvec_int8" | "matvec_gated" => &PARTS[1..],
-        "matvec_residual" => &PARTS[1..3],
+        "matvec_int8" | "matvec_gated" => &PARTS[1..5],
+        "matvec_residual" => &PARTS[1..4],
+        "attention_decode" => &PARTS[5..8],
+        "attention_join" => &PARTS[5..6],
+        "attention_prefill" => &PARTS[8..],
         _ => &[],
     }
 }
@@ -29,7 +42,10 @@ fn stems(folder: &str, extension: &str, except: &[&str]) -> BTreeSet<String> {
 fn shaders_kernels_and_tests_pair_up() {
     let shaders = stems("shaders", "wgsl", &PARTS);
     assert_eq!(shaders, stems("src/kernels", "rs", &["mod", "matvec_core", "sizes"]));
-    assert_eq!(shaders, stems("tests/kernels", "rs", &["mod", "common", "products", "shaders", "timing"]));
+    assert_eq!(
+        shaders,
+        stems("tests/kernels", "rs", &["mod", "attending", "common", "products", "shaders", "timing"])
+    );
 }
 
 #[test]

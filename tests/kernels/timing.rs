@@ -105,13 +105,7 @@ fn sizes() -> &'static [(u32, u32)] {
 fn tiles() -> Vec<Tile> {
     if let Ok(text) = std::env::var("PIPO_TILES") {
         let numbers = |s: &str| s.split(',').map(|n| n.parse().unwrap()).collect::<Vec<u32>>();
-        let tile = |n: Vec<u32>| Tile {
-            rows_each: n[0],
-            row_lanes: n[1],
-            col_lanes: n[2],
-            unroll: n[3],
-            staged: n[4] == 1,
-        };
+        let tile = |n: Vec<u32>| Tile { rows_each: n[0], row_lanes: n[1], col_lanes: n[2], unroll: n[3] };
         return text.split(' ').map(|s| tile(numbers(s))).collect();
     }
     matvec_core::candidates(Operation::Int8, 1, &gpu().facts)

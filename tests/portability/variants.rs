@@ -32,11 +32,11 @@ const SHAPES: [Shape; 5] = [
 ];
 /// The same for matrices of int8 activations.
 const TILES: [Tile; 5] = [
-    Tile { rows_each: 4, row_lanes: 4, col_lanes: 32, unroll: 1, staged: false },
-    Tile { rows_each: 4, row_lanes: 8, col_lanes: 1, unroll: 1, staged: false },
-    Tile { rows_each: 1, row_lanes: 1, col_lanes: 128, unroll: 4, staged: false },
-    Tile { rows_each: 2, row_lanes: 8, col_lanes: 16, unroll: 2, staged: true },
-    Tile { rows_each: 4, row_lanes: 2, col_lanes: 8, unroll: 2, staged: false },
+    Tile { rows_each: 4, row_lanes: 4, col_lanes: 32, unroll: 1 },
+    Tile { rows_each: 4, row_lanes: 8, col_lanes: 1, unroll: 1 },
+    Tile { rows_each: 1, row_lanes: 1, col_lanes: 128, unroll: 4 },
+    Tile { rows_each: 2, row_lanes: 8, col_lanes: 16, unroll: 2 },
+    Tile { rows_each: 4, row_lanes: 2, col_lanes: 8, unroll: 2 },
 ];
 const ATTENTION: [attention::Shape; 3] = [
     attention::Shape { threads: 256, parts: 8, read_ahead: true, splits: 16 },
@@ -105,7 +105,9 @@ fn pointwise(list: &mut List) {
             list.add(glu::SHADER, glu::constants(&glu::Spec { cols, activation }));
             list.add(glu_q8::SHADER, glu_q8::constants(&glu_q8::Spec { cols, activation }));
         }
-        list.add(argmax::SHADER, argmax::constants(&argmax::Spec { cols }));
+        for joins in [false, true] {
+            list.add(argmax::SHADER, argmax::constants(&argmax::Spec { cols, joins }));
+        }
         list.add(quantize_q8::SHADER, quantize_q8::constants(&quantize_q8::Spec { cols }));
         list.add(widen_q8::SHADER, widen_q8::constants(&widen_q8::Spec { cols }));
         list.add(select_rows::SHADER, select_rows::constants(&select_rows::Spec { cols }));
@@ -148,7 +150,7 @@ fn products(list: &mut List) {
             let spec = matvec_exact::Spec { matrix, kind, shape, tokens_per_group };
             list.add(matvec_exact::SHADER, matvec_exact::constants(&spec));
         }
-        for (tile, tokens_per_group) in TILES.into_iter().zip([1, 16, 2, 4, 8]).filter(|_| is_int8) {
+        for (tile, tokens_per_group) in TILES.into_iter().zip([1, 8, 2, 4, 8]).filter(|_| is_int8) {
             for eps in [None, Some(1e-5)] {
                 let spec = matvec_int8::Spec { matrix, kind, tile, tokens_per_group, eps };
                 let constants = matvec_int8::constants(&spec);
@@ -168,8 +170,8 @@ fn fused_products(list: &mut List) {
     for ((kind, bias), (row_lanes, col_lanes)) in
         kinds.into_iter().flat_map(|kind| [(8, 64), (16, 16), (8, 1)].map(|lanes| (kind, lanes)))
     {
-        for (rows_each, tokens_per_group) in [(4, 1), (4, 16), (4, 4)] {
-            let tile = Tile { rows_each, row_lanes, col_lanes, unroll: 1, staged: false };
+        for (rows_each, tokens_per_group) in [(4, 1), (4, 8), (4, 4)] {
+            let tile = Tile { rows_each, row_lanes, col_lanes, unroll: 1 };
             let (rows, cols) = (4096, 14_336);
             let out = Groups { tokens: 64, cols: rows };
             let spec = matvec_residual::Spec { rows, cols, bias, kind, tile, tokens_per_group, out };
@@ -207,6 +209,10 @@ fn attentions(list: &mut List) {
         for (shape, window) in ATTENTION.into_iter().flat_map(|shape| [(shape, None), (shape, Some(4096))]) {
             let spec = attention::Spec { heads, kv_heads, head_dim, cache, window, scale: 0.125 };
             list.add(attention::SHADER, attention::constants(&spec, shape));
+            let spec = attention_prefill::Spec { heads, kv_heads, head_dim, cache, window, scale: 0.125 };
+            list.add(attention_prefill::SHADER, attention_prefill::constants(&spec));
+        }
+        for window in [None, Some(4096)] {
             let spec = attention_prefill::Spec { heads, kv_heads, head_dim, cache, window, scale: 0.125 };
             list.add(attention_prefill::SHADER, attention_prefill::constants(&spec));
         }

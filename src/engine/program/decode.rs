@@ -6,11 +6,12 @@ use crate::engine::fuse::{self, Fused, Norm};
 use crate::engine::workspace::stride;
 use crate::error::Result;
 use crate::gpu::{Binding, Dispatch, Facts, Pipelines};
-use crate::kernels::matvec_core::TOKENS_PER_GROUP_MAX;
+use crate::kernels::matvec_core::{Operation, TOKENS_PER_GROUP_MAX, Tile};
 use crate::kernels::{
     CacheKind, Int8Args, Matrix, attention_decode, matvec_gated, matvec_int8, matvec_residual, prenorm_q8,
 };
 use crate::model::{Activation, Decoder, Function, Op};
+use crate::pack::layout::TensorSpec;
 use crate::quant::GROUP;
 
 /// Int8 groups that a matrix reads.
@@ -97,6 +98,10 @@ impl Builder<'_> {
         self.batch.next_power_of_two().min(TOKENS_PER_GROUP_MAX)
     }
 
+    fn tile(&self, operation: Operation, tensor: &TensorSpec) -> Tile {
+        self.shapes.matvecs.of(operation, [tensor.rows, tensor.cols], self.tokens_per_group())
+    }
+
     fn normed_linear(
         &self,
         pipelines: &mut Pipelines,
@@ -117,7 +122,7 @@ impl Builder<'_> {
                 bias: linear.bias.is_some(),
             },
             kind: tensor.kind,
-            tile: self.shapes.matvecs.int8.of(tensor.rows, tensor.cols),
+            tile: self.tile(Operation::Int8, tensor),
             tokens_per_group: self.tokens_per_group(),
             eps: Some(eps),
         };
@@ -143,7 +148,7 @@ impl Builder<'_> {
             cols: tensor.cols,
             bias: linear.bias.is_some(),
             kind: tensor.kind,
-            tile: self.shapes.matvecs.residual.of(tensor.rows, tensor.cols),
+            tile: self.tile(Operation::Residual, tensor),
             tokens_per_group: self.tokens_per_group(),
             out: layout,
         };
@@ -173,7 +178,7 @@ impl Builder<'_> {
             bias: linear.bias.is_some(),
             eps: Some(eps),
             kind: tensor.kind,
-            tile: self.shapes.matvecs.gated,
+            tile: self.tile(Operation::Gated, tensor),
             tokens_per_group: self.tokens_per_group(),
         };
         let groups = self.normed_groups();
