@@ -143,7 +143,8 @@ fn int8_results_are_those_floats() {
         let got = run_in(&case, &Spec { int8: true, ..spec(&sizes) }, layout).y;
         // Half a step, and the roundings of the peak's reciprocal, the quotient and the scale.
         let peaks = floats.chunks(32).map(|g| g.iter().fold(0.0, |p: f32, v| p.max(v.abs())));
-        let bound: Vec<_> = peaks.flat_map(|peak| [f64::from(peak) * (0.5 / 127.0 + 10.0 * ULP); 32]).collect();
+        let bound: Vec<_> =
+            peaks.flat_map(|peak| [f64::from(peak) * (0.5 / 127.0 + 10.0 * ULP); 32]).collect();
         let mut want: Vec<_> = floats.iter().map(|v| f64::from(*v)).collect();
         assert_close(&got, &want, &bound, &format!("{sizes:?} {layout:?}"));
         want[0] += 3.0 * bound[0];

@@ -42,7 +42,10 @@ fn stems(folder: &str, extension: &str, except: &[&str]) -> BTreeSet<String> {
 fn shaders_kernels_and_tests_pair_up() {
     let shaders = stems("shaders", "wgsl", &PARTS);
     assert_eq!(shaders, stems("src/kernels", "rs", &["mod", "matvec_core", "sizes"]));
-    assert_eq!(shaders, stems("tests/kernels", "rs", &["mod", "attending", "common", "products", "shaders", "timing"]));
+    assert_eq!(
+        shaders,
+        stems("tests/kernels", "rs", &["mod", "attending", "common", "products", "shaders", "timing"])
+    );
 }
 
 #[test]
