@@ -1,5 +1,6 @@
 //! Turns a unit's operations into prepared dispatches.
 
+mod attention;
 mod decode;
 mod halves;
 mod pointwise;
@@ -19,9 +20,8 @@ use crate::gpu::{Binding, Buffer, Dispatch, Pipelines};
 use crate::kernels::embed::Rows;
 use crate::kernels::matvec_core::Operation;
 use crate::kernels::{
-    CacheKind, ExactArgs, Int8Args, Matrix, Shapes, TOKENS_PER_GROUP_MAX, argmax, attention, attention_merge,
-    attention_prefill, embed, matmul_exact, matmul_int8, matvec_core, matvec_exact, matvec_int8, rope_store,
-    select_rows,
+    CacheKind, ExactArgs, Int8Args, Matrix, Shapes, TOKENS_PER_GROUP_MAX, argmax, embed, matmul_exact,
+    matmul_int8, matvec_core, matvec_exact, matvec_int8, select_rows,
 };
 use crate::model::{Activation, Decoder, Op, Tensor};
 use crate::pack::layout::{Section, TensorSpec};
@@ -376,84 +376,5 @@ impl Builder<'_> {
                 matvec_int8::dispatch(pipelines, &spec, &args)
             }
         }
-    }
-
-    fn rope_store(&self, pipelines: &mut Pipelines, cache: &KeysValues) -> Result<Dispatch> {
-        let d = self.decoder;
-        let spec = rope_store::Spec {
-            heads: d.heads,
-            kv_heads: d.kv_heads,
-            head_dim: d.head_dim,
-            rotary_dim: d.rotary_dim(),
-            cache: self.cache,
-        };
-        let args = rope_store::Args {
-            step: self.step(false),
-            rows: self.workspace.inputs.rows(),
-            angles: self.workspace.inputs.angles(),
-            qkv: self.f32(Activation::Qkv),
-            cache_k: cache.keys(),
-            cache_v: cache.values(),
-        };
-        rope_store::dispatch(pipelines, &spec, &args)
-    }
-
-    fn attention_prefill(
-        &self,
-        pipelines: &mut Pipelines,
-        cache: &KeysValues,
-        scale: f32,
-    ) -> Result<Dispatch> {
-        let Decoder { heads, kv_heads, head_dim, .. } = *self.decoder;
-        let spec =
-            attention_prefill::Spec { heads, kv_heads, head_dim, cache: self.cache, window: None, scale };
-        let args = attention_prefill::Args {
-            step: self.step(false),
-            rows: self.workspace.inputs.rows(),
-            qkv: self.f32(Activation::Qkv),
-            cache_k: cache.keys(),
-            cache_v: cache.values(),
-            y: self.f32(Activation::Attended),
-        };
-        attention_prefill::dispatch(pipelines, &spec, &args)
-    }
-
-    fn attention(&self, pipelines: &mut Pipelines, cache: &KeysValues, scale: f32) -> Result<Vec<Dispatch>> {
-        let d = self.decoder;
-        let parts = self.workspace.attention_parts();
-        let y = self.f32(Activation::Attended);
-        let spec = attention::Spec {
-            heads: d.heads,
-            kv_heads: d.kv_heads,
-            head_dim: d.head_dim,
-            cache: self.cache,
-            window: None,
-            scale,
-        };
-        let args = attention::Args {
-            step: self.step(false),
-            rows: self.workspace.inputs.rows(),
-            qkv: self.f32(Activation::Qkv),
-            cache_k: cache.keys(),
-            cache_v: cache.values(),
-            y: parts.clone().unwrap_or(y.clone()),
-        };
-        let mut dispatches = Vec::new();
-        let last = match parts {
-            None => {
-                let shape = attention::Shape { splits: 1, ..self.shapes.attention };
-                attention::dispatch_shaped(pipelines, &spec, shape, &args)?
-            }
-            Some(parts) => {
-                let shape = self.shapes.attention;
-                dispatches.push(attention::dispatch_shaped(pipelines, &spec, shape, &args)?);
-                let splits = shape.splits;
-                let spec = attention_merge::Spec { heads: d.heads, head_dim: d.head_dim, splits };
-                let args = attention_merge::Args { step: self.step(false), parts, y };
-                attention_merge::dispatch(pipelines, &spec, &args)?
-            }
-        };
-        dispatches.push(last);
-        Ok(dispatches)
     }
 }

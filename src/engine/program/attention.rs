@@ -1,0 +1,94 @@
+//! Dispatches of attention that is not fused: rotation with the write to the KV cache, then attention.
+
+use super::Builder;
+use crate::error::Result;
+use crate::gpu::{Dispatch, Pipelines};
+use crate::kernels::{attention, attention_merge, attention_prefill, rope_store};
+use crate::model::{Activation, Decoder};
+use crate::pipeline::cache_ring::KeysValues;
+
+impl Builder<'_> {
+    pub(super) fn rope_store(&self, pipelines: &mut Pipelines, cache: &KeysValues) -> Result<Dispatch> {
+        let d = self.decoder;
+        let spec = rope_store::Spec {
+            heads: d.heads,
+            kv_heads: d.kv_heads,
+            head_dim: d.head_dim,
+            rotary_dim: d.rotary_dim(),
+            cache: self.cache,
+        };
+        let args = rope_store::Args {
+            step: self.step(false),
+            rows: self.workspace.inputs.rows(),
+            angles: self.workspace.inputs.angles(),
+            qkv: self.f32(Activation::Qkv),
+            cache_k: cache.keys(),
+            cache_v: cache.values(),
+        };
+        rope_store::dispatch(pipelines, &spec, &args)
+    }
+
+    pub(super) fn attention_prefill(
+        &self,
+        pipelines: &mut Pipelines,
+        cache: &KeysValues,
+        scale: f32,
+    ) -> Result<Dispatch> {
+        let Decoder { heads, kv_heads, head_dim, .. } = *self.decoder;
+        let spec =
+            attention_prefill::Spec { heads, kv_heads, head_dim, cache: self.cache, window: None, scale };
+        let args = attention_prefill::Args {
+            step: self.step(false),
+            rows: self.workspace.inputs.rows(),
+            qkv: self.f32(Activation::Qkv),
+            cache_k: cache.keys(),
+            cache_v: cache.values(),
+            y: self.f32(Activation::Attended),
+        };
+        attention_prefill::dispatch(pipelines, &spec, &args)
+    }
+
+    pub(super) fn attention(
+        &self,
+        pipelines: &mut Pipelines,
+        cache: &KeysValues,
+        scale: f32,
+    ) -> Result<Vec<Dispatch>> {
+        let d = self.decoder;
+        let parts = self.workspace.attention_parts();
+        let y = self.f32(Activation::Attended);
+        let spec = attention::Spec {
+            heads: d.heads,
+            kv_heads: d.kv_heads,
+            head_dim: d.head_dim,
+            cache: self.cache,
+            window: None,
+            scale,
+        };
+        let args = attention::Args {
+            step: self.step(false),
+            rows: self.workspace.inputs.rows(),
+            qkv: self.f32(Activation::Qkv),
+            cache_k: cache.keys(),
+            cache_v: cache.values(),
+            y: parts.clone().unwrap_or(y.clone()),
+        };
+        let mut dispatches = Vec::new();
+        let last = match parts {
+            None => {
+                let shape = attention::Shape { splits: 1, ..self.shapes.attention };
+                attention::dispatch_shaped(pipelines, &spec, shape, &args)?
+            }
+            Some(parts) => {
+                let shape = self.shapes.attention;
+                dispatches.push(attention::dispatch_shaped(pipelines, &spec, shape, &args)?);
+                let splits = shape.splits;
+                let spec = attention_merge::Spec { heads: d.heads, head_dim: d.head_dim, splits };
+                let args = attention_merge::Args { step: self.step(false), parts, y };
+                attention_merge::dispatch(pipelines, &spec, &args)?
+            }
+        };
+        dispatches.push(last);
+        Ok(dispatches)
+    }
+}
