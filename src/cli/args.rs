@@ -136,7 +136,7 @@ pub struct DeviceArgs {
     #[arg(long)]
     pub probe: bool,
     /// Use the usual kernel shapes, not the fastest; so does PIPO_WGPU_NO_TUNE=1
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub no_tune: bool,
 }
 
