@@ -12,8 +12,8 @@ use crate::builtin::story;
 use crate::common::{Model, fixture};
 use crate::oracles::{Expected, all_logits, greedy, options, relative_error};
 
-/// Fixtures that between them use every kind of kernel.
-const MODELS: [&str; 4] = ["llama3_gqa", "llama_wide_head", "smol", "opt"];
+/// Fixtures that between them use every kind of kernel; the first ones use most.
+const MODELS: [&str; 4] = ["llama3_gqa", "opt", "llama_wide_head", "smol"];
 
 fn open(reduced: Reduced) -> Arc<Gpu> {
     let opening = Opening { reduced: Some(reduced), ..Opening::default() };
@@ -57,9 +57,9 @@ fn is_least(limits: &wgpu::Limits) -> bool {
 }
 
 /// Transformers' logits, through both classes of kernels, and weights on a 4-bit grid.
-fn check_fixtures(what: &str, gpu: &Arc<Gpu>) {
-    let cases = MODELS.map(|name| (name, WeightKind::F32, false));
-    for (name, kind, exact) in cases.into_iter().chain([("grid_q4", WeightKind::W4, true)]) {
+fn check_fixtures(what: &str, gpu: &Arc<Gpu>, models: &[&str]) {
+    let cases = models.iter().map(|name| (*name, WeightKind::F32, false));
+    for (name, kind, exact) in cases.chain([("grid_q4", WeightKind::W4, true)]) {
         let (expected, model) = (Expected::new(name), Model::new(&fixture(name), kind));
         let mut engine = model.resident_on(gpu, &options(exact));
         let error =
@@ -82,7 +82,8 @@ fn lesser_devices_give_transformers_logits() {
         assert!(!is_left(&gpu), "{what}: {:?}", gpu.facts);
         assert_eq!(gpu.facts.features, gpu.device.features() & gpu.facts.features, "{what}");
         assert!(whole.facts.features.contains(gpu.facts.features), "{what}");
-        check_fixtures(what, &gpu);
+        // One difference at a time changes few kernels.
+        check_fixtures(what, &gpu, if what == "WebGPU" { &MODELS } else { &MODELS[..1] });
     }
 }
 
@@ -128,17 +129,18 @@ fn opengl_tells_the_golden_story() {
     let Some(gpu) = opengl() else { return };
     let golden = std::fs::read_to_string(fixture("story/greedy.txt")).unwrap();
     assert_eq!(story(&gpu, 64 << 20, true), (false, golden));
-    check_fixtures("OpenGL", &gpu);
+    check_fixtures("OpenGL", &gpu, &MODELS);
 }
 
-/// Every kernel against its reference: the tests of kernels, run once more by this program.
+/// Every kernel that needs no subgroups against its reference, by this program's own tests.
 #[test]
 fn opengl_passes_the_tests_of_kernels() {
     if opengl().is_none() {
         return;
     }
     let mut again = Command::new(std::env::current_exe().unwrap());
-    let output = again.arg("kernels::").env("WGPU_BACKEND", "gl").output().unwrap();
+    again.args(["equals_the_reference", "--skip", "in_every", "--skip", "attention_decode"]);
+    let output = again.env("WGPU_BACKEND", "gl").output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && !text.contains("running 0 tests"), "{text}");
 }

@@ -19,7 +19,7 @@ use pipo_wgpu::engine::probe::tune;
 use pipo_wgpu::error::Result;
 use pipo_wgpu::gpu::{Dispatch, Gpu, Pipelines, Stopwatch};
 use pipo_wgpu::kernels::matvec_core::{Operation, TOKENS_PER_GROUP_MAX};
-use pipo_wgpu::kernels::{CacheKind, Matrix, Shapes, attention};
+use pipo_wgpu::kernels::{CacheKind, Matrix, Shapes, attention, matmul_coop};
 use pipo_wgpu::model::{self, Decoder, dummy};
 use pipo_wgpu::quant::WeightKind;
 
@@ -134,12 +134,17 @@ impl Bench<'_> {
         let mut pipelines = Pipelines::deferred(self.gpu);
         let shared = product.tokens.next_power_of_two().min(TOKENS_PER_GROUP_MAX);
         let tile = self.shapes.matvecs.of(operation, [rows, cols], shared);
-        let mut matvec = || product.matvec(&mut pipelines, operation, tile);
-        let (kernel, dispatches) = match operation {
-            _ if product.tokens >= TILE_TOKENS => ("matmul_int8", product.matmul(&mut pipelines)?),
-            Operation::Int8 => ("matvec_int8", matvec()?),
-            Operation::Residual => ("matvec_residual", matvec()?),
-            Operation::Gated => ("matvec_gated", matvec()?),
+        let is_coop = matmul_coop::runs_on(&self.gpu.facts);
+        let (kernel, dispatches) = if product.tokens >= TILE_TOKENS {
+            let name = if is_coop { "matmul_coop" } else { "matmul_int8" };
+            (name, product.matmul(&mut pipelines)?)
+        } else {
+            let name = match operation {
+                Operation::Int8 => "matvec_int8",
+                Operation::Residual => "matvec_residual",
+                Operation::Gated => "matvec_gated",
+            };
+            (name, product.matvec(&mut pipelines, operation, tile)?)
         };
         pipelines.finish()?;
         let seconds = self.seconds(&dispatches, product.tokens)?;
@@ -151,7 +156,10 @@ impl Bench<'_> {
             seconds,
             bytes: product.weight_bytes(),
             operations: product.operations(),
-            compute: self.ceilings.dot4,
+            compute: match self.ceilings.coop {
+                Some(rate) if kernel == "matmul_coop" => rate,
+                _ => self.ceilings.dot4,
+            },
         });
         Ok(())
     }

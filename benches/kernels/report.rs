@@ -69,10 +69,11 @@ pub struct Report {
 
 impl Report {
     pub fn markdown(&self) -> String {
-        let Ceilings { read, fma, dot4 } = self.ceilings;
+        let Ceilings { read, fma, dot4, coop } = self.ceilings;
+        let units = coop.map(|rate| format!(", f16 {:.0} TFLOP/s on matrix units", rate / 1e12));
         let clock = if self.gpu_clock { "GPU timestamps" } else { "the wall clock" };
         let mut text = format!(
-            "{}\n\nCeilings: kernels read {:.0} GB/s, f32 {:.2} TFLOP/s, int8 {:.2} TOP/s by dot4I8Packed. \
+            "{}\n\nCeilings: kernels read {:.0} GB/s, f32 {:.2} TFLOP/s, int8 {:.2} TOP/s by dot4I8Packed{}. \
              Times by {clock}, launching included.\n\n\
              | model | what | tokens | kernel | µs | GB/s | of read | TOP/s | of compute |\n\
              | --- | --- | ---: | --- | ---: | ---: | ---: | ---: | ---: |\n",
@@ -80,6 +81,7 @@ impl Report {
             read / 1e9,
             fma / 1e12,
             dot4 / 1e12,
+            units.unwrap_or_default(),
         );
         for row in &self.rows {
             text.push_str(&row.line(&self.ceilings));
@@ -89,7 +91,7 @@ impl Report {
     }
 
     pub fn json(&self) -> Value {
-        let Ceilings { read, fma, dot4 } = self.ceilings;
+        let Ceilings { read, fma, dot4, coop } = self.ceilings;
         json!({
             "gpu": self.gpu,
             "gpu_clock": self.gpu_clock,
@@ -97,6 +99,7 @@ impl Report {
             "read_bytes_per_second": read,
             "f32_operations_per_second": fma,
             "int8_operations_per_second": dot4,
+            "f16_operations_per_second": coop,
             "rows": self.rows.iter().map(|row| row.json(&self.ceilings)).collect::<Vec<_>>(),
         })
     }

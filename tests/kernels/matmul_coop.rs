@@ -22,7 +22,7 @@ fn kinds() -> &'static [WeightKind] {
 
 #[test]
 fn equals_the_reference() {
-    equals_reference(&kernel, kinds(), BY_HALVES);
+    equals_reference_of_halves(&kernel, kinds());
 }
 
 #[test]

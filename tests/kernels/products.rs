@@ -19,9 +19,8 @@ pub(crate) const BY_COLUMN: Additions = |cols| cols;
 /// Sums within a group are exact integers.
 pub(crate) const BY_GROUP: Additions = groups;
 
-/// Matrix units may cut a sum off where others round, and a term's two factors are rounded to 11
-/// bits each.
-pub(crate) const BY_HALVES: Additions = |cols| 2 * cols + 2 * (1 << 13);
+/// A sum runs through all columns, and matrix units may cut it off where others round.
+const BY_MATRICES: Additions = |cols| 2 * cols;
 /// What halves are multiplied with to be activations.
 const HALVES_SCALE: f32 = 1.0 / 16.0;
 
@@ -138,6 +137,13 @@ impl Problem {
         Problem { kind, tokens, rows, cols, weights, bias, x, x_codes, x_scales }
     }
 
+    /// The same with every activation, and what every weight stands for, rounded to a half.
+    fn of_halves(mut self) -> Self {
+        self.x.iter_mut().for_each(|x| *x = f16::from_f32(*x).to_f32());
+        self.weights.values.iter_mut().for_each(|w| *w = f16::from_f64(*w).to_f64());
+        self
+    }
+
     /// The same weights with one token's activations alone.
     pub(crate) fn only(&self, token: usize) -> Self {
         let part = |len: usize| token * (len / self.tokens)..(token + 1) * (len / self.tokens);
@@ -213,9 +219,24 @@ fn case(problem: &Problem) -> String {
 
 /// Equals the f64 product over awkward shapes, and notices one wrong weight.
 pub(crate) fn equals_reference(kernel: Kernel<'_>, kinds: &[WeightKind], additions: Additions) {
+    equals_reference_for(kernel, kinds, additions, |problem| problem);
+}
+
+/// The same for a kernel whose weights and activations are halves, rounded to nearest.
+pub(crate) fn equals_reference_of_halves(kernel: Kernel<'_>, kinds: &[WeightKind]) {
+    equals_reference_for(kernel, kinds, BY_MATRICES, Problem::of_halves);
+}
+
+fn equals_reference_for(
+    kernel: Kernel<'_>,
+    kinds: &[WeightKind],
+    additions: Additions,
+    as_read: fn(Problem) -> Problem,
+) {
     for &kind in kinds {
         for (i, shape) in SHAPES.into_iter().enumerate() {
-            let mut problem = Problem::new(i as u64, kind, TOKENS[i % TOKENS.len()], shape);
+            let problem = Problem::new(i as u64, kind, TOKENS[i % TOKENS.len()], shape);
+            let mut problem = as_read(problem);
             let got = problem.run(kernel);
             let (want, bound) = problem.reference(additions);
             assert_close(&got, &want, &bound, &case(&problem));

@@ -186,6 +186,27 @@ fn asks_for_subgroup_size(module: &Module) -> bool {
     arguments.filter_map(|argument| argument.binding.as_ref()).any(is_size)
 }
 
+/// What measures the ceilings in `benches/kernels` runs on GPUs that few have.
+#[test]
+fn the_shaders_of_benches_are_valid() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/kernels");
+    let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let shaders: Vec<_> = paths.filter(|path| path.extension().is_some_and(|e| e == "wgsl")).collect();
+    assert!(shaders.len() >= 4);
+    for path in shaders {
+        let source = std::fs::read_to_string(&path).unwrap().leak();
+        let variant = Variant { shader: made_up(source), constants: Vec::new(), large: false };
+        let rounds = if source.contains("override ROUNDS") { "ROUNDS" } else { "GROUPS" };
+        let variant = Variant { constants: vec![(rounds, 8.0)], ..variant };
+        let (module, info) =
+            finished(&variant, Capabilities::COOPERATIVE_MATRIX | Capabilities::SHADER_FLOAT16)
+                .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        Backend::SpirV
+            .translate(&module, &info)
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    }
+}
+
 fn made_up(source: &'static str) -> Shader {
     Shader { name: "made_up", source }
 }

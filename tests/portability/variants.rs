@@ -209,6 +209,8 @@ fn attentions(list: &mut List) {
         for (shape, window) in ATTENTION.into_iter().flat_map(|shape| [(shape, None), (shape, Some(4096))]) {
             let spec = attention::Spec { heads, kv_heads, head_dim, cache, window, scale: 0.125 };
             list.add(attention::SHADER, attention::constants(&spec, shape));
+            let spec = attention_prefill::Spec { heads, kv_heads, head_dim, cache, window, scale: 0.125 };
+            list.add(attention_prefill::SHADER, attention_prefill::constants(&spec));
         }
         for window in [None, Some(4096)] {
             let spec = attention_prefill::Spec { heads, kv_heads, head_dim, cache, window, scale: 0.125 };

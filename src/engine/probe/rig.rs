@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::gpu::{Buffer, Dispatch, Gpu, Pipelines, Stopwatch};
 use crate::kernels::matvec_core::{self, Groups, Operation, Tile};
 use crate::kernels::{Activation, CacheKind, ExactArgs, Int8Args, Matrix, Shape, TOKENS_PER_GROUP_MAX};
-use crate::kernels::{attention, attention_decode, attention_merge, matmul_int8};
+use crate::kernels::{attention, attention_decode, attention_merge, matmul_coop, matmul_int8};
 use crate::kernels::{matvec_exact, matvec_gated, matvec_int8, matvec_residual};
 use crate::quant::{GROUP, WeightKind, groups};
 
@@ -202,14 +202,24 @@ impl Product {
         args.map(|args| matvec_exact::dispatch(pipelines, &spec, &args)).collect()
     }
 
-    /// The kernel for many tokens, by each copy of the weights.
+    /// A prefill pass's kernel, on matrix units where the adapter has them, by each copy of the
+    /// weights.
     ///
     /// # Errors
     /// When the device refuses the kernel.
     pub fn matmul(&self, pipelines: &mut Pipelines) -> Result<Vec<Dispatch>> {
         let Product { matrix, kind, .. } = *self;
-        let spec = matmul_int8::Spec { matrix, kind };
-        self.int8().map(|args| matmul_int8::dispatch(pipelines, &spec, &args)).collect()
+        if !matmul_coop::runs_on(&pipelines.gpu().facts) {
+            let spec = matmul_int8::Spec { matrix, kind };
+            return self.int8().map(|args| matmul_int8::dispatch(pipelines, &spec, &args)).collect();
+        }
+        let spec = matmul_coop::Spec { matrix, kind };
+        let dispatch = |Int8Args { step, codes, scales, bias, y, .. }| {
+            let (x, x_scales) = (self.x.all(), self.squares.all());
+            let args = matmul_coop::Args { step, codes, scales, bias, x, x_scales, y };
+            matmul_coop::dispatch(pipelines, &spec, &args)
+        };
+        self.int8().map(dispatch).collect()
     }
 }
 

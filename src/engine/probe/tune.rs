@@ -166,7 +166,7 @@ impl Tuning<'_> {
         let mut candidates = candidates(operation, FEW_TOKENS_MAX, &self.gpu.facts);
         if self.gpu.facts.is_software() {
             // Compiling is what takes the time there.
-            candidates.retain(|tile| tile.unroll == 1 && tile.rows() >= 16);
+            candidates.retain(|tile| tile.unroll == 1 && tile.rows_each > 1 && tile.rows() >= 16);
         }
         self.fastest(&first(usual, candidates), products, |pipelines, product, tile| {
             product.matvec(pipelines, operation, tile)
