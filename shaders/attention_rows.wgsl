@@ -25,7 +25,8 @@ var<workgroup> own: array<vec4<u32>, OWN>;
 // Eight values of each of a team's four rows of a tile as the cache holds them: halves, or two
 // words of codes and one with the scale.
 struct FourRows { a: vec4<u32>, b: vec4<u32>, c: vec4<u32>, d: vec4<u32> }
-// What a thread works on. Positions from `fresh` on are of this pass, the last being `own`; positions from `end` on are not this workgroup's.
+// What a thread works on. Positions from `fresh` on are of this pass, the last being `own`; those
+// from `end` on are not this workgroup's.
 struct Place {
     token: u32,
     kv: u32,

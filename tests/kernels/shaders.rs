@@ -71,6 +71,9 @@ fn every_shader_is_valid_and_portable() {
             capabilities |=
                 naga::valid::Capabilities::SHADER_FLOAT16 | naga::valid::Capabilities::COOPERATIVE_MATRIX;
         }
+        if stem == "attention_decode" {
+            capabilities |= naga::valid::Capabilities::SUBGROUP;
+        }
         let flags = naga::valid::ValidationFlags::all();
         let mut validator = naga::valid::Validator::new(flags, capabilities);
         validator.validate(&module).unwrap_or_else(|error| panic!("{stem}: {}", error.emit_to_string(&text)));
