@@ -23,6 +23,7 @@
 //! | ring, slot, ticket, lease | the travelling unit with the next ticket fills slot `ticket % depth`; a lease lends a filled slot to kernels ([`pipeline::ring`]) |
 //! | read-ahead | the ring before the ring: units at home in the file fill slots of host memory before they travel ([`pipeline::read_ahead`]) |
 //! | pass | one walk over all units, for one or many tokens ([`engine::Pass`]) |
+//! | chain | decode passes submitted together, each reading what the one before found most likely ([`engine::Engine::submit_chain`]) |
 //! | packed model | the on-disk form: units in execution order, 4 KiB aligned, checksummed ([`pack`]) |
 //!
 //! # Layers
@@ -56,7 +57,16 @@
 //!    ([`pipeline::read_ahead`]). A block's KV cache at home in host memory takes a ticket as well
 //!    ([`pipeline::cache_ring`]): its rows are loaded before, and the new ones saved behind.
 //! 4. The likeliest token, or the logits for [`sampler`], come back; [`text`] turns tokens into
-//!    UTF-8 as soon as it is certain.
+//!    UTF-8 as soon as it is certain. Where nothing travels and the likeliest token is wanted, the
+//!    CPU is not between two tokens at all: the embedding table is where kernels read it, several
+//!    passes are one chain, and the next chain is submitted before the last one is read.
+//!
+//! A decode pass's dispatches are several operations each where kernels exist for that: a norm is
+//! part of the matrix before it (but for the factor that all values share, which the matrix behind
+//! it follows up), an MLP's function of the matrix before it, and rotation, the write to the KV
+//! cache, attention over all parts of a context and the quantisation of its result are one. A
+//! prompt's matrices run on matrix units where the adapter has them. Which of a kernel's shapes are
+//! used is measured once for each adapter ([`kernels::Shapes`]); no bit depends on the batch.
 //!
 //! # What always holds
 //!

@@ -28,6 +28,11 @@ impl fmt::Display for Plan {
             let bytes = self.streamed_bytes - self.pinned_bytes;
             line(f, "in the file", bytes, &format!("{} units", count(Home::Disk)))?;
         }
+        if let Some(home) = self.table.filter(|_| self.table_bytes > 0) {
+            let place = if home == Home::Host { "in host memory" } else { "in GPU memory" };
+            let why = format!("{place}, so that tokens follow each other without the CPU");
+            line(f, "table", self.table_bytes, &why)?;
+        }
         let blocks = Home::Host.count(&self.caches);
         let how = match self.cache_depth {
             0 => "where kernels use them".to_owned(),

@@ -163,6 +163,10 @@ fn large_scores_do_not_overflow() {
 #[test]
 fn nan_spoils_what_sees_it() {
     for (kind, layout) in [F16, Q8].into_iter().flat_map(|kind| LAYOUTS.iter().map(move |l| (kind, l))) {
+        if !is_supported(&gpu().facts, &spec(&Sizes::new(2, 1, 32, kind))) {
+            eprintln!("SKIPPED: this adapter has no subgroups");
+            continue;
+        }
         for (part, at) in [(0, 70), (1, 70), (1, 0), (0, 599)] {
             let mut case = Case::new(Sizes::new(2, 1, 32, kind), &[(69, 1), (600, 1), (71, 1)]);
             let starts: Vec<_> = case.rows.iter().map(|row| row.cache_start as usize).collect();
