@@ -4,11 +4,12 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use pipo_wgpu::engine::Options;
+use pipo_wgpu::engine::{Class, Options, Pass, PassToken};
 use pipo_wgpu::gpu::{Facts, Gpu, Grid, Opening, Pipelines, Shader};
-use pipo_wgpu::kernels::matvec_core::{Operation, TOKENS_PER_GROUP_MAX, Tile, candidates};
+use pipo_wgpu::kernels::matvec_core::{Operation, Tile, candidates};
 use pipo_wgpu::kernels::sizes::SizeClass;
 use pipo_wgpu::kernels::{Shape, Shapes, attention};
+use pipo_wgpu::plan::Work;
 use pipo_wgpu::quant::WeightKind;
 
 use crate::common::{Model, fixture, gpu};
@@ -111,7 +112,7 @@ fn every_adapters_shapes_give_transformers_logits() {
     let usual = Shapes::for_adapter(&card);
     let mut mixed = usual;
     let exact = Shape::candidates(&card);
-    let tiles = |operation| candidates(operation, TOKENS_PER_GROUP_MAX, &card);
+    let tiles = |operation| candidates(operation, &card);
     let (int8, residual, gated) =
         (tiles(Operation::Int8), tiles(Operation::Residual), tiles(Operation::Gated));
     for (number, class) in SizeClass::ALL.into_iter().enumerate() {
@@ -131,6 +132,37 @@ fn every_adapters_shapes_give_transformers_logits() {
             let error = relative_error(&found, &expected.floats("logits"));
             assert!(error < most, "{shapes:?}: {error}");
         }
+    }
+}
+
+/// How many sequences an engine was loaded for decides which tiles serve its decode passes, but no
+/// bit of them.
+#[test]
+fn no_adapters_shapes_let_a_batch_change_a_bit() {
+    let card = Facts::assumed();
+    for operation in [Operation::Int8, Operation::Residual, Operation::Gated] {
+        for tile in candidates(operation, &card) {
+            let lanes = [1, 2, 4, 8].map(|tokens| tile.for_tokens(operation, tokens).col_lanes);
+            assert_eq!(lanes, [tile.col_lanes; 4], "{operation:?}, {tile:?}");
+        }
+    }
+    let model = Model::new(&fixture("llama_wide_head"), WeightKind::W4);
+    let logits = |batch: u32| {
+        let work = Work { batch, ..Work::default() };
+        let shapes = Some(Shapes::for_adapter(&card));
+        let options = Options { shapes, work, cache_rows: 16, ..Options::default() };
+        let mut engine = model.resident(&options);
+        let mut found = Vec::new();
+        for position in 0..3 {
+            let tokens = [PassToken { id: 7 + position, position, cache_start: 0 }];
+            engine.forward(&Pass { tokens: &tokens, selected: &[0], class: Class::Decode }).unwrap();
+            found.extend(engine.logits().unwrap().iter().map(|logit| logit.to_bits()));
+        }
+        found
+    };
+    let alone = logits(1);
+    for batch in [2, 4, 8, 16] {
+        assert!(logits(batch) == alone, "batch {batch}");
     }
 }
 

@@ -68,6 +68,25 @@ impl Tile {
         4 * (tokens_per_group * span * 10 + partials + tokens_per_group * (self.rows() + 16) + 3 * quads)
     }
 
+    /// The tile for so many tokens that share weights: computing, not reading, takes the time of
+    /// many. It has as many column lanes, so that no value depends on the number of tokens.
+    pub const fn for_tokens(self, operation: Operation, tokens_per_group: u32) -> Self {
+        if tokens_per_group <= FEW_TOKENS_MAX || self.col_lanes == 1 {
+            return self;
+        }
+        let row_lanes = match operation {
+            Operation::Int8 | Operation::Residual => 8,
+            Operation::Gated => 16,
+        };
+        Tile { rows_each: 4, row_lanes, unroll: 1, ..self }
+    }
+
+    /// Whether an adapter with these limits can run it for every number of tokens.
+    pub fn fits_all(&self, operation: Operation, limits: &wgpu::Limits) -> bool {
+        let fits = |tokens: &u32| self.for_tokens(operation, *tokens).fits(*tokens, limits);
+        [FEW_TOKENS_MAX, 4, TOKENS_PER_GROUP_MAX].iter().all(fits)
+    }
+
     /// Whether an adapter with these limits can run it for so many tokens.
     pub fn fits(&self, tokens_per_group: u32, limits: &wgpu::Limits) -> bool {
         let threads = limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x);
@@ -82,97 +101,60 @@ impl Tile {
     }
 }
 
-/// The tiles that an adapter runs best, for each kernel.
+/// The tiles that an adapter runs best, for each kernel; see [`Tile::for_tokens`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tiles {
-    /// For [`super::matvec_int8`] of up to [`FEW_TOKENS_MAX`] tokens that share weights.
-    pub int8: BySize<Tile>,
-    /// The same for [`super::matvec_residual`].
-    pub residual: BySize<Tile>,
-    /// The same for [`super::matvec_gated`].
-    pub gated: Tile,
-    /// For four tokens that share weights.
-    pub four: SharedTiles,
-    /// For eight of them.
-    pub eight: SharedTiles,
-}
-
-/// Tiles for a number of tokens that share weights: computing takes the time then, not reading.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SharedTiles {
     /// For [`super::matvec_int8`].
-    pub int8: Tile,
+    pub int8: BySize<Tile>,
     /// For [`super::matvec_residual`].
-    pub residual: Tile,
+    pub residual: BySize<Tile>,
     /// For [`super::matvec_gated`].
     pub gated: Tile,
 }
 
 impl Tiles {
     /// Tiles by the kind of adapter: few long threads on a CPU, many short ones on a GPU; the
-    /// latter as measured on an H100, as far as the limits allow.
+    /// latter as measured on an H100 for one token and for eight, as far as the limits allow.
     pub(super) fn for_adapter(facts: &Facts) -> Self {
         let tile = |rows_each, row_lanes, col_lanes| Tile { rows_each, row_lanes, col_lanes, unroll: 1 };
         if facts.is_software() {
-            let (int8, gated) = (tile(4, 8, 1), tile(4, 16, 1));
-            let shared = SharedTiles { int8, residual: int8, gated };
-            let int8 = BySize::same(int8);
-            return Tiles { int8, residual: int8, gated, four: shared, eight: shared };
+            let (int8, gated) = (BySize::same(tile(4, 8, 1)), tile(4, 16, 1));
+            return Tiles { int8, residual: int8, gated };
         }
         // As wide as the limits allow: sums of many column lanes take workgroup memory.
-        let best = |tokens, tile: Tile| -> Tile {
+        let best = |operation, tile: Tile| -> Tile {
             let halved = |tile: &Tile| Some(Tile { col_lanes: tile.col_lanes / 2, ..*tile });
             let mut narrower = std::iter::successors(Some(tile), halved).take_while(|t| t.col_lanes > 1);
-            narrower.find(|tile| tile.fits(tokens, &facts.limits)).unwrap_or(Tile { col_lanes: 1, ..tile })
+            let found = narrower.find(|tile| tile.fits_all(operation, &facts.limits));
+            found.unwrap_or(Tile { col_lanes: 1, ..tile })
         };
-        let few = |tile| best(FEW_TOKENS_MAX, tile);
-        let mut residual = BySize::same(few(tile(4, 8, 32)));
+        let mut residual = BySize::same(best(Operation::Residual, tile(4, 8, 32)));
         for small in [false, true] {
-            residual.set(SizeClass { small, form: Form::Wide }, few(tile(4, 8, 64)));
+            let class = SizeClass { small, form: Form::Wide };
+            residual.set(class, best(Operation::Residual, tile(4, 8, 64)));
         }
-        let shared = |tokens, int8, residual| SharedTiles {
-            int8: best(tokens, int8),
-            residual: best(tokens, residual),
-            gated: best(tokens, tile(4, 16, 8)),
-        };
-        Tiles {
-            int8: BySize::same(few(tile(4, 4, 32))),
-            residual,
-            gated: few(tile(4, 16, 16)),
-            four: shared(4, tile(4, 4, 32), tile(4, 8, 32)),
-            eight: shared(8, tile(4, 8, 16), tile(4, 8, 16)),
-        }
+        let int8 = BySize::same(best(Operation::Int8, tile(2, 8, 16)));
+        Tiles { int8, residual, gated: best(Operation::Gated, tile(4, 16, 8)) }
     }
 
     /// The tile for a matrix `[rows, cols]` and so many tokens that share weights.
     pub fn of(&self, operation: Operation, [rows, cols]: [u32; 2], tokens_per_group: u32) -> Tile {
-        let shared = match tokens_per_group {
-            0..=FEW_TOKENS_MAX => {
-                return match operation {
-                    Operation::Int8 => self.int8.of(rows, cols),
-                    Operation::Residual => self.residual.of(rows, cols),
-                    Operation::Gated => self.gated,
-                };
-            }
-            3..=4 => &self.four,
-            _ => &self.eight,
+        let tile = match operation {
+            Operation::Int8 => self.int8.of(rows, cols),
+            Operation::Residual => self.residual.of(rows, cols),
+            Operation::Gated => self.gated,
         };
-        match operation {
-            Operation::Int8 => shared.int8,
-            Operation::Residual => shared.residual,
-            Operation::Gated => shared.gated,
-        }
+        tile.for_tokens(operation, tokens_per_group)
     }
 
     /// Whether an adapter with these limits can run all of them.
     pub fn fit(&self, limits: &wgpu::Limits) -> bool {
-        let few = self.int8.iter().chain(self.residual.iter()).map(|(_, tile)| tile).chain([self.gated]);
-        let shared = |tokens, tiles: &SharedTiles| {
-            [tiles.int8, tiles.residual, tiles.gated].iter().all(|tile| tile.fits(tokens, limits))
+        let all = |operation, tiles: &BySize<Tile>| {
+            tiles.iter().all(|(_, tile): (_, Tile)| tile.fits_all(operation, limits))
         };
-        few.into_iter().all(|tile| tile.fits(FEW_TOKENS_MAX, limits))
-            && shared(4, &self.four)
-            && shared(8, &self.eight)
+        all(Operation::Int8, &self.int8)
+            && all(Operation::Residual, &self.residual)
+            && self.gated.fits_all(Operation::Gated, limits)
     }
 }
 
@@ -187,11 +169,8 @@ pub enum Operation {
     Gated,
 }
 
-/// The tiles worth trying for an operation and so many tokens that share weights, on an adapter
-/// of this kind.
-///
-/// Whoever mixes numbers of tokens must keep to tiles of the same `col_lanes`.
-pub fn candidates(operation: Operation, tokens_per_group: u32, facts: &Facts) -> Vec<Tile> {
+/// The tiles worth trying for an operation on an adapter of this kind.
+pub fn candidates(operation: Operation, facts: &Facts) -> Vec<Tile> {
     let rows: &[u32] = match operation {
         Operation::Int8 => &[1, 2, 4, 8, 16, 32],
         Operation::Residual => &[32],
@@ -203,7 +182,7 @@ pub fn candidates(operation: Operation, tokens_per_group: u32, facts: &Facts) ->
         for (rows_each, unroll) in [1, 2, 4].into_iter().flat_map(|r| [1, 2, 4].map(|u| (r, u))) {
             let tile = Tile { rows_each, row_lanes: rows / rows_each, col_lanes, unroll };
             let is_slow = !facts.is_software() && (tile.threads() < 32 || rows_each * unroll > 8);
-            if rows % rows_each == 0 && !is_slow && tile.fits(tokens_per_group, &facts.limits) {
+            if rows % rows_each == 0 && !is_slow && tile.fits_all(operation, &facts.limits) {
                 tiles.push(tile);
             }
         }

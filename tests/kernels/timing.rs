@@ -108,7 +108,7 @@ fn tiles() -> Vec<Tile> {
         let tile = |n: Vec<u32>| Tile { rows_each: n[0], row_lanes: n[1], col_lanes: n[2], unroll: n[3] };
         return text.split(' ').map(|s| tile(numbers(s))).collect();
     }
-    matvec_core::candidates(Operation::Int8, 1, &gpu().facts)
+    matvec_core::candidates(Operation::Int8, &gpu().facts)
 }
 
 #[test]

@@ -138,6 +138,7 @@ impl Product {
         let Product { matrix, kind, tokens, .. } = *self;
         let Matrix { rows, cols, bias, .. } = matrix;
         let tokens_per_group = self.tokens_per_group(matvec_core::TOKENS_PER_GROUP_MAX);
+        let tile = tile.for_tokens(operation, tokens_per_group);
         let eps = Some(1e-5);
         let dispatch = |int8: Int8Args<'_>| match operation {
             Operation::Int8 => {

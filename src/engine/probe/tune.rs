@@ -8,7 +8,7 @@ use super::remembered::Remembered;
 use super::rig::{Context, Look, Product, seconds_each};
 use crate::error::{Error, Result};
 use crate::gpu::{Dispatch, Gpu, Pipelines, Stopwatch};
-use crate::kernels::matvec_core::{FEW_TOKENS_MAX, Operation, Tile, candidates};
+use crate::kernels::matvec_core::{Operation, Tile, candidates};
 use crate::kernels::sizes::{BySize, Form, SizeClass};
 use crate::kernels::{CacheKind, Matrix, Shape, Shapes, attention};
 use crate::os;
@@ -56,7 +56,7 @@ impl Patience {
                 rotated_bytes: 256 << 20,
                 bytes: 768 << 20,
                 // One token is what decoding mostly is; for more there are tiles of their own.
-                tokens: &[(1, 0.75), (2, 0.25)],
+                tokens: &[(1, 0.75), (8, 0.25)],
                 positions: 4096,
             },
         }
@@ -163,7 +163,7 @@ impl Tuning<'_> {
     }
 
     fn matvec(&mut self, operation: Operation, products: &[(Product, f64)], usual: Tile) -> Result<Tile> {
-        let mut candidates = candidates(operation, FEW_TOKENS_MAX, &self.gpu.facts);
+        let mut candidates = candidates(operation, &self.gpu.facts);
         if self.gpu.facts.is_software() {
             // Compiling is what takes the time there.
             candidates.retain(|tile| tile.unroll == 1 && tile.rows_each > 1 && tile.rows() >= 16);
