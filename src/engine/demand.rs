@@ -20,7 +20,7 @@ pub(super) fn attention_bytes(decoder: &Decoder, facts: &Facts, options: &Option
     let (cache, batch) = (cache_kind(decoder, options), options.work.batch);
     let joined = program::attention_bytes(decoder, facts, cache, (options.cache_rows, batch));
     let splits = options.shapes_on(facts).attention.splits;
-    joined.unwrap_or_else(|| workspace::split_bytes(decoder, splits, batch))
+    workspace::split_bytes(decoder, splits, batch).max(joined.unwrap_or(0))
 }
 
 /// Whether matrices read activations as halves.

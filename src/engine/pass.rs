@@ -42,9 +42,9 @@ pub enum Ids {
 /// One walk over all units.
 #[derive(Clone, Copy, Debug)]
 pub struct Pass<'a> {
-    /// The tokens, at most [`Plan::chunk`].
+    /// The tokens, at most [`crate::plan::Plan::chunk`].
     pub tokens: &'a [PassToken],
-    /// Indices of the tokens whose logits are wanted, at most [`Plan::selected`].
+    /// Indices of the tokens whose logits are wanted, at most [`crate::plan::Plan::selected`].
     pub selected: &'a [u32],
     /// Which kernels are used.
     pub class: Class,
@@ -194,7 +194,7 @@ impl Engine {
     /// The most likely token for each selected token of the last pass; the lowest id wins ties.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] when a logit is NaN or infinite, or when the GPU fails.
+    /// [`crate::error::Error::NonFinite`] when a logit is NaN or infinite, or when the GPU fails.
     pub fn most_likely(&mut self) -> Result<Vec<u32>> {
         let bytes = u64::from(self.selected) * 4;
         let mut walk = Walk::new(&self.gpu, self.selected, self.selected);

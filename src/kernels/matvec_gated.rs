@@ -30,7 +30,7 @@ pub struct Spec {
     pub eps: Option<f32>,
     /// How the weights are coded: W4 or W8.
     pub kind: WeightKind,
-    /// How a workgroup is laid over rows and columns; see [`Spec::fits`].
+    /// How a workgroup is laid over rows and columns; see [`Tile::fits`].
     pub tile: Tile,
     /// Tokens that share one reading of the weights: 1, 2, 4 or 8. Never changes a value.
     pub tokens_per_group: u32,

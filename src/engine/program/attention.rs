@@ -55,7 +55,7 @@ impl Builder<'_> {
         scale: f32,
     ) -> Result<Vec<Dispatch>> {
         let d = self.decoder;
-        let parts = self.workspace.attention_parts();
+        let parts = self.workspace.attention_parts().filter(|_| self.shapes.attention.splits > 1);
         let y = self.f32(Activation::Attended);
         let spec = attention::Spec {
             heads: d.heads,
