@@ -16,9 +16,6 @@ override BLOCK_QUADS: u32 = BLOCK_WIDTH / 4u;
 @group(0) @binding(7) var<storage, read_write> out_codes: array<u32>;
 @group(0) @binding(8) var<storage, read_write> out_scales: array<vec2<f32>>;
 
-var<workgroup> peaks: array<u32, QUADS>;
-var<workgroup> sums: array<i32, QUADS>;
-
 fn row_of(block: u32, local: u32) -> u32 {
     return local / BLOCK_WIDTH * WIDTH + block * BLOCK_WIDTH + local % BLOCK_WIDTH;
 }
@@ -62,19 +59,6 @@ fn make_quad(at: vec2<u32>, quad: u32) {
     totals[to + 2u] = value.z;
     totals[to + 3u] = value.w;
     peaks[quad] = peak_bits(value);
-}
-
-// The peak of the eight quads of a group.
-fn group_peak(first: u32) -> u32 {
-    let low = max(max(peaks[first], peaks[first + 1u]), max(peaks[first + 2u], peaks[first + 3u]));
-    let high = max(max(peaks[first + 4u], peaks[first + 5u]), max(peaks[first + 6u], peaks[first + 7u]));
-    return max(low, high);
-}
-
-// The sum of the codes of a group.
-fn group_sum(first: u32) -> i32 {
-    let low = (sums[first] + sums[first + 1u]) + (sums[first + 2u] + sums[first + 3u]);
-    return low + (sums[first + 4u] + sums[first + 5u]) + (sums[first + 6u] + sums[first + 7u]);
 }
 
 // Writes the codes of a quad, once all quads of its group were made.

@@ -14,8 +14,6 @@ override BLOCK_QUADS: u32 = BLOCK_ROWS / 4u;
 @group(0) @binding(7) var<storage, read_write> y: array<f32>;
 @group(0) @binding(8) var<storage, read_write> out: array<u32>;
 
-var<workgroup> peaks: array<u32, QUADS>;
-var<workgroup> sums: array<i32, QUADS>;
 var<workgroup> quad_squares: array<f32, QUADS>;
 // What the first quad of this thread is added to, and what it is multiplied with then.
 var<private> first_before: vec4<f32>;
@@ -82,19 +80,6 @@ fn add_quad(at: vec2<u32>, quad: u32) {
     let squared = value * value;
     quad_squares[quad] = (squared.x + squared.y) + (squared.z + squared.w);
     peaks[quad] = peak_bits(scaled);
-}
-
-// The peak of the eight quads of a group.
-fn group_peak(first: u32) -> u32 {
-    let low = max(max(peaks[first], peaks[first + 1u]), max(peaks[first + 2u], peaks[first + 3u]));
-    let high = max(max(peaks[first + 4u], peaks[first + 5u]), max(peaks[first + 6u], peaks[first + 7u]));
-    return max(low, high);
-}
-
-// The sum of the codes of a group.
-fn group_sum(first: u32) -> i32 {
-    let low = (sums[first] + sums[first + 1u]) + (sums[first + 2u] + sums[first + 3u]);
-    return low + (sums[first + 4u] + sums[first + 5u]) + (sums[first + 6u] + sums[first + 7u]);
 }
 
 // Writes the codes of a quad, once all quads of its group were added.

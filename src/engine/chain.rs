@@ -76,10 +76,8 @@ impl Engine {
                 }
             };
             self.encode_pass(&pass, ids, &mut walk)?;
-            self.argmax.iter().for_each(|dispatch| walk.encode_one(dispatch, count));
-            let (from, to) = (&self.workspace.argmax, self.chains.readbacks[slot].buffer());
-            let row = u64::from(count) * 4;
-            walk.encoder().copy_buffer_to_buffer(from, 0, to, u64::from(later) * row, row);
+            let to = (self.chains.readbacks[slot].buffer(), u64::from(later * count) * 4);
+            walk.encode_choice(&self.argmax, &self.workspace.argmax, to);
             moved.iter_mut().for_each(|token| token.position += 1);
         }
         if let Some(timer) = &mut self.timer {

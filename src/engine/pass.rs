@@ -198,9 +198,8 @@ impl Engine {
     pub fn most_likely(&mut self) -> Result<Vec<u32>> {
         let bytes = u64::from(self.selected) * 4;
         let mut walk = Walk::new(&self.gpu, self.selected, self.selected);
-        self.argmax.iter().for_each(|dispatch| walk.encode_one(dispatch, self.selected));
-        let (from, to) = (&self.workspace.argmax, &mut self.workspace.argmax_readback);
-        walk.encoder().copy_buffer_to_buffer(from, 0, to.buffer(), 0, bytes);
+        let to = &mut self.workspace.argmax_readback;
+        walk.encode_choice(&self.argmax, &self.workspace.argmax, (to.buffer(), 0));
         walk.submit();
         let ids = to.read(&self.gpu, bytes, |read| bytemuck::cast_slice::<u8, u32>(read).to_vec())?;
         finite(ids)

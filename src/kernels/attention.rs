@@ -34,11 +34,12 @@ pub struct Spec {
 pub struct Args<'a> {
     /// Uniform `Step`.
     pub step: Binding<'a>,
-    /// `[tokens]` of `Row`.
+    /// `[tokens]` of [`super::Row`], in any order.
     pub rows: Binding<'a>,
     /// f32 `[tokens, stride((heads + 2 * kv_heads) * head_dim)]`; the rotated queries are read.
     pub qkv: Binding<'a>,
-    /// Keys, `[cache rows, kv_heads * head_dim]`, rows as [`CacheKind`] says.
+    /// Keys, `[cache rows, kv_heads * head_dim]`, rows as [`CacheKind`] says; those of the pass
+    /// are there already.
     pub cache_k: Binding<'a>,
     /// Values, the same shape.
     pub cache_v: Binding<'a>,

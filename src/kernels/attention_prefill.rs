@@ -1,9 +1,10 @@
 //! Causal attention of many tokens over the KV cache, in tiles of queries and cache rows
-//! (<https://arxiv.org/abs/2205.14135>).
+//! (<https://arxiv.org/abs/2205.14135>). Fastest where tokens of one sequence stand side by side.
 
-use super::{CacheKind, Constant};
+use super::Constant;
+pub use super::attention::{Args, HEAD_DIM_MAX, Spec};
 use crate::error::Result;
-use crate::gpu::{Binding, Dispatch, Grid, Pipelines, Shader};
+use crate::gpu::{Dispatch, Grid, Pipelines, Shader};
 
 /// The shader.
 pub const SHADER: Shader = Shader {
@@ -14,47 +15,8 @@ pub const SHADER: Shader = Shader {
     ),
 };
 
-/// The largest head that fits the shader's registers.
-pub const HEAD_DIM_MAX: u32 = 256;
-
 /// Queries, each a token's for one head, that a workgroup takes.
 const QUERIES: u32 = 64;
-
-/// Sizes and choices.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Spec {
-    /// Query heads.
-    pub heads: u32,
-    /// Key (and value) heads; divides `heads`.
-    pub kv_heads: u32,
-    /// Values of one head, even.
-    pub head_dim: u32,
-    /// How the cache holds keys and values.
-    pub cache: CacheKind,
-    /// Positions that a token sees, itself included; all if none.
-    pub window: Option<u32>,
-    /// Factor of the scores, usually `1 / sqrt(head_dim)`.
-    pub scale: f32,
-}
-
-/// What the kernel is bound to.
-#[derive(Clone, Debug)]
-pub struct Args<'a> {
-    /// Uniform `Step`.
-    pub step: Binding<'a>,
-    /// `[tokens]` of [`super::Row`], in any order; fastest where tokens of one sequence stand side
-    /// by side.
-    pub rows: Binding<'a>,
-    /// f32 `[tokens, stride((heads + 2 * kv_heads) * head_dim)]`; the rotated queries are read.
-    pub qkv: Binding<'a>,
-    /// Keys, `[cache rows, kv_heads * head_dim]`, rows as [`CacheKind`] says; those of the pass
-    /// are there already.
-    pub cache_k: Binding<'a>,
-    /// Values, the same shape.
-    pub cache_v: Binding<'a>,
-    /// Result, f32 `[tokens, stride(heads * head_dim)]`.
-    pub y: Binding<'a>,
-}
 
 /// Query heads of one KV head that a workgroup takes.
 fn each(spec: &Spec) -> u32 {

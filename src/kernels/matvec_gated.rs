@@ -9,7 +9,11 @@ use crate::quant::WeightKind;
 /// The shader.
 pub const SHADER: Shader = Shader {
     name: "matvec_gated",
-    source: source!("../../shaders/matvec_rstd.wgsl", "../../shaders/matvec_gated.wgsl"),
+    source: source!(
+        "../../shaders/matvec_rstd.wgsl",
+        "../../shaders/matvec_groups.wgsl",
+        "../../shaders/matvec_gated.wgsl"
+    ),
 };
 
 /// Sizes and choices.

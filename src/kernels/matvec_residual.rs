@@ -7,8 +7,10 @@ use crate::gpu::{Binding, Dispatch, Grid, Pipelines, Shader};
 use crate::quant::WeightKind;
 
 /// The shader.
-pub const SHADER: Shader =
-    Shader { name: "matvec_residual", source: source!("../../shaders/matvec_residual.wgsl") };
+pub const SHADER: Shader = Shader {
+    name: "matvec_residual",
+    source: source!("../../shaders/matvec_groups.wgsl", "../../shaders/matvec_residual.wgsl"),
+};
 
 /// Sizes and choices.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Files that are no shaders by themselves: what stands in front of others.
-const PARTS: [&str; 9] = [
+const PARTS: [&str; 10] = [
     "prelude",
+    "matvec_groups",
     "matvec_dot",
     "matvec_core",
     "matvec_stage",
@@ -19,11 +20,12 @@ const PARTS: [&str; 9] = [
 /// The files between the prelude and a shader.
 fn parts(stem: &str) -> &'static [&'static str] {
     match stem {
-        "matvec_int8" | "matvec_gated" => &PARTS[1..5],
-        "matvec_residual" => &PARTS[1..4],
-        "attention_decode" => &PARTS[5..8],
-        "attention_join" => &PARTS[5..6],
-        "attention_prefill" => &PARTS[8..],
+        "matvec_int8" => &PARTS[2..6],
+        "matvec_gated" => &PARTS[1..6],
+        "matvec_residual" => &PARTS[1..5],
+        "attention_decode" => &PARTS[6..9],
+        "attention_join" => &PARTS[6..7],
+        "attention_prefill" => &PARTS[9..],
         _ => &[],
     }
 }

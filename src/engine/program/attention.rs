@@ -2,7 +2,7 @@
 
 use super::Builder;
 use crate::error::Result;
-use crate::gpu::{Dispatch, Pipelines};
+use crate::gpu::{Binding, Dispatch, Pipelines};
 use crate::kernels::{attention, attention_merge, attention_prefill, rope_store};
 use crate::model::{Activation, Decoder};
 use crate::pipeline::cache_ring::KeysValues;
@@ -34,17 +34,7 @@ impl Builder<'_> {
         cache: &KeysValues,
         scale: f32,
     ) -> Result<Dispatch> {
-        let Decoder { heads, kv_heads, head_dim, .. } = *self.decoder;
-        let spec =
-            attention_prefill::Spec { heads, kv_heads, head_dim, cache: self.cache, window: None, scale };
-        let args = attention_prefill::Args {
-            step: self.step(false),
-            rows: self.workspace.inputs.rows(),
-            qkv: self.f32(Activation::Qkv),
-            cache_k: cache.keys(),
-            cache_v: cache.values(),
-            y: self.f32(Activation::Attended),
-        };
+        let (spec, args) = self.attends(cache, scale, self.f32(Activation::Attended));
         attention_prefill::dispatch(pipelines, &spec, &args)
     }
 
@@ -57,22 +47,7 @@ impl Builder<'_> {
         let d = self.decoder;
         let parts = self.workspace.attention_parts().filter(|_| self.shapes.attention.splits > 1);
         let y = self.f32(Activation::Attended);
-        let spec = attention::Spec {
-            heads: d.heads,
-            kv_heads: d.kv_heads,
-            head_dim: d.head_dim,
-            cache: self.cache,
-            window: None,
-            scale,
-        };
-        let args = attention::Args {
-            step: self.step(false),
-            rows: self.workspace.inputs.rows(),
-            qkv: self.f32(Activation::Qkv),
-            cache_k: cache.keys(),
-            cache_v: cache.values(),
-            y: parts.clone().unwrap_or(y.clone()),
-        };
+        let (spec, args) = self.attends(cache, scale, parts.clone().unwrap_or(y.clone()));
         let mut dispatches = Vec::new();
         let last = match parts {
             None => {
@@ -90,5 +65,25 @@ impl Builder<'_> {
         };
         dispatches.push(last);
         Ok(dispatches)
+    }
+
+    /// What attention after a rotation depends on and is bound to.
+    fn attends<'a>(
+        &'a self,
+        cache: &'a KeysValues,
+        scale: f32,
+        y: Binding<'a>,
+    ) -> (attention::Spec, attention::Args<'a>) {
+        let Decoder { heads, kv_heads, head_dim, .. } = *self.decoder;
+        let spec = attention::Spec { heads, kv_heads, head_dim, cache: self.cache, window: None, scale };
+        let args = attention::Args {
+            step: self.step(false),
+            rows: self.workspace.inputs.rows(),
+            qkv: self.f32(Activation::Qkv),
+            cache_k: cache.keys(),
+            cache_v: cache.values(),
+            y,
+        };
+        (spec, args)
     }
 }

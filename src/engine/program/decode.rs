@@ -3,12 +3,11 @@
 use super::{Builder, Linear, Step, UnitMemory, transposed};
 use crate::engine::Class;
 use crate::engine::fuse::{self, Fused, Norm};
-use crate::engine::workspace::stride;
 use crate::error::Result;
 use crate::gpu::{Binding, Dispatch, Facts, Pipelines};
 use crate::kernels::matvec_core::{Operation, TOKENS_PER_GROUP_MAX, Tile};
 use crate::kernels::{
-    CacheKind, Int8Args, Matrix, attention_decode, matvec_gated, matvec_int8, matvec_residual, prenorm_q8,
+    CacheKind, Int8Args, attention_decode, matvec_gated, matvec_int8, matvec_residual, prenorm_q8,
 };
 use crate::model::{Activation, Decoder, Function, Op};
 use crate::pack::layout::TensorSpec;
@@ -113,14 +112,7 @@ impl Builder<'_> {
         let tensor = &self.decoder.units[unit].spec.tensors[linear.weight];
         let groups = self.normed_groups();
         let spec = matvec_int8::Spec {
-            matrix: Matrix {
-                rows: tensor.rows,
-                cols: tensor.cols,
-                y_stride: stride(self.decoder, linear.to),
-                y_offset: linear.to_column,
-                accumulate: linear.add,
-                bias: linear.bias.is_some(),
-            },
+            matrix: self.matrix(&linear, tensor),
             kind: tensor.kind,
             tile: self.tile(Operation::Int8, tensor),
             tokens_per_group: self.tokens_per_group(),
