@@ -1,6 +1,8 @@
 //! Text to tokens and tokens back to text.
 
+pub mod chat;
 pub mod generation_config;
+pub(crate) mod marks;
 pub mod stop;
 pub mod stream;
 pub mod tokenizer;

@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use tokenizers::models::ModelWrapper;
+use tokenizers::normalizers::{NormalizerWrapper, Replace, Sequence};
+use tokenizers::{AddedToken, NormalizedString, Normalizer};
 
 use crate::error::{Error, Result};
+use crate::text::marks::{Controls, Spelling, Writer};
 
 /// A loaded `tokenizer.json`; clones share it.
 ///
@@ -16,6 +19,8 @@ pub struct Tokenizer {
     inner: Arc<tokenizers::Tokenizer>,
     /// Spelling and id of every control token that text must not turn into.
     control: Arc<[(String, u32)]>,
+    /// How their spellings are kept apart from them.
+    controls: Arc<Controls>,
     /// What stands in front of a text whatever the file's template says.
     start: Option<u32>,
 }
@@ -29,17 +34,27 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Usage`] with the parser's complaint; the caller knows the path.
     pub fn from_bytes(json: &[u8]) -> Result<Self> {
-        let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(|e| {
+        let inner = tokenizers::Tokenizer::from_bytes(json).map_err(|e| {
             Error::Usage(format!(
                 "expected a Hugging Face tokenizer.json, but it cannot be read ({e}); download it again"
             ))
         })?;
-        inner.with_padding(None);
-        inner
-            .with_truncation(None)
-            .map_err(|e| Error::Usage(format!("the tokenizer's truncation cannot be switched off ({e})")))?;
-        inner.set_encode_special_tokens(true);
+        if inner.get_vocab_size(true) == 0 {
+            return Err(Error::Usage(
+                "expected a tokenizer.json with a vocabulary, but it has no tokens; download it again".into(),
+            ));
+        }
+        Self::new(inner)
+    }
 
+    /// Takes a tokenizer of any origin.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where its settings contradict each other.
+    pub(crate) fn new(mut inner: tokenizers::Tokenizer) -> Result<Self> {
+        let complain = |e: tokenizers::Error| Error::Usage(format!("the tokenizer cannot be set up ({e})"));
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(complain)?;
         let unknown = unknown_token(&inner);
         let control: Arc<[_]> = inner
             .get_added_tokens_decoder()
@@ -47,12 +62,8 @@ impl Tokenizer {
             .filter(|(_, token)| token.special && Some(token.content.as_str()) != unknown)
             .map(|(id, token)| (token.content, id))
             .collect();
-        if inner.get_vocab_size(true) == 0 {
-            return Err(Error::Usage(
-                "expected a tokenizer.json with a vocabulary, but it has no tokens; download it again".into(),
-            ));
-        }
-        Ok(Self { inner: Arc::new(inner), control, start: None })
+        let controls = guard(&mut inner).map_err(complain)??;
+        Ok(Self { inner: Arc::new(inner), control, controls: Arc::new(controls), start: None })
     }
 
     /// Heeds a `tokenizer_config.json` that asks for a beginning-of-text token. Transformers' Llama
@@ -82,10 +93,8 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Usage`] where the tokenizer refuses the text.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
-        let encoding = self
-            .inner
-            .encode_fast(text, add_special)
-            .map_err(|e| Error::Usage(format!("the tokenizer cannot encode the text: {e}")))?;
+        let marked = self.controls.mark_spellings(text, Writer::Trusted);
+        let encoding = self.inner.encode_fast(marked, add_special).map_err(cannot_encode)?;
         // The template's own control tokens are marked in the mask; whatever the text itself
         // yields must be ordinary. Only vocabularies that list control tokens among their
         // pieces can break this, so it is checked rather than prevented.
@@ -104,6 +113,26 @@ impl Tokenizer {
         Ok(missing.into_iter().chain(ids.iter().copied()).collect())
     }
 
+    /// The ids of a text in which what must stay text is marked, without any that are put around it.
+    pub(super) fn encode_marked(&self, marked: &str) -> Result<Vec<u32>> {
+        let encoding = self.inner.encode_fast(marked, false).map_err(cannot_encode)?;
+        let ids = encoding.get_ids().to_vec();
+        let found = ids.iter().filter(|id| self.control.iter().any(|(_, control)| control == *id)).count();
+        match found <= self.controls.specials_in(marked) {
+            true => Ok(ids),
+            false => Err(Error::Usage(
+                "a message contains what this tokenizer would read as a control token, however it is written; \
+                 remove it from the text"
+                    .into(),
+            )),
+        }
+    }
+
+    /// The spellings of its control tokens.
+    pub(super) fn controls(&self) -> &Controls {
+        &self.controls
+    }
+
     /// The text of `ids`, without control tokens; ids unknown to the tokenizer give nothing.
     ///
     /// # Errors
@@ -118,6 +147,52 @@ impl Tokenizer {
     pub fn token_id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
     }
+}
+
+fn cannot_encode(error: tokenizers::Error) -> Error {
+    Error::Usage(format!("the tokenizer cannot encode the text: {error}"))
+}
+
+/// Makes control tokens findable in marked text only: they are searched for before anything is
+/// normalised, and what stands for their first characters in text is restored after that.
+fn guard(inner: &mut tokenizers::Tokenizer) -> tokenizers::Result<Result<Controls>> {
+    let normalizer = inner.get_normalizer().cloned();
+    let is_plain = |text: &str| match &normalizer {
+        None => true,
+        Some(normalizer) => {
+            let mut normalized = NormalizedString::from(text);
+            normalizer.normalize(&mut normalized).is_ok() && normalized.get() == text
+        }
+    };
+    // An added token that is not special may be a word or a run of spaces; as a sign of a
+    // template it begins with something else.
+    let is_sign =
+        |text: &str| text.starts_with(|c: char| !c.is_alphanumeric() && !c.is_whitespace() && c != '▁');
+    let unknown = unknown_token(inner).map(str::to_owned);
+    let tokens = inner.get_added_tokens_decoder().into_values();
+    let tokens: Vec<AddedToken> = tokens
+        .filter(|token| token.special || (is_sign(&token.content) && is_plain(&token.content)))
+        .collect();
+    let is_known = |token: &&AddedToken| unknown.as_deref() != Some(token.content.as_str());
+    let spelling = |token: &AddedToken| Spelling { text: token.content.clone(), special: token.special };
+    let controls = match Controls::new(tokens.iter().filter(is_known).map(spelling).collect()) {
+        Ok(controls) => controls,
+        Err(error) => return Ok(Err(error)),
+    };
+    let early = tokens.into_iter().filter(|token| token.normalized).map(|token| token.normalized(false));
+    let (special, others): (Vec<_>, Vec<_>) = early.partition(|token| token.special);
+    inner.add_special_tokens(special)?;
+    inner.add_tokens(others)?;
+    let restored = controls.restored().into_iter();
+    let restored =
+        restored.map(|(c, stand_in)| Replace::new(stand_in.to_string(), c.to_string()).map(Into::into));
+    let mut normalizers: Vec<NormalizerWrapper> = restored.collect::<tokenizers::Result<_>>()?;
+    if !normalizers.is_empty() {
+        normalizers.extend(normalizer);
+        inner.with_normalizer(Some(Sequence::new(normalizers)))?;
+    }
+    inner.set_encode_special_tokens(false);
+    Ok(Ok(controls))
 }
 
 /// The spelling that stands for text outside the vocabulary; text may yield it rightfully.
