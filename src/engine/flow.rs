@@ -53,7 +53,7 @@ impl Flow {
 
 /// Whether a matrix is multiplied with int8 activations.
 pub(super) fn is_int8(tensor: &TensorSpec, exact: bool) -> bool {
-    !exact && matches!(tensor.kind, WeightKind::W4 | WeightKind::W8)
+    !exact && tensor.kind.is_coded()
 }
 
 /// Decides for operations in order, each with whether it reads int8 groups.
