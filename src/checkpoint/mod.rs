@@ -4,6 +4,7 @@
 //! of any size costs little, and threads may read at the same time.
 
 mod folder;
+pub mod gguf;
 mod rows;
 pub(crate) mod safetensors;
 
