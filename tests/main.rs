@@ -15,6 +15,7 @@ mod lesser;
 mod loader;
 mod oracles;
 mod pack;
+mod pack_order;
 mod plan;
 mod portability;
 mod published;
