@@ -46,9 +46,7 @@ impl Group4 {
                 let is_short = self.scale.to_bits() & !SCALE_MASK == 0;
                 is_short && (0.0..=255.0).contains(&self.second) && self.second.fract() == 0.0
             }
-            WeightKind::Fp4 => {
-                self.scale > 0.0 && scale_of_exponent(exponent_of(self.scale)) == self.scale
-            }
+            WeightKind::Fp4 => self.scale > 0.0 && scale_of_exponent(exponent_of(self.scale)) == self.scale,
             _ => false,
         }
     }
