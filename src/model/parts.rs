@@ -120,7 +120,7 @@ impl UnitBuilder {
     /// Adds a root-mean-square norm of an activation with so many columns.
     pub(super) fn rms_norm(&mut self, name: &str, cols: u32, from: Activation, eps: f32) {
         let weight = self.push(vector(name, &[(format!("{}.{name}.weight", self.prefix), cols)]));
-        self.op(Op::RmsNorm { from, weight, eps });
+        self.op(Op::RmsNorm { from, to: Activation::Normed, add: false, weight, eps });
     }
 
     /// Adds a norm by mean and variance.
