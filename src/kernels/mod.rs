@@ -29,12 +29,14 @@ pub mod matvec_gated;
 pub mod matvec_int8;
 pub mod matvec_residual;
 pub mod prenorm_q8;
+pub mod qk_norm;
 pub mod quantize_q8;
 pub mod rms_norm;
 pub mod rms_norm_q8;
 pub mod rope_store;
 pub mod select_rows;
 pub mod sizes;
+pub mod softcap;
 pub mod widen_q8;
 
 use serde::{Deserialize, Serialize};
@@ -376,6 +378,8 @@ pub enum Activation {
     GeluErf,
     /// The larger of x and 0.
     Relu,
+    /// The square of the larger of x and 0.
+    ReluSquared,
 }
 
 impl Activation {
@@ -385,6 +389,7 @@ impl Activation {
             Activation::GeluTanh => 1.0,
             Activation::GeluErf => 2.0,
             Activation::Relu => 3.0,
+            Activation::ReluSquared => 4.0,
         }
     }
 }
@@ -396,6 +401,10 @@ fn kind_number(kind: WeightKind) -> f64 {
         WeightKind::W8 => 1.0,
         WeightKind::F16 => 2.0,
         WeightKind::F32 => 3.0,
+        WeightKind::W4Min => 5.0,
+        WeightKind::W4Zero => 6.0,
+        WeightKind::Iq4 => 7.0,
+        WeightKind::Fp4 => 8.0,
     }
 }
 
