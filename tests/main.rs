@@ -23,3 +23,4 @@ mod quantiser;
 mod starts;
 mod streaming;
 mod tidy;
+mod tokenizers;

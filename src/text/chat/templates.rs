@@ -6,14 +6,13 @@ use serde_json::{Map, Value};
 
 use super::{Chat, ChatTemplate};
 use crate::error::{Error, Result};
+use crate::text::files::ADDITIONAL_FOLDER;
 use crate::text::generation_config::brief;
 
 /// The file of a template of its own, which wins over what `tokenizer_config.json` has.
-pub const TEMPLATE_FILE: &str = "chat_template.jinja";
+const TEMPLATE_FILE: &str = "chat_template.jinja";
 /// The file in which processors of images keep the same.
 const PROCESSOR_FILE: &str = "chat_template.json";
-/// The folder of further templates, each named by its file.
-pub const ADDITIONAL_FOLDER: &str = "additional_chat_templates";
 /// The template that is taken where a chat has tools.
 const TOOL_USE: &str = "tool_use";
 /// The template that is taken otherwise.
