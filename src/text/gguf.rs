@@ -229,11 +229,11 @@ impl<'a> Checked<'a> {
     /// BPE over bytes, each byte a letter of GPT-2's alphabet.
     fn byte_level(&self) -> Result<Value> {
         let pre = Pre::named(self.vocabulary.pre.unwrap_or("default"))?;
-        let mut cuts: Vec<Value> = pre
-            .patterns
-            .iter()
-            .map(|pattern| json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false}))
-            .collect();
+        let split = |pattern: &str| {
+            json!({"type": "Split", "behavior": "Isolated", "invert": false,
+                                           "pattern": {"Regex": pattern}})
+        };
+        let mut cuts: Vec<Value> = pre.patterns.iter().map(|pattern| split(pattern)).collect();
         let bytes =
             json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
         cuts.push(bytes.clone());

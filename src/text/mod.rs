@@ -4,6 +4,7 @@ pub mod chat;
 pub mod files;
 pub mod generation_config;
 pub mod gguf;
+mod guard;
 pub(crate) mod marks;
 pub mod stop;
 pub mod stream;

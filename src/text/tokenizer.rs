@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use tokenizers::models::ModelWrapper;
-use tokenizers::normalizers::{NormalizerWrapper, Replace, Sequence};
-use tokenizers::{AddedToken, NormalizedString, Normalizer};
 
 use crate::error::{Error, Result};
-use crate::text::marks::{Controls, Spelling, Writer};
+use crate::text::guard::guard;
+use crate::text::marks::{Controls, Writer};
 
 /// A loaded `tokenizer.json`; clones share it.
 ///
@@ -55,14 +54,14 @@ impl Tokenizer {
         let complain = |e: tokenizers::Error| Error::Usage(format!("the tokenizer cannot be set up ({e})"));
         inner.with_padding(None);
         inner.with_truncation(None).map_err(complain)?;
-        let unknown = unknown_token(&inner);
+        let unknown = unknown_token(&inner).map(str::to_owned);
         let control: Arc<[_]> = inner
             .get_added_tokens_decoder()
             .into_iter()
-            .filter(|(_, token)| token.special && Some(token.content.as_str()) != unknown)
+            .filter(|(_, token)| token.special && Some(token.content.as_str()) != unknown.as_deref())
             .map(|(id, token)| (token.content, id))
             .collect();
-        let controls = guard(&mut inner).map_err(complain)??;
+        let controls = guard(&mut inner, unknown.as_deref()).map_err(complain)??;
         Ok(Self { inner: Arc::new(inner), control, controls: Arc::new(controls), start: None })
     }
 
@@ -151,48 +150,6 @@ impl Tokenizer {
 
 fn cannot_encode(error: tokenizers::Error) -> Error {
     Error::Usage(format!("the tokenizer cannot encode the text: {error}"))
-}
-
-/// Makes control tokens findable in marked text only: they are searched for before anything is
-/// normalised, and what stands for their first characters in text is restored after that.
-fn guard(inner: &mut tokenizers::Tokenizer) -> tokenizers::Result<Result<Controls>> {
-    let normalizer = inner.get_normalizer().cloned();
-    let is_plain = |text: &str| match &normalizer {
-        None => true,
-        Some(normalizer) => {
-            let mut normalized = NormalizedString::from(text);
-            normalizer.normalize(&mut normalized).is_ok() && normalized.get() == text
-        }
-    };
-    // An added token that is not special may be a word or a run of spaces; as a sign of a
-    // template it begins with something else.
-    let is_sign =
-        |text: &str| text.starts_with(|c: char| !c.is_alphanumeric() && !c.is_whitespace() && c != '▁');
-    let unknown = unknown_token(inner).map(str::to_owned);
-    let tokens = inner.get_added_tokens_decoder().into_values();
-    let tokens: Vec<AddedToken> = tokens
-        .filter(|token| token.special || (is_sign(&token.content) && is_plain(&token.content)))
-        .collect();
-    let is_known = |token: &&AddedToken| unknown.as_deref() != Some(token.content.as_str());
-    let spelling = |token: &AddedToken| Spelling { text: token.content.clone(), special: token.special };
-    let controls = match Controls::new(tokens.iter().filter(is_known).map(spelling).collect()) {
-        Ok(controls) => controls,
-        Err(error) => return Ok(Err(error)),
-    };
-    let early = tokens.into_iter().filter(|token| token.normalized).map(|token| token.normalized(false));
-    let (special, others): (Vec<_>, Vec<_>) = early.partition(|token| token.special);
-    inner.add_special_tokens(special)?;
-    inner.add_tokens(others)?;
-    let restored = controls.restored().into_iter();
-    let restored =
-        restored.map(|(c, stand_in)| Replace::new(stand_in.to_string(), c.to_string()).map(Into::into));
-    let mut normalizers: Vec<NormalizerWrapper> = restored.collect::<tokenizers::Result<_>>()?;
-    if !normalizers.is_empty() {
-        normalizers.extend(normalizer);
-        inner.with_normalizer(Some(Sequence::new(normalizers)))?;
-    }
-    inner.set_encode_special_tokens(false);
-    Ok(Ok(controls))
 }
 
 /// The spelling that stands for text outside the vocabulary; text may yield it rightfully.

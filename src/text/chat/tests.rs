@@ -229,8 +229,10 @@ fn templates_come_from_a_models_files() {
 fn a_system_message_is_never_lost() {
     let messages = [json!({"role": "system", "content": "s"}), json!({"role": "user", "content": "u"})];
     let all = "{% for m in messages %}{{ m.role }}:{{ m.content }};{% endfor %}";
-    let losing = "{% for m in messages %}{% if m.role != 'system' %}{{ m.role }}:{{ m.content }};{% endif %}{% endfor %}";
-    let refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}{{ messages[0].content }}";
+    let losing = "{% for m in messages %}\
+                  {% if m.role != 'system' %}{{ m.role }}:{{ m.content }};{% endif %}{% endfor %}";
+    let refusing = "{% if messages[0].role == 'system' %}\
+                    {{ raise_exception('no') }}{% endif %}{{ messages[0].content }}";
     for (source, expected) in [(all, "system:s;user:u;"), (losing, "user:s\nu;"), (refusing, "s\nu")] {
         let template = ChatTemplate::new(source, Map::new()).unwrap();
         let adapted = template.with_system(&messages).unwrap();
