@@ -9,6 +9,7 @@ mod caches;
 mod chains;
 mod cli;
 mod common;
+mod experts;
 mod kernels;
 mod lesser;
 mod loader;

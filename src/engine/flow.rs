@@ -29,6 +29,8 @@ impl Flow {
         let ops = decoder.units.iter().flat_map(|unit| unit.ops.iter().map(move |op| (unit, op)));
         let reads_int8 = |op: &Op, tensors: &[TensorSpec]| match op {
             Op::Linear { weight, .. } => is_int8(&tensors[*weight], exact),
+            Op::ExpertsIn(stack) => is_int8(&tensors[stack.gate_up()], exact),
+            Op::ExpertsOut(stack) => is_int8(&tensors[stack.down()], exact),
             _ => false,
         };
         let ops: Vec<_> = ops.map(|(unit, op)| (op, reads_int8(op, &unit.spec.tensors))).collect();
@@ -79,7 +81,8 @@ fn decide(ops: &[(&Op, bool)]) -> Vec<Form> {
 
 /// Whether there is a kernel that writes an operation's result as int8 groups.
 fn has_int8_form(op: &Op) -> bool {
-    matches!(op, Op::RmsNorm { .. } | Op::LayerNorm { .. } | Op::SwiGlu | Op::Activate(_))
+    let in_experts = matches!(op, Op::SharedSwiGlu | Op::ExpertsIn(_));
+    in_experts || matches!(op, Op::RmsNorm { .. } | Op::LayerNorm { .. } | Op::SwiGlu | Op::Activate(_))
 }
 
 /// Whether an activation, until it is written again, is read, as int8 groups alone, and before the

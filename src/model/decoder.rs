@@ -1,5 +1,6 @@
 //! What a decoder consists of: its sizes, its units and the operations inside them.
 
+use super::experts::{Experts, Routing, Stack};
 use super::rope::Rope;
 use crate::error::{Error, Result};
 use crate::pack::layout::{TensorSpec, UnitSpec};
@@ -25,6 +26,20 @@ pub enum Activation {
     Up,
     /// What the MLP's activation function leaves; `[tokens, intermediate_size]`.
     Gated,
+    /// What a router says of each expert, and the shared expert's gate; see [`Experts`].
+    Router,
+    /// The experts of each token with their weights, 16 bytes each; `[tokens, choices]`.
+    Routes,
+    /// What the activation function leaves inside each chosen expert;
+    /// `[tokens, num_experts_per_tok]` rows of `moe_intermediate_size`.
+    ExpertGated,
+    /// What each chosen expert gives, then the shared one where it has a gate;
+    /// `[tokens, choices]` rows of `hidden_size`.
+    ExpertOut,
+    /// Gate and up projections of a shared expert; `[tokens, 2 * shared_intermediate_size]`.
+    SharedGateUp,
+    /// What the activation function leaves inside it; `[tokens, shared_intermediate_size]`.
+    SharedGated,
     /// The selected rows as wide as the embedding table; `[selected, embed_size]`.
     Projected,
     /// Scores over the vocabulary; `[selected, vocab_size]`.
@@ -114,6 +129,18 @@ pub enum Op {
     SwiGlu,
     /// A function of `Up` into `Gated`.
     Activate(Function),
+    /// `silu(gate) * up` of `SharedGateUp` into `SharedGated`.
+    SharedSwiGlu,
+    /// The choice of experts by `Router`, with their weights, into `Routes`.
+    Route(Routing),
+    /// Gates and values of `Normed` in each token's experts, as far as they lie in this unit, and
+    /// what the activation function makes of them, into `ExpertGated`.
+    ExpertsIn(Stack),
+    /// The way back from `ExpertGated` in each token's experts, as far as they lie in this unit,
+    /// into `ExpertOut`.
+    ExpertsOut(Stack),
+    /// The sum of `ExpertOut` by the weights in `Routes`, added to `Residual`.
+    ExpertsSum,
 }
 
 impl Op {
@@ -125,6 +152,11 @@ impl Op {
             Op::RopeStore { .. } | Op::Attention { .. } => Activation::Qkv,
             Op::SwiGlu => Activation::GateUp,
             Op::Activate(_) => Activation::Up,
+            Op::SharedSwiGlu => Activation::SharedGateUp,
+            Op::Route(_) => Activation::Router,
+            Op::ExpertsIn(_) => Activation::Normed,
+            Op::ExpertsOut(_) => Activation::ExpertGated,
+            Op::ExpertsSum => Activation::ExpertOut,
         }
     }
 
@@ -137,12 +169,17 @@ impl Op {
             Op::RopeStore { .. } => Activation::Qkv,
             Op::Attention { .. } => Activation::Attended,
             Op::SwiGlu | Op::Activate(_) => Activation::Gated,
+            Op::SharedSwiGlu => Activation::SharedGated,
+            Op::Route(_) => Activation::Routes,
+            Op::ExpertsIn(_) => Activation::ExpertGated,
+            Op::ExpertsOut(_) => Activation::ExpertOut,
+            Op::ExpertsSum => Activation::Residual,
         }
     }
 
     /// Whether what its output held before is part of the result.
     pub fn updates(&self) -> bool {
-        matches!(self, Op::RopeStore { .. } | Op::Linear { add: true, .. })
+        matches!(self, Op::RopeStore { .. } | Op::Linear { add: true, .. } | Op::ExpertsSum)
     }
 
     /// Whether it runs over the tokens whose logits are wanted, not over all.
@@ -210,6 +247,8 @@ pub struct Decoder {
     pub context_max: u32,
     /// Width of the embedding table's rows.
     pub embed_size: u32,
+    /// Sizes of its mixtures of experts, if some blocks have one.
+    pub experts: Option<Experts>,
     /// Rotary speeds.
     pub rope: Rope,
     /// What each position adds to the stream.
@@ -288,6 +327,7 @@ impl Decoder {
             Activation::GateUp => 2 * self.intermediate_size,
             Activation::Up | Activation::Gated => self.intermediate_size,
             Activation::Logits => self.vocab_size,
+            _ => self.experts.as_ref().map_or(0, |experts| experts.width(activation, self.hidden_size)),
         }
     }
 

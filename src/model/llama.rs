@@ -27,6 +27,7 @@ pub fn describe(fields: &Fields, weights: WeightKind) -> Result<Decoder> {
         blocks: shape.blocks,
         context_max: fields.size_or("max_position_embeddings", 1..=CONTEXT_MAX, 2048)?,
         embed_size: h,
+        experts: None,
         rope: Rope::from_config(fields, shape.head_dim)?,
         positions: None,
         embed: None,

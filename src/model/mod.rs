@@ -7,10 +7,12 @@
 pub mod config;
 pub mod decoder;
 pub mod dummy;
+pub mod experts;
 pub mod llama;
 pub mod opt;
 mod parts;
 pub mod rope;
+pub mod sparse;
 
 use std::path::Path;
 
@@ -32,8 +34,9 @@ pub fn describe(path: &Path, config: &Value, weights: WeightKind) -> Result<Deco
     match family.as_str() {
         "llama" => llama::describe(&fields, weights),
         "opt" => opt::describe(&fields, weights),
+        "mixtral" | "qwen2_moe" => sparse::describe(&fields, weights),
         other => Err(Error::Unsupported(format!(
-            "the model family `{other}` of {}; this version runs `llama` and `opt`",
+            "the model family `{other}` of {}; this version runs `llama`, `opt`, `mixtral` and `qwen2_moe`",
             path.display()
         ))),
     }

@@ -36,6 +36,7 @@ pub fn describe(fields: &Fields, weights: WeightKind) -> Result<Decoder> {
         blocks: fields.size("num_hidden_layers", 1..=BLOCKS_MAX)?,
         context_max,
         embed_size: shape.embed_size,
+        experts: None,
         rope: Rope::none(),
         positions: Some(Positions { tensor: 0, first_row: FIRST_POSITION_ROW }),
         embed: Some(tables(vec![positions])),
