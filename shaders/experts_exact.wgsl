@@ -41,9 +41,9 @@ fn weights(row: u32, index: u32) -> vec4<f32> {
         }
         default: { words.x = word_at(CODES_AT, first); }
     }
-    var scale = 1.0;
-    if KIND == W4 || KIND == W8 {
-        scale = half_of(word_at(SCALES_AT, group / 2u), group);
+    var scale = vec2<f32>(1.0, 0.0);
+    if is_coded(KIND) {
+        scale = scale_of(KIND, word_at(SCALES_AT, scale_word(KIND, group)), group);
     }
     return decode_quad(KIND, words, quad, scale);
 }

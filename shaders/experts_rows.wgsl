@@ -7,7 +7,7 @@ override ROWS: u32;
 fn load_row(row: u32, group: u32) -> Raw {
     let at = min(row, ROWS - 1u) * groups_of(COLS) + group;
     var raw: Raw;
-    raw.scale = word_at(SCALES_AT, at / 2u) >> ((at & 1u) * 16u);
+    raw.scale = lowered(word_at(SCALES_AT, scale_word(KIND, at)), at);
     if KIND == W8 {
         raw.codes = vector_at(CODES_AT + at * 2u);
         raw.more = vector_at(CODES_AT + at * 2u + 1u);

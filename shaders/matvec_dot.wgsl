@@ -10,7 +10,7 @@ override BIAS: u32;
 fn load_row(row: u32, group: u32) -> Raw {
     let at = min(row, ROWS - 1u) * groups_of(COLS) + group;
     var raw: Raw;
-    raw.scale = scales[at / 2u] >> ((at & 1u) * 16u);
+    raw.scale = lowered(scales[scale_word(KIND, at)], at);
     if KIND == W8 {
         raw.codes = codes[at * 2u];
         raw.more = codes[at * 2u + 1u];

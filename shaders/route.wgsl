@@ -81,7 +81,7 @@ fn is_open(expert: u32) -> bool {
     return better < TOPK_GROUP;
 }
 
-fn choose(thread: u32) {
+fn pick(thread: u32) {
     if thread < CHOSEN {
         chosen[thread] = thread;
     }
@@ -164,7 +164,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
         }
     }
     workgroupBarrier();
-    choose(thread);
+    pick(thread);
     if thread >= CHOSEN + SHARED_GATE {
         return;
     }

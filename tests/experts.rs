@@ -6,7 +6,7 @@ use pipo_wgpu::quant::WeightKind;
 use crate::common::{Model, fixture};
 use crate::oracles::{Expected, all_logits, greedy, options, relative_error};
 
-const MODELS: [&str; 3] = ["moe_mixtral", "moe_qwen2", "moe_grid"];
+const MODELS: [&str; 5] = ["moe_mixtral", "moe_qwen2", "moe_qwen3", "moe_olmoe", "moe_grid"];
 
 #[test]
 fn float_weights_give_transformers_logits_at_every_position() {

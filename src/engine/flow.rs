@@ -6,7 +6,6 @@
 
 use crate::model::{Activation, Decoder, Op};
 use crate::pack::layout::TensorSpec;
-use crate::quant::WeightKind;
 
 /// How one operation reads and writes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,7 +54,7 @@ impl Flow {
 
 /// Whether a matrix is multiplied with int8 activations.
 pub(super) fn is_int8(tensor: &TensorSpec, exact: bool) -> bool {
-    !exact && matches!(tensor.kind, WeightKind::W4 | WeightKind::W8)
+    !exact && tensor.kind.is_coded()
 }
 
 /// Decides for operations in order, each with whether it reads int8 groups.
@@ -81,8 +80,11 @@ fn decide(ops: &[(&Op, bool)]) -> Vec<Form> {
 
 /// Whether there is a kernel that writes an operation's result as int8 groups.
 fn has_int8_form(op: &Op) -> bool {
-    let in_experts = matches!(op, Op::SharedSwiGlu | Op::ExpertsIn(_));
-    in_experts || matches!(op, Op::RmsNorm { .. } | Op::LayerNorm { .. } | Op::SwiGlu | Op::Activate(_))
+    match op {
+        Op::RmsNorm { add, .. } => !add,
+        Op::LayerNorm { .. } | Op::Glu(_) | Op::Activate(_) | Op::SharedGlu(_) | Op::ExpertsIn(_) => true,
+        _ => false,
+    }
 }
 
 /// Whether an activation, until it is written again, is read, as int8 groups alone, and before the
@@ -107,6 +109,7 @@ fn is_read_as_int8_alone(made: Activation, later: &[(&Op, bool)]) -> bool {
 mod tests {
     use super::*;
     use crate::model::{Function, describe, dummy};
+    use crate::quant::WeightKind;
     use serde_json::json;
 
     /// One word an operation: `q` where its input is quantised before it, `8` where it writes
@@ -153,10 +156,10 @@ mod tests {
     #[test]
     fn a_buffer_that_is_overwritten_is_filled_again() {
         use Activation::{Attended, Gated, Normed, Qkv, Residual, Up};
-        let norm = Op::RmsNorm { from: Residual, weight: 0, eps: 1e-5 };
+        let norm = Op::RmsNorm { from: Residual, to: Normed, add: false, weight: 0, eps: 1e-5 };
         let linear = |from, to, add| Op::Linear { from, weight: 0, bias: None, to, to_column: 0, add };
         let qkv = linear(Normed, Qkv, false);
-        let attention = Op::Attention { block: 0, scale: 1.0 };
+        let attention = Op::Attention { block: 0, scale: 1.0, window: None, softcap: None };
         let (out, up) = (linear(Attended, Residual, true), linear(Normed, Up, false));
         let (activate, down) = (Op::Activate(Function::GeluErf), linear(Gated, Residual, true));
         let decide = |ops: &[(&Op, bool)]| words(decide(ops));

@@ -34,6 +34,7 @@ pub mod matvec_gated;
 pub mod matvec_int8;
 pub mod matvec_residual;
 pub mod prenorm_q8;
+pub mod qk_norm;
 pub mod quantize_q8;
 pub mod rms_norm;
 pub mod rms_norm_q8;
@@ -41,6 +42,7 @@ pub mod rope_store;
 pub mod route;
 pub mod select_rows;
 pub mod sizes;
+pub mod softcap;
 pub mod widen_q8;
 
 use serde::{Deserialize, Serialize};
@@ -382,6 +384,8 @@ pub enum Activation {
     GeluErf,
     /// The larger of x and 0.
     Relu,
+    /// The square of the larger of x and 0.
+    ReluSquared,
 }
 
 impl Activation {
@@ -391,6 +395,7 @@ impl Activation {
             Activation::GeluTanh => 1.0,
             Activation::GeluErf => 2.0,
             Activation::Relu => 3.0,
+            Activation::ReluSquared => 4.0,
         }
     }
 }
@@ -402,6 +407,10 @@ fn kind_number(kind: WeightKind) -> f64 {
         WeightKind::W8 => 1.0,
         WeightKind::F16 => 2.0,
         WeightKind::F32 => 3.0,
+        WeightKind::W4Min => 5.0,
+        WeightKind::W4Zero => 6.0,
+        WeightKind::Iq4 => 7.0,
+        WeightKind::Fp4 => 8.0,
     }
 }
 

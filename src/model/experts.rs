@@ -1,7 +1,7 @@
 //! Mixtures of experts as data: how tokens choose among them, and where they lie in units.
 
 use super::config::{Fields, WIDTH_MAX};
-use super::decoder::{Activation, Op, Tensor, Unit};
+use super::decoder::{Activation, Function, Op, Tensor, Unit};
 use super::parts::{Projection, UnitBuilder};
 use crate::error::Result;
 use crate::pack::layout::{Source, TensorSpec};
@@ -216,7 +216,7 @@ impl Mixture<'_> {
                 to: Activation::SharedGateUp,
                 add: false,
             });
-            unit.op(Op::SharedSwiGlu);
+            unit.op(Op::SharedGlu(Function::Silu));
             let to = if experts.shared_gate { Activation::ExpertOut } else { Activation::Residual };
             let first = unit.ops_len();
             unit.project(&Projection {
@@ -239,10 +239,8 @@ impl Mixture<'_> {
     /// The router, in floats: a choice is all or nothing.
     fn router_matrix(&self) -> TensorSpec {
         let (h, experts, names) = (self.hidden_size, self.experts, self.names);
-        let whole = |module: &str, rows: u32| Source {
-            tensor: format!("{}.{}.{module}.weight", self.prefix(), names.module),
-            shape: vec![u64::from(rows), u64::from(h)],
-            rows: 0..rows,
+        let whole = |module: &str, rows: u32| {
+            Source::whole(format!("{}.{}.{module}.weight", self.prefix(), names.module), &[rows, h])
         };
         let mut sources = vec![whole("gate", experts.num_experts)];
         if experts.shared_gate {
@@ -256,10 +254,9 @@ impl Mixture<'_> {
     fn expert(&self, expert: u32) -> Vec<TensorSpec> {
         let (h, ffn) = (self.hidden_size, self.experts.moe_intermediate_size);
         let [gate, up, down] = self.names.projections;
-        let whole = |what: &str, [rows, cols]: [u32; 2]| Source {
-            tensor: format!("{}.{}.experts.{expert}.{what}.weight", self.prefix(), self.names.module),
-            shape: vec![u64::from(rows), u64::from(cols)],
-            rows: 0..rows,
+        let whole = |what: &str, sides: [u32; 2]| {
+            let module = format!("{}.{}.experts.{expert}.{what}", self.prefix(), self.names.module);
+            Source::whole(format!("{module}.weight"), &sides)
         };
         let matrix = |name: &str, [rows, cols]: [u32; 2], sources| TensorSpec {
             name: format!("{expert}.{name}"),

@@ -18,7 +18,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-pub use decoder::{Activation, Decoder, Function, Limits, Op, Tensor, Unit};
+pub use decoder::{Activation, Decoder, Function, Limits, Op, QkNorm, QkNormEach, Tensor, Unit};
 
 use crate::error::{Error, Result};
 use crate::quant::WeightKind;
@@ -34,9 +34,9 @@ pub fn describe(path: &Path, config: &Value, weights: WeightKind) -> Result<Deco
     match family.as_str() {
         "llama" => llama::describe(&fields, weights),
         "opt" => opt::describe(&fields, weights),
-        "mixtral" | "qwen2_moe" => sparse::describe(&fields, weights),
+        "mixtral" | "qwen2_moe" | "qwen3_moe" | "olmoe" => sparse::describe(&fields, weights),
         other => Err(Error::Unsupported(format!(
-            "the model family `{other}` of {}; this version runs `llama`, `opt`, `mixtral` and `qwen2_moe`",
+            "the model family `{other}` of {}; this version runs `llama`, `opt`, `mixtral`, `qwen2_moe`, `qwen3_moe` and `olmoe`",
             path.display()
         ))),
     }

@@ -8,7 +8,7 @@ use super::quantize_q8::Int8;
 use pipo_wgpu::kernels::experts_down::{self, Args, Spec};
 use pipo_wgpu::kernels::matvec_core::Tile;
 use pipo_wgpu::kernels::stride;
-use pipo_wgpu::quant::WeightKind::{W4, W8};
+use pipo_wgpu::quant::WeightKind::{Fp4, W4, W4Zero, W8};
 use pipo_wgpu::quant::groups;
 
 fn down(choices: &Choices, x: &Int8, tile: Tile) -> Vec<f32> {
@@ -55,7 +55,7 @@ fn miss(choices: &Choices, x: &[f64], got: &[f32]) -> Option<String> {
 fn equals_the_reference_in_every_tile() {
     for (i, tile) in TILES.into_iter().enumerate() {
         for (j, (rows, cols)) in [(2, 1), (33, 33), (66, 172), (100, 1056)].into_iter().enumerate() {
-            let (kind, tokens) = ([W4, W8][(i + j) % 2], [1, 2, 5][(i + j) % 3]);
+            let (kind, tokens) = ([W4, W8, Fp4, W4Zero][(i + j) % 4], [1, 2, 5][(i + j) % 3]);
             let sizes = Sizes {
                 kind,
                 experts: 4,

@@ -5,7 +5,7 @@ use super::common::*;
 use pipo_wgpu::kernels::experts::Gate;
 use pipo_wgpu::kernels::experts_exact::{self, Args, Spec};
 use pipo_wgpu::kernels::{Shape, stride};
-use pipo_wgpu::quant::WeightKind::{F16, F32, W4, W8};
+use pipo_wgpu::quant::WeightKind::{self, F32};
 
 const SHAPES: [Shape; 3] = [
     Shape { rows_each: 4, row_lanes: 8, col_lanes: 1 },
@@ -60,7 +60,7 @@ fn miss(choices: &Choices, x: &[f32], got: &[f32], gate: Option<Gate>) -> Option
 #[test]
 fn equals_the_reference_into_experts_and_back() {
     for (i, (rows, cols)) in [(2, 1), (6, 33), (66, 172), (64, 64), (130, 31)].into_iter().enumerate() {
-        for (j, kind) in [W4, W8, F16, F32].into_iter().enumerate() {
+        for (j, kind) in WeightKind::ALL.into_iter().enumerate() {
             let (experts, chosen, tokens) = ([5, 3, 9][(i + j) % 3], [1, 2, 3][j % 3], [1, 3, 7][i % 3]);
             let sizes =
                 Sizes { kind, experts, chosen, shared: i % 2 == 1, tokens, rows, cols, bias: j % 2 == 0 };

@@ -8,7 +8,7 @@ use pipo_wgpu::kernels::experts::Gate;
 use pipo_wgpu::kernels::experts_gated::{self, Args, Spec};
 use pipo_wgpu::kernels::matvec_core::Tile;
 use pipo_wgpu::kernels::stride;
-use pipo_wgpu::quant::WeightKind::{W4, W8};
+use pipo_wgpu::quant::WeightKind::{Fp4, W4, W4Zero, W8};
 use pipo_wgpu::quant::groups;
 
 /// Int8 activations of `count` rows, and what they stand for.
@@ -97,7 +97,7 @@ impl Case<'_> {
 fn equals_the_reference_in_every_tile() {
     for (i, tile) in tiles().into_iter().enumerate() {
         for (j, (rows, cols)) in [(2, 1), (62, 33), (66, 172), (200, 1056)].into_iter().enumerate() {
-            let (kind, tokens) = ([W4, W8][(i + j) % 2], [1, 2, 5][(i + j) % 3]);
+            let (kind, tokens) = ([W4, W8, Fp4, W4Zero][(i + j) % 4], [1, 2, 5][(i + j) % 3]);
             let sizes = Sizes {
                 kind,
                 experts: 4,

@@ -14,10 +14,12 @@ pub(super) struct Variant {
     pub(super) large: bool,
 }
 
-const KINDS: [WeightKind; 4] = [WeightKind::W4, WeightKind::W8, WeightKind::F16, WeightKind::F32];
+const KINDS: [WeightKind; 8] = WeightKind::ALL;
+/// Those that come in all sizes here.
+const USUAL: [WeightKind; 4] = [WeightKind::W4, WeightKind::W8, WeightKind::F16, WeightKind::F32];
 const CACHES: [CacheKind; 3] = [CacheKind::F32, CacheKind::F16, CacheKind::Q8];
-const ACTIVATIONS: [Activation; 4] =
-    [Activation::Silu, Activation::GeluTanh, Activation::GeluErf, Activation::Relu];
+const ACTIVATIONS: [Activation; 5] =
+    [Activation::Silu, Activation::GeluTanh, Activation::GeluErf, Activation::Relu, Activation::ReluSquared];
 /// Columns: the least, an odd number, and those of a large model.
 const COLS: [u32; 3] = [1, 33, 14_336];
 /// Query heads, key heads and values of a head.
@@ -52,6 +54,7 @@ pub(super) const ATTENTION_DECODE: attention_decode::Spec = attention_decode::Sp
     cache: CacheKind::F16,
     window: None,
     scale: 0.125,
+    softcap: None,
     context: 4096,
     int8: true,
 };
@@ -90,6 +93,7 @@ pub(super) fn variants() -> Vec<Variant> {
     let mut list = List(Vec::new());
     pointwise(&mut list);
     norms(&mut list);
+    qk_norms(&mut list);
     products(&mut list);
     fused_products(&mut list);
     attentions(&mut list);
@@ -156,7 +160,9 @@ fn experts(list: &mut List) {
 }
 
 fn pointwise(list: &mut List) {
-    use kernels::{activate, activate_q8, argmax, embed, glu, glu_q8, quantize_q8, select_rows, widen_q8};
+    use kernels::{
+        activate, activate_q8, argmax, embed, glu, glu_q8, quantize_q8, select_rows, softcap, widen_q8,
+    };
     for cols in COLS {
         for activation in ACTIVATIONS {
             list.add(activate::SHADER, activate::constants(&activate::Spec { cols, activation }));
@@ -169,6 +175,7 @@ fn pointwise(list: &mut List) {
         }
         list.add(quantize_q8::SHADER, quantize_q8::constants(&quantize_q8::Spec { cols }));
         list.add(widen_q8::SHADER, widen_q8::constants(&widen_q8::Spec { cols }));
+        list.add(softcap::SHADER, softcap::constants(&softcap::Spec { cols, cap: 30.0 }));
         list.add(select_rows::SHADER, select_rows::constants(&select_rows::Spec { cols }));
         for (kind, yes) in KINDS.into_iter().flat_map(|kind| [(kind, false), (kind, true)]) {
             let part = embed::Rows { first: 16_000, count: 16_000, is_last: false };
@@ -183,7 +190,10 @@ fn norms(list: &mut List) {
     use kernels::{layer_norm, layer_norm_q8, rms_norm, rms_norm_q8};
     let eps = 1e-5;
     for cols in COLS {
-        list.add(rms_norm::SHADER, rms_norm::constants(&rms_norm::Spec { cols, eps }));
+        for accumulate in [false, true] {
+            let spec = rms_norm::Spec { cols, eps, accumulate };
+            list.add(rms_norm::SHADER, rms_norm::constants(&spec));
+        }
         list.add(rms_norm_q8::SHADER, rms_norm_q8::constants(&rms_norm_q8::Spec { cols, eps }));
         for (weight, bias) in [(true, true), (true, false), (false, false)] {
             let spec = layer_norm::Spec { cols, weight, bias, eps };
@@ -194,10 +204,22 @@ fn norms(list: &mut List) {
     }
 }
 
+fn qk_norms(list: &mut List) {
+    use kernels::qk_norm::{self, Each};
+    for (heads, kv_heads, head_dim) in HEADS {
+        for (each, centred) in [(Each::Head, false), (Each::OwnHead, true), (Each::Whole, false)] {
+            let spec = qk_norm::Spec { heads, kv_heads, head_dim, each, centred, bias: centred, eps: 1e-5 };
+            list.add(qk_norm::SHADER, qk_norm::constants(&spec));
+        }
+    }
+}
+
 fn products(list: &mut List) {
     use kernels::{matmul_coop, matmul_exact, matmul_int8, matvec_exact, matvec_int8};
-    for (matrix, kind) in matrices().into_iter().flat_map(|matrix| KINDS.map(|kind| (matrix, kind))) {
-        let is_int8 = matches!(kind, WeightKind::W4 | WeightKind::W8);
+    let all = matrices().into_iter().flat_map(|matrix| KINDS.map(|kind| (matrix, kind)));
+    // How a group is decoded does not depend on the matrix.
+    for (matrix, kind) in all.filter(|(matrix, kind)| USUAL.contains(kind) || matrix.bias) {
+        let is_int8 = kind.is_coded();
         list.add(matmul_exact::SHADER, matmul_exact::constants(&matmul_exact::Spec { matrix, kind }));
         if is_int8 {
             list.add(matmul_int8::SHADER, matmul_int8::constants(&matmul_int8::Spec { matrix, kind }));
@@ -225,11 +247,16 @@ fn fused_products(list: &mut List) {
     for cols in COLS {
         list.add(prenorm_q8::SHADER, prenorm_q8::constants(&prenorm_q8::Spec { cols }));
     }
-    let kinds = [WeightKind::W4, WeightKind::W8].map(|kind| (kind, kind == WeightKind::W4));
-    for ((kind, bias), (row_lanes, col_lanes)) in
-        kinds.into_iter().flat_map(|kind| [(8, 64), (16, 16), (8, 1)].map(|lanes| (kind, lanes)))
+    let kinds = KINDS.map(|kind| (kind, kind == WeightKind::W4));
+    for ((kind, bias), (row_lanes, col_lanes)) in kinds
+        .into_iter()
+        .filter(|(kind, _)| kind.is_coded())
+        .flat_map(|kind| [(8, 64), (16, 16), (8, 1)].map(|lanes| (kind, lanes)))
     {
-        for (rows_each, tokens_per_group) in [(4, 1), (4, 8), (4, 4)] {
+        let groups = [(4, 1), (4, 8), (4, 4)];
+        for (rows_each, tokens_per_group) in
+            groups.into_iter().filter(|(_, t)| USUAL.contains(&kind) || *t == 4)
+        {
             let tile = Tile { rows_each, row_lanes, col_lanes, unroll: 1 };
             let (rows, cols) = (4096, 14_336);
             let out = Groups { tokens: 64, cols: rows };
@@ -266,13 +293,30 @@ fn attentions(list: &mut List) {
             list.add(rope_store::SHADER, rope_store::constants(&spec));
         }
         for (shape, window) in ATTENTION.into_iter().flat_map(|shape| [(shape, None), (shape, Some(4096))]) {
-            let spec = attention::Spec { heads, kv_heads, head_dim, cache, window, scale: 0.125 };
+            let spec =
+                attention::Spec { heads, kv_heads, head_dim, cache, window, scale: 0.125, softcap: None };
             list.add(attention::SHADER, attention::constants(&spec, shape));
-            let spec = attention_prefill::Spec { heads, kv_heads, head_dim, cache, window, scale: 0.125 };
+            let spec = attention_prefill::Spec {
+                heads,
+                kv_heads,
+                head_dim,
+                cache,
+                window,
+                scale: 0.125,
+                softcap: None,
+            };
             list.add(attention_prefill::SHADER, attention_prefill::constants(&spec));
         }
         for window in [None, Some(4096)] {
-            let spec = attention_prefill::Spec { heads, kv_heads, head_dim, cache, window, scale: 0.125 };
+            let spec = attention_prefill::Spec {
+                heads,
+                kv_heads,
+                head_dim,
+                cache,
+                window,
+                scale: 0.125,
+                softcap: None,
+            };
             list.add(attention_prefill::SHADER, attention_prefill::constants(&spec));
         }
         for (splits, joins) in [(1, true), (32, true), (8, false)] {
