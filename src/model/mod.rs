@@ -36,7 +36,8 @@ pub fn describe(path: &Path, config: &Value, weights: WeightKind) -> Result<Deco
         "opt" => opt::describe(&fields, weights),
         "mixtral" | "qwen2_moe" | "qwen3_moe" | "olmoe" => sparse::describe(&fields, weights),
         other => Err(Error::Unsupported(format!(
-            "the model family `{other}` of {}; this version runs `llama`, `opt`, `mixtral`, `qwen2_moe`, `qwen3_moe` and `olmoe`",
+            "the model family `{other}` of {}; this version runs `llama`, `opt`, `mixtral`, `qwen2_moe`, \
+             `qwen3_moe` and `olmoe`",
             path.display()
         ))),
     }

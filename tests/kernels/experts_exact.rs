@@ -59,8 +59,10 @@ fn miss(choices: &Choices, x: &[f32], got: &[f32], gate: Option<Gate>) -> Option
 
 #[test]
 fn equals_the_reference_into_experts_and_back() {
-    for (i, (rows, cols)) in [(2, 1), (6, 33), (66, 172), (64, 64), (130, 31)].into_iter().enumerate() {
-        for (j, kind) in WeightKind::ALL.into_iter().enumerate() {
+    for (j, kind) in WeightKind::ALL.into_iter().enumerate() {
+        for (i, (rows, cols)) in
+            [(6, 33), (66, 172), (2, 1), (130, 31)].into_iter().enumerate().skip(j % 3).take(1)
+        {
             let (experts, chosen, tokens) = ([5, 3, 9][(i + j) % 3], [1, 2, 3][j % 3], [1, 3, 7][i % 3]);
             let sizes =
                 Sizes { kind, experts, chosen, shared: i % 2 == 1, tokens, rows, cols, bias: j % 2 == 0 };
