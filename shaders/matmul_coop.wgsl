@@ -8,7 +8,7 @@
 enable f16;
 enable wgpu_cooperative_matrix;
 
-// W4 or W8.
+// A kind of whole codes.
 override KIND: u32;
 override ROWS: u32;
 override COLS: u32;
@@ -64,20 +64,20 @@ fn high_nibbles(word: u32, scale: f16) -> vec4<f16> {
     return fma(halves(even, odd).xzyw, vec4<f16>(0.0625h), vec4<f16>(-72.0h)) * scale;
 }
 
-// One group of a row's weights as they are stored.
+// One group of a row's weights as they are stored, and its scale as `scale_of` has it.
 struct Coded {
     low: vec4<u32>,
     high: vec4<u32>,
-    scale: f16,
+    scale: vec2<f32>,
 }
 
 // Zeros beyond the last group.
 fn weights(first: u32, group: u32) -> Coded {
     if COLS % (STEP * GROUP) != 0u && group >= groups_of(COLS) {
-        return Coded(vec4<u32>(0u), vec4<u32>(0u), 0.0h);
+        return Coded(vec4<u32>(0u), vec4<u32>(0u), vec2<f32>(0.0));
     }
     let at = first + group;
-    let scale = f16(half_of(scales[at / 2u], at));
+    let scale = scale_of(KIND, scales[scale_word(KIND, at)], at);
     if KIND == W8 {
         return Coded(codes[at * 2u], codes[at * 2u + 1u], scale);
     }
@@ -86,12 +86,13 @@ fn weights(first: u32, group: u32) -> Coded {
 
 fn put_weights(at: u32, w: Coded) {
     for (var i = 0u; i < 4u; i++) {
-        if KIND == W8 {
-            w_tile[at + i] = vec4<f16>(unpack4xI8(w.low[i])) * w.scale;
-            w_tile[at + i + 4u] = vec4<f16>(unpack4xI8(w.high[i])) * w.scale;
+        if KIND == W4 {
+            w_tile[at + i] = low_nibbles(w.low[i], f16(w.scale.x));
+            w_tile[at + i + 4u] = high_nibbles(w.low[i], f16(w.scale.x));
         } else {
-            w_tile[at + i] = low_nibbles(w.low[i], w.scale);
-            w_tile[at + i + 4u] = high_nibbles(w.low[i], w.scale);
+            let high = vec4<u32>(select(w.low[i], w.high[i], KIND == W8));
+            w_tile[at + i] = vec4<f16>(decode_quad(KIND, vec4<u32>(w.low[i]), 0u, w.scale));
+            w_tile[at + i + 4u] = vec4<f16>(decode_quad(KIND, high, 4u, w.scale));
         }
     }
 }

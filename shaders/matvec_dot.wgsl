@@ -1,6 +1,6 @@
 // The part that all matvecs of int8 activations begin with: one group of a thread's rows.
 
-// W4 or W8.
+// A kind of whole codes.
 override KIND: u32;
 override ROWS: u32;
 override COLS: u32;
@@ -38,7 +38,12 @@ struct Rows {
 fn load_row(row: u32, group: u32) -> Raw {
     let at = min(row, ROWS - 1u) * groups_of(COLS) + group;
     var raw: Raw;
-    raw.scale = scales[at / 2u] >> ((at & 1u) * 16u);
+    raw.scale = scales[scale_word(KIND, at)];
+    if KIND == FP4 {
+        raw.scale >>= (at & 3u) * 8u;
+    } else if !has_offset(KIND) {
+        raw.scale >>= (at & 1u) * 16u;
+    }
     if KIND == W8 {
         raw.codes = codes[at * 2u];
         raw.more = codes[at * 2u + 1u];
@@ -74,7 +79,17 @@ fn unpack(raw: Raw) -> Weights {
         return Weights(raw.codes, raw.more);
     }
     let mask = vec4<u32>(0x0f0f0f0fu);
-    return Weights(raw.codes & mask, (raw.codes >> vec4<u32>(4u)) & mask);
+    let low = raw.codes & mask;
+    let high = (raw.codes >> vec4<u32>(4u)) & mask;
+    if KIND == IQ4 || KIND == FP4 {
+        return Weights(values_of(low), values_of(high));
+    }
+    return Weights(low, high);
+}
+
+fn values_of(n: vec4<u32>) -> vec4<u32> {
+    let low = vec2<u32>(nibble_codes(KIND, n.x), nibble_codes(KIND, n.y));
+    return vec4<u32>(low, nibble_codes(KIND, n.z), nibble_codes(KIND, n.w));
 }
 
 // The dot product of a group, added to MAGIC.
@@ -97,15 +112,28 @@ struct Block {
     c: Weights,
     d: Weights,
     scales: vec4<f32>,
+    // What the rows' code 0 stands for, if their groups say so.
+    offsets: vec4<f32>,
 }
 
 fn block_of(rows: Rows) -> Block {
+    if has_offset(KIND) || KIND == FP4 {
+        let a = scale_of(KIND, rows.a.scale, 0u);
+        let b = scale_of(KIND, rows.b.scale, 0u);
+        let c = scale_of(KIND, rows.c.scale, 0u);
+        let d = scale_of(KIND, rows.d.scale, 0u);
+        let scales = vec4<f32>(a.x, b.x, c.x, d.x);
+        let offsets = vec4<f32>(a.y, b.y, c.y, d.y);
+        return Block(unpack(rows.a), unpack(rows.b), unpack(rows.c), unpack(rows.d), scales, offsets);
+    }
     let low = unpack2x16float((rows.a.scale & 0xffffu) | (rows.b.scale << 16u));
     let high = unpack2x16float((rows.c.scale & 0xffffu) | (rows.d.scale << 16u));
-    return Block(unpack(rows.a), unpack(rows.b), unpack(rows.c), unpack(rows.d), vec4<f32>(low, high));
+    let scales = vec4<f32>(low, high);
+    return Block(unpack(rows.a), unpack(rows.b), unpack(rows.c), unpack(rows.d), scales, vec4<f32>(0.0));
 }
 
-// One group of a token: the codes, the scale, and the number that makes dot products count from it.
+// One group of a token: the codes, the scale, and the number that makes dot products count from it,
+// or the sum of the codes where groups say what code 0 stands for.
 struct Input {
     low: vec4<u32>,
     high: vec4<u32>,
@@ -114,6 +142,9 @@ struct Input {
 }
 
 fn zero_of(sum: f32) -> f32 {
+    if has_offset(KIND) {
+        return sum;
+    }
     // W4 codes count from 0, which stands for -8: that adds 8 times the sum of the activations.
     return select(MAGIC, fma(8.0, sum, MAGIC), KIND == W4);
 }
@@ -124,15 +155,23 @@ fn input_at(token: u32, group: u32) -> Input {
     return Input(x_codes[at * 2u], x_codes[at * 2u + 1u], s.x, zero_of(s.y));
 }
 
+fn add_row(w: Weights, scale: f32, offset: f32, x: Input, sum: f32) -> f32 {
+    let dot = dot_group(w, x.low, x.high);
+    if has_offset(KIND) {
+        return fma(scale * x.scale, dot - MAGIC, fma(offset * x.scale, x.zero, sum));
+    }
+    return fma(scale * x.scale, dot - x.zero, sum);
+}
+
 fn add_input(w: Block, x: Input, sums: vec4<f32>) -> vec4<f32> {
     var out = sums;
-    out.x = fma(w.scales.x * x.scale, dot_group(w.a, x.low, x.high) - x.zero, out.x);
+    out.x = add_row(w.a, w.scales.x, w.offsets.x, x, out.x);
     if ROWS_EACH > 1u {
-        out.y = fma(w.scales.y * x.scale, dot_group(w.b, x.low, x.high) - x.zero, out.y);
+        out.y = add_row(w.b, w.scales.y, w.offsets.y, x, out.y);
     }
     if ROWS_EACH > 2u {
-        out.z = fma(w.scales.z * x.scale, dot_group(w.c, x.low, x.high) - x.zero, out.z);
-        out.w = fma(w.scales.w * x.scale, dot_group(w.d, x.low, x.high) - x.zero, out.w);
+        out.z = add_row(w.c, w.scales.z, w.offsets.z, x, out.z);
+        out.w = add_row(w.d, w.scales.w, w.offsets.w, x, out.w);
     }
     return out;
 }

@@ -6,7 +6,6 @@
 
 use crate::model::{Activation, Decoder, Op};
 use crate::pack::layout::TensorSpec;
-use crate::quant::WeightKind;
 
 /// How one operation reads and writes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,7 +52,7 @@ impl Flow {
 
 /// Whether a matrix is multiplied with int8 activations.
 pub(super) fn is_int8(tensor: &TensorSpec, exact: bool) -> bool {
-    !exact && matches!(tensor.kind, WeightKind::W4 | WeightKind::W8)
+    !exact && tensor.kind.is_coded()
 }
 
 /// Decides for operations in order, each with whether it reads int8 groups.
@@ -108,6 +107,7 @@ fn is_read_as_int8_alone(made: Activation, later: &[(&Op, bool)]) -> bool {
 mod tests {
     use super::*;
     use crate::model::{Function, describe, dummy};
+    use crate::quant::WeightKind;
     use serde_json::json;
 
     /// One word an operation: `q` where its input is quantised before it, `8` where it writes

@@ -31,7 +31,7 @@ pub fn runs_on(facts: &Facts) -> bool {
 pub struct Spec {
     /// The product.
     pub matrix: Matrix,
-    /// How the weights are coded: W4 or W8. Weights beyond 65504 become infinite.
+    /// How the weights are coded, in whole codes. Weights beyond 65504 become infinite.
     pub kind: WeightKind,
 }
 
@@ -56,7 +56,7 @@ pub struct Args<'a> {
 
 /// The shader's constants.
 pub fn constants(spec: &Spec) -> Vec<Constant> {
-    assert!(matches!(spec.kind, WeightKind::W4 | WeightKind::W8), "{spec:?}");
+    assert!(spec.kind.is_coded(), "{spec:?}");
     let mut constants = spec.matrix.constants(grid(spec).groups);
     constants.push(("KIND", kind_number(spec.kind)));
     constants

@@ -197,7 +197,7 @@ pub struct Product {
     pub rows: u32,
     /// Columns of the weights: values read for each token.
     pub cols: u32,
-    /// How the weights are coded: W4 or W8.
+    /// How the weights are coded, in whole codes.
     pub kind: WeightKind,
     /// Whether there is a bias.
     pub bias: bool,
@@ -216,7 +216,7 @@ impl Product {
     pub(super) fn constants(&self) -> Vec<Constant> {
         assert!(matches!(self.tokens_per_group, 1 | 2 | 4 | 8), "{self:?}");
         let Tile { rows_each, row_lanes, col_lanes, unroll } = self.tile;
-        assert!(matches!(self.kind, WeightKind::W4 | WeightKind::W8), "{self:?}");
+        assert!(self.kind.is_coded(), "{self:?}");
         assert!(self.rows > 0 && self.cols > 0, "an empty matrix: {self:?}");
         vec![
             ("KIND", kind_number(self.kind)),

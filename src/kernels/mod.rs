@@ -401,6 +401,10 @@ fn kind_number(kind: WeightKind) -> f64 {
         WeightKind::W8 => 1.0,
         WeightKind::F16 => 2.0,
         WeightKind::F32 => 3.0,
+        WeightKind::W4Min => 5.0,
+        WeightKind::W4Zero => 6.0,
+        WeightKind::Iq4 => 7.0,
+        WeightKind::Fp4 => 8.0,
     }
 }
 

@@ -14,7 +14,9 @@ pub(super) struct Variant {
     pub(super) large: bool,
 }
 
-const KINDS: [WeightKind; 4] = [WeightKind::W4, WeightKind::W8, WeightKind::F16, WeightKind::F32];
+const KINDS: [WeightKind; 8] = WeightKind::ALL;
+/// Those that come in all sizes here.
+const USUAL: [WeightKind; 4] = [WeightKind::W4, WeightKind::W8, WeightKind::F16, WeightKind::F32];
 const CACHES: [CacheKind; 3] = [CacheKind::F32, CacheKind::F16, CacheKind::Q8];
 const ACTIVATIONS: [Activation; 5] =
     [Activation::Silu, Activation::GeluTanh, Activation::GeluErf, Activation::Relu, Activation::ReluSquared];
@@ -155,8 +157,10 @@ fn qk_norms(list: &mut List) {
 
 fn products(list: &mut List) {
     use kernels::{matmul_coop, matmul_exact, matmul_int8, matvec_exact, matvec_int8};
-    for (matrix, kind) in matrices().into_iter().flat_map(|matrix| KINDS.map(|kind| (matrix, kind))) {
-        let is_int8 = matches!(kind, WeightKind::W4 | WeightKind::W8);
+    let all = matrices().into_iter().flat_map(|matrix| KINDS.map(|kind| (matrix, kind)));
+    // How a group is decoded does not depend on the matrix.
+    for (matrix, kind) in all.filter(|(matrix, kind)| USUAL.contains(kind) || matrix.bias) {
+        let is_int8 = kind.is_coded();
         list.add(matmul_exact::SHADER, matmul_exact::constants(&matmul_exact::Spec { matrix, kind }));
         if is_int8 {
             list.add(matmul_int8::SHADER, matmul_int8::constants(&matmul_int8::Spec { matrix, kind }));
@@ -184,11 +188,16 @@ fn fused_products(list: &mut List) {
     for cols in COLS {
         list.add(prenorm_q8::SHADER, prenorm_q8::constants(&prenorm_q8::Spec { cols }));
     }
-    let kinds = [WeightKind::W4, WeightKind::W8].map(|kind| (kind, kind == WeightKind::W4));
-    for ((kind, bias), (row_lanes, col_lanes)) in
-        kinds.into_iter().flat_map(|kind| [(8, 64), (16, 16), (8, 1)].map(|lanes| (kind, lanes)))
+    let kinds = KINDS.map(|kind| (kind, kind == WeightKind::W4));
+    for ((kind, bias), (row_lanes, col_lanes)) in kinds
+        .into_iter()
+        .filter(|(kind, _)| kind.is_coded())
+        .flat_map(|kind| [(8, 64), (16, 16), (8, 1)].map(|lanes| (kind, lanes)))
     {
-        for (rows_each, tokens_per_group) in [(4, 1), (4, 8), (4, 4)] {
+        let groups = [(4, 1), (4, 8), (4, 4)];
+        for (rows_each, tokens_per_group) in
+            groups.into_iter().filter(|(_, t)| USUAL.contains(&kind) || *t == 4)
+        {
             let tile = Tile { rows_each, row_lanes, col_lanes, unroll: 1 };
             let (rows, cols) = (4096, 14_336);
             let out = Groups { tokens: 64, cols: rows };
