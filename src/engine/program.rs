@@ -83,12 +83,6 @@ impl<'a> UnitMemory<'a> {
         self.buffer.part(self.sections[tensor].scales.clone())
     }
 
-    /// A float vector from an element on.
-    fn floats(&self, tensor: Tensor, first: u32) -> Binding<'a> {
-        let (buffer, range) = self.place(tensor);
-        buffer.part(range.start + u64::from(first) * 4..range.end)
-    }
-
     /// Where a tensor's codes are.
     fn place(&self, tensor: Tensor) -> (&'a Buffer, Range<u64>) {
         let copied = self.vectors.and_then(|vectors| vectors.place(tensor));
@@ -356,7 +350,7 @@ impl Builder<'_> {
         let is_head = linear.to.is_selected();
         let step = self.step(is_head);
         let (codes, scales) = (memory.codes(linear.weight), memory.scales(linear.weight));
-        let bias = linear.bias.map_or(codes.clone(), |bias| memory.floats(bias, linear.to_column));
+        let bias = linear.bias.map_or(codes.clone(), |bias| memory.codes(bias));
         let y = self.f32(linear.to);
         let kind = tensor.kind;
         let class = if is_head { Class::Decode } else { class };

@@ -111,8 +111,7 @@ pub enum Op {
         from: Activation,
         /// Matrix `[rows, cols]`.
         weight: Tensor,
-        /// Vector, as long as all that is written to `to`, whose elements from `to_column` on are
-        /// added.
+        /// Vector that is added, `[rows]`.
         bias: Option<Tensor>,
         /// Output.
         to: Activation,

@@ -2,9 +2,9 @@
 
 use super::config::{Fields, WIDTH_MAX};
 use super::decoder::{Activation, Function, Op, Tensor, Unit};
-use super::parts::{Projection, UnitBuilder};
+use super::parts::{Part, Projection, UnitBuilder};
 use crate::error::Result;
-use crate::pack::layout::{Source, TensorSpec};
+use crate::pack::layout::{Affine, Source, TensorSpec};
 use crate::quant::{GROUP, WeightKind, groups};
 
 /// Experts of a block at most.
@@ -139,23 +139,29 @@ impl Stack {
 
 /// What the checkpoint calls a block's experts.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Names<'a> {
+pub(super) struct Names {
     /// The module of all of it.
-    pub(super) module: &'a str,
+    pub(super) module: &'static str,
+    /// The router.
+    pub(super) router: &'static str,
     /// Gates, values and the way back, in each expert.
-    pub(super) projections: [&'a str; 3],
-    /// The shared expert.
-    pub(super) shared: &'a str,
+    pub(super) projections: [&'static str; 3],
+    /// The same in the shared expert, from the block's own name on; and its gate.
+    pub(super) shared: [&'static str; 4],
 }
 
 /// A block's second half.
 #[derive(Clone, Copy)]
 pub(super) struct Mixture<'a> {
+    /// What the names of the blocks' tensors begin with, before the block's number.
+    pub(super) layers: &'static str,
     pub(super) block: u32,
     pub(super) hidden_size: u32,
+    /// The norm in front.
+    pub(super) norm: &'static str,
     pub(super) eps: f32,
     pub(super) experts: &'a Experts,
-    pub(super) names: Names<'a>,
+    pub(super) names: Names,
     pub(super) routing: Routing,
     pub(super) gate: Gate,
     pub(super) kind: WeightKind,
@@ -191,14 +197,15 @@ impl Mixture<'_> {
     }
 
     fn prefix(&self) -> String {
-        format!("model.layers.{}", self.block)
+        format!("{}.{}", self.layers, self.block)
     }
 
     /// The norm, the router and the shared expert.
     fn router(&self) -> Unit {
         let &Mixture { hidden_size: h, experts, names, kind, .. } = self;
         let mut unit = UnitBuilder::new(self.prefix(), kind);
-        unit.rms_norm("post_attention_layernorm", h, Activation::Residual, self.eps);
+        let places = [Activation::Residual, Activation::Normed];
+        unit.rms_norm(self.norm, h, places, false, (self.eps, Affine::default()));
         let router = unit.push(self.router_matrix());
         let linear =
             |from, weight, to, to_column| Op::Linear { from, weight, bias: None, to, to_column, add: false };
@@ -206,10 +213,10 @@ impl Mixture<'_> {
         unit.op(Op::Route(self.routing));
         if experts.shared_intermediate_size > 0 {
             let ffn = experts.shared_intermediate_size;
-            let module = |what: &str| format!("{}.{}.{what}", names.module, names.shared);
+            let [gate, up, down, _] = names.shared;
             unit.project(&Projection {
                 name: "shared_gate_up_proj",
-                parts: &[(&module("gate_proj"), ffn), (&module("up_proj"), ffn)],
+                parts: &[Part::whole(gate, ffn), Part::whole(up, ffn)],
                 bias: false,
                 from: Activation::Normed,
                 cols: h,
@@ -221,7 +228,7 @@ impl Mixture<'_> {
             let first = unit.ops_len();
             unit.project(&Projection {
                 name: "shared_down_proj",
-                parts: &[(&module("down_proj"), h)],
+                parts: &[Part::whole(down, h)],
                 bias: false,
                 from: Activation::SharedGated,
                 cols: ffn,
@@ -239,12 +246,11 @@ impl Mixture<'_> {
     /// The router, in floats: a choice is all or nothing.
     fn router_matrix(&self) -> TensorSpec {
         let (h, experts, names) = (self.hidden_size, self.experts, self.names);
-        let whole = |module: &str, rows: u32| {
-            Source::whole(format!("{}.{}.{module}.weight", self.prefix(), names.module), &[rows, h])
-        };
-        let mut sources = vec![whole("gate", experts.num_experts)];
+        let whole =
+            |module: &str, rows: u32| Source::whole(format!("{}.{module}.weight", self.prefix()), &[rows, h]);
+        let mut sources = vec![whole(names.router, experts.num_experts)];
         if experts.shared_gate {
-            sources.push(whole(&format!("{}_gate", names.shared), 1));
+            sources.push(whole(names.shared[3], 1));
         }
         let rows = experts.num_experts + u32::from(experts.shared_gate);
         TensorSpec { name: "router".into(), rows, cols: h, kind: WeightKind::F32, sources }
