@@ -86,6 +86,7 @@ pub mod cli;
 pub mod engine;
 pub mod error;
 pub mod gpu;
+pub mod hub;
 pub mod kernels;
 pub mod model;
 pub mod os;
