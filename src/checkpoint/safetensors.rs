@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use ::safetensors::Dtype;
 use ::safetensors::tensor::Metadata;
 
+use super::Form;
 use crate::error::{Error, Result};
 use crate::os;
 
@@ -19,9 +20,9 @@ pub(crate) const HEADER_BYTES_MAX: u64 = 100_000_000;
 pub(crate) const LENGTH_BYTES: u64 = 8;
 
 /// Where a tensor lies and what it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TensorInfo {
-    /// Element type as stored.
+    /// Element type as stored; F32 for what is decoded.
     pub dtype: Dtype,
     /// Dimensions, slowest first.
     pub shape: Vec<u64>,
@@ -29,6 +30,8 @@ pub struct TensorInfo {
     pub bytes: Range<u64>,
     /// Which of the checkpoint's files holds it.
     pub(super) shard: usize,
+    /// How its rows are read.
+    pub(super) form: Form,
 }
 
 impl TensorInfo {
@@ -75,6 +78,7 @@ pub(super) fn open(path: &Path, shard: usize) -> Result<(Shard, Vec<(String, Ten
             shape: info.shape.iter().map(|&n| n as u64).collect(),
             bytes: data + start as u64..data + end as u64,
             shard,
+            form: Form::Plain,
         };
         (name, info)
     });

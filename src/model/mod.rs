@@ -10,6 +10,7 @@ pub mod config;
 pub mod decoder;
 pub mod dummy;
 mod families;
+pub mod kinds;
 mod options;
 mod parts;
 pub mod rope;
@@ -23,6 +24,8 @@ use serde_json::Value;
 pub use decoder::{Activation, Decoder, Function, Limits, Op, QkNorm, QkNormEach, Tensor, Unit};
 
 use families::{cohere, falcon, gemma, gpt, llama, olmo, opt, phi};
+
+pub use kinds::Kinds;
 
 use crate::error::{Error, Result};
 use crate::quant::WeightKind;
