@@ -19,6 +19,7 @@ mod pack_order;
 mod plan;
 mod portability;
 mod published;
+mod quantised;
 mod quantiser;
 mod starts;
 mod streaming;

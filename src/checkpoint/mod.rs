@@ -8,11 +8,15 @@
 
 mod blocks;
 mod folder;
+mod fp8;
 pub mod gguf;
+mod int4;
+mod plain;
+mod quantised;
 mod rows;
 pub(crate) mod safetensors;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -22,8 +26,10 @@ pub use self::safetensors::TensorInfo;
 pub use ::safetensors::Dtype;
 
 use self::blocks::Blocks;
+use self::fp8::Fp8;
 use self::gguf::Gguf;
 use self::gguf::model::Named;
+use self::int4::Int4;
 pub(crate) use self::rows::unsupported as unsupported_dtype;
 use self::safetensors::Shard;
 use crate::error::{Error, Result};
@@ -39,6 +45,10 @@ pub(crate) enum Form {
     Plain,
     /// Blocks of a GGUF file.
     Blocks(Box<Blocks>),
+    /// Whole codes, scales and zero points in safetensors files.
+    Int4(Box<Int4>),
+    /// 8-bit floats and scales in safetensors files.
+    Fp8(Box<Fp8>),
 }
 
 /// An opened model.
@@ -48,9 +58,11 @@ pub struct Checkpoint {
     folder: PathBuf,
     shards: Vec<Shard>,
     gguf: Option<Gguf>,
-    /// Of a GGUF file.
+    /// Of a GGUF file, or of a folder where it says more than is still true here.
     config: Option<Value>,
     tensors: BTreeMap<String, TensorInfo>,
+    /// Tensors that may be left over.
+    idle: BTreeSet<String>,
 }
 
 impl Checkpoint {
@@ -68,9 +80,29 @@ impl Checkpoint {
         }
         folder::check(&path)?;
         let (shards, tensors) = folder::read_shards(&path)?;
-        let checkpoint = Checkpoint { folder: path, shards, gguf: None, config: None, tensors };
-        checkpoint.read_json("config.json")?;
+        let mut checkpoint = Checkpoint { shards, tensors, ..Checkpoint::bare(path) };
+        if let Some(quantised) = checkpoint.take_quantisation()? {
+            let path = checkpoint.folder.join("config.json");
+            checkpoint.idle =
+                quantised::combine(&path, &quantised, &checkpoint.shards, &mut checkpoint.tensors)?;
+        }
         Ok(checkpoint)
+    }
+
+    /// A folder's small files alone.
+    fn bare(folder: PathBuf) -> Self {
+        let (shards, tensors, idle) = (Vec::new(), BTreeMap::new(), BTreeSet::new());
+        Checkpoint { folder, shards, gguf: None, config: None, tensors, idle }
+    }
+
+    /// Takes out of the configuration what it says about quantised weights.
+    fn take_quantisation(&mut self) -> Result<Option<Value>> {
+        let mut config = self.read_json("config.json")?.unwrap_or(Value::Null);
+        let beside = self.read_json("quantize_config.json")?;
+        let found = quantised::KEYS.iter().find_map(|key| config.as_object_mut()?.remove(*key));
+        let quantised = found.filter(|value| !value.is_null() && value != &Value::Bool(false)).or(beside);
+        self.config = Some(config).filter(Value::is_object);
+        Ok(quantised)
     }
 
     fn open_gguf(path: &Path) -> Result<Self> {
@@ -89,8 +121,8 @@ impl Checkpoint {
             };
             tensors.insert(name, info);
         }
-        let (folder, config) = (path.to_path_buf(), Some(described.config));
-        Ok(Checkpoint { folder, shards: Vec::new(), gguf: Some(gguf), config, tensors })
+        let (gguf, config) = (Some(gguf), Some(described.config));
+        Ok(Checkpoint { gguf, config, tensors, ..Checkpoint::bare(path.to_path_buf()) })
     }
 
     /// A model of which only the small files matter, so that a folder's weights may be missing.
@@ -103,7 +135,12 @@ impl Checkpoint {
             return Checkpoint::open_gguf(&file);
         }
         folder::check(&folder)?;
-        Ok(Checkpoint { folder, shards: Vec::new(), gguf: None, config: None, tensors: BTreeMap::new() })
+        let mut checkpoint = Checkpoint::bare(folder);
+        match checkpoint.take_quantisation()? {
+            // How they are coded is known from the weights alone.
+            Some(_) => Checkpoint::open(checkpoint.folder),
+            None => Ok(checkpoint),
+        }
     }
 
     /// The folder, or the GGUF file.
@@ -116,9 +153,9 @@ impl Checkpoint {
         self.gguf.as_ref()
     }
 
-    /// The tensors' names in alphabetical order.
+    /// The tensors' names in alphabetical order, but for those that nothing depends on.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.tensors.keys().map(String::as_str)
+        self.tensors.keys().filter(|name| !self.idle.contains(*name)).map(String::as_str)
     }
 
     /// A tensor's dtype, shape and place.
@@ -209,6 +246,8 @@ impl Checkpoint {
     fn read_stored(&self, info: &TensorInfo, lines: Range<u64>, out: &mut Vec<f32>) -> Result<()> {
         match (&info.form, &self.gguf) {
             (Form::Blocks(blocks), Some(gguf)) => blocks.read(gguf, lines, out),
+            (Form::Int4(matrix), _) => matrix.read(&self.shards, lines, out),
+            (Form::Fp8(matrix), _) => matrix.read(&self.shards, lines, out),
             _ => unreachable!("plain tensors are read elsewhere, and blocks come from a GGUF file"),
         }
     }
@@ -223,14 +262,23 @@ impl Checkpoint {
             Form::Plain if info.dtype == Dtype::F32 => WeightKind::F32,
             Form::Plain => WeightKind::F16,
             Form::Blocks(blocks) => blocks.kind(),
+            Form::Int4(matrix) if matrix.order.is_some() => {
+                return Err(Error::Unsupported(format!(
+                    "the scattered groups of `{name}` in {}; give --weights",
+                    self.folder.display()
+                )));
+            }
+            Form::Int4(matrix) => matrix.kind,
+            Form::Fp8(_) => WeightKind::F32,
         })
     }
 
     /// Whether a matrix has fewer than 16 bits a weight.
     pub fn is_quantised(&self) -> bool {
         let is_coded = |info: &TensorInfo| match &info.form {
-            Form::Plain => false,
+            Form::Plain | Form::Fp8(_) => false,
             Form::Blocks(blocks) => blocks.kind().is_coded(),
+            Form::Int4(_) => true,
         };
         self.tensors.values().any(is_coded)
     }
@@ -257,6 +305,7 @@ impl Checkpoint {
         }
         match (&info.form, &self.gguf) {
             (Form::Blocks(blocks), Some(gguf)) => blocks.read_codes(gguf, lines.range.clone(), kind, to),
+            (Form::Int4(matrix), _) => matrix.read_codes(&self.shards, lines.range.clone(), kind, to),
             _ => Ok(false),
         }
     }
@@ -267,9 +316,10 @@ impl Checkpoint {
     /// # Errors
     /// The file cannot be read, or is larger than [`TEXT_BYTES_MAX`].
     pub fn read_file(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        if self.gguf.is_some() {
-            let config = self.config.as_ref().filter(|_| name == "config.json");
-            return Ok(config.map(|config| config.to_string().into_bytes()));
+        match &self.config {
+            Some(config) if name == "config.json" => return Ok(Some(config.to_string().into_bytes())),
+            _ if self.gguf.is_some() => return Ok(None),
+            _ => {}
         }
         folder::read_text(&self.folder.join(name))
     }
@@ -308,8 +358,8 @@ impl Form {
     /// Whether lines of the file are columns of the tensor.
     fn is_transposed(&self) -> bool {
         match self {
-            Form::Plain => false,
             Form::Blocks(blocks) => blocks.view.transposed,
+            _ => false,
         }
     }
 }

@@ -6,9 +6,11 @@
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use ::safetensors::Dtype;
 use ::safetensors::tensor::Metadata;
+use memmap2::Mmap;
 
 use super::Form;
 use crate::error::{Error, Result};
@@ -56,6 +58,23 @@ pub(super) struct Shard {
     pub(super) file: File,
     /// Its header's JSON, for the identity.
     pub(super) header_hash: u128,
+    /// The whole file, where tensors are not read row by row.
+    map: OnceLock<Mmap>,
+}
+
+impl Shard {
+    /// The bytes of a tensor, mapped.
+    pub(super) fn bytes(&self, info: &TensorInfo) -> Result<&[u8]> {
+        let map = match self.map.get() {
+            Some(map) => map,
+            None => {
+                let map = os::map_file(&self.file).map_err(Error::io("map", &self.path))?;
+                self.map.get_or_init(|| map)
+            }
+        };
+        map.get(info.bytes.start as usize..info.bytes.end as usize)
+            .ok_or_else(|| Error::file(&self.path, "it became shorter while it was read; get it again"))
+    }
 }
 
 /// Opens a file, checks its header and lists its tensors as parts of shard number `shard`.
@@ -83,7 +102,7 @@ pub(super) fn open(path: &Path, shard: usize) -> Result<(Shard, Vec<(String, Ten
         (name, info)
     });
     let header_hash = xxhash_rust::xxh3::xxh3_128(&header);
-    let shard = Shard { path: path.to_path_buf(), file, header_hash };
+    let shard = Shard { path: path.to_path_buf(), file, header_hash, map: OnceLock::new() };
     Ok((shard, tensors.collect()))
 }
 
