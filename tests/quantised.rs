@@ -12,27 +12,26 @@ use crate::common::{Model, fixture};
 use crate::oracles::{all_logits, options, relative_error};
 
 /// Each fixture with the kinds that its matrices are held in, as they are.
-const FIXTURES: [(&str, &[WeightKind]); 12] = [
+const FIXTURES: [(&str, &[WeightKind]); 11] = [
     ("gptq_sym", &[W4]),
     ("gptq_asym", &[W4Zero]),
     ("gptq_v2", &[W4Zero]),
-    ("gptq_act", &[W4Zero]),
     ("awq", &[W4Zero]),
     ("compressed", &[W4]),
     ("compressed_asym", &[W4Zero]),
-    ("compressed_act", &[W4]),
     ("q4_0.gguf", &[W4]),
     ("mixed.gguf", &[W4, W4Min, W8]),
-    ("iq4_nl.gguf", &[Iq4, Fp4]),
+    ("iq4_nl.gguf", &[Iq4]),
+    ("mxfp4.gguf", &[Iq4, Fp4]),
     ("gptq_8bit", &[W8]),
 ];
 /// Those whose codes are rounded once more: to the nearest finer kind, or from floats.
 const ROUNDED: [(&str, f64); 1] = [("q5_1.gguf", 1e-2)];
-const FLOATS: [&str; 2] = ["fp8_block", "fp8_channel"];
+const FLOATS: [&str; 4] = ["fp8_block", "fp8_channel", "gptq_act", "compressed_act"];
 /// Of logits by f32 activations.
 const EXACT: f64 = 2e-5;
-/// Of logits by int8 activations.
-const INT8: f64 = 3e-2;
+/// Of logits by int8 activations, as for any weights on a grid.
+const INT8: f64 = 5e-2;
 
 fn path(name: &str) -> std::path::PathBuf {
     fixture("quantised").join(name)
