@@ -25,3 +25,4 @@ mod quantiser;
 mod starts;
 mod streaming;
 mod tidy;
+mod tokenizers;

@@ -12,6 +12,7 @@ pub mod plan;
 pub mod prepare;
 pub mod progress;
 pub mod prompt;
+pub mod vocabulary;
 pub mod writer;
 
 use std::io::{self, Write};
