@@ -1,6 +1,6 @@
 //! What a model needs, for the planner.
 
-use super::{CacheKind, Options, cache, flow::Flow, program, table, vectors, workspace};
+use super::{CacheKind, Options, cache, experts, flow::Flow, program, table, vectors, workspace};
 use crate::gpu::Facts;
 use crate::kernels::matmul_coop;
 use crate::model::{Decoder, Unit};
@@ -42,7 +42,8 @@ pub fn demand(decoder: &Decoder, facts: &Facts, options: &Options, all_logits: b
             decoder,
             attention_bytes(decoder, facts, options),
             options.work.batch,
-        ) + decoder.units.iter().map(vectors::bytes).sum::<u64>(),
+        ) + decoder.units.iter().map(vectors::bytes).sum::<u64>()
+            + experts::bytes(decoder),
         table_bytes: table::bytes(decoder),
         token_bytes: workspace::token_bytes(decoder, &flow, reads_halves(facts, options)),
         selected_bytes: workspace::selected_bytes(decoder, &flow),

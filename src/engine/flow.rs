@@ -28,6 +28,8 @@ impl Flow {
         let ops = decoder.units.iter().flat_map(|unit| unit.ops.iter().map(move |op| (unit, op)));
         let reads_int8 = |op: &Op, tensors: &[TensorSpec]| match op {
             Op::Linear { weight, .. } => is_int8(&tensors[*weight], exact),
+            Op::ExpertsIn(stack) => is_int8(&tensors[stack.gate_up()], exact),
+            Op::ExpertsOut(stack) => is_int8(&tensors[stack.down()], exact),
             _ => false,
         };
         let ops: Vec<_> = ops.map(|(unit, op)| (op, reads_int8(op, &unit.spec.tensors))).collect();
@@ -80,7 +82,7 @@ fn decide(ops: &[(&Op, bool)]) -> Vec<Form> {
 fn has_int8_form(op: &Op) -> bool {
     match op {
         Op::RmsNorm { add, .. } => !add,
-        Op::LayerNorm { .. } | Op::Glu(_) | Op::Activate(_) => true,
+        Op::LayerNorm { .. } | Op::Glu(_) | Op::Activate(_) | Op::SharedGlu(_) | Op::ExpertsIn(_) => true,
         _ => false,
     }
 }

@@ -2,6 +2,7 @@
 
 mod attention;
 mod decode;
+mod experts;
 mod halves;
 mod pointwise;
 
@@ -10,6 +11,7 @@ use std::ops::Range;
 use super::Class;
 use super::cache::Caches;
 use super::carrier::Homes;
+use super::experts::ExpertTables;
 use super::flow::{self, Flow, Form};
 use super::fuse::Fusion;
 use super::table::Table;
@@ -91,6 +93,8 @@ impl<'a> UnitMemory<'a> {
 /// What an operation's kernels depend on beside the operation.
 #[derive(Clone, Copy)]
 struct Setting<'a> {
+    /// The unit's number.
+    unit: usize,
     /// Of the unit.
     tensors: &'a [TensorSpec],
     memory: &'a UnitMemory<'a>,
@@ -141,6 +145,7 @@ pub(super) struct Builder<'a> {
     pub(super) caches: &'a Caches,
     pub(super) flow: &'a Flow,
     pub(super) fusion: &'a Fusion,
+    pub(super) tables: &'a ExpertTables,
     /// Norms' weights.
     pub(super) norms: &'a Norms<'a>,
     pub(super) exact: bool,
@@ -183,7 +188,7 @@ impl Builder<'_> {
             let dispatches = vec![self.quantize(pipelines, op.input(), selected)?];
             steps.push(Step { dispatches, selected });
         }
-        let setting = Setting { tensors: &unit_of.spec.tensors, memory, form, cache: None, class };
+        let setting = Setting { unit, tensors: &unit_of.spec.tensors, memory, form, cache: None, class };
         let by_place: Vec<_> = match self.cache_places(op) {
             [] => vec![self.op(pipelines, op, &setting)?],
             places => {
@@ -269,7 +274,14 @@ impl Builder<'_> {
             Op::RopeStore { rope, .. } => self.rope_store(pipelines, cache(), rope),
             Op::Attention { .. } if class == Class::Prefill => self.attention_prefill(pipelines, cache(), op),
             Op::Attention { .. } => return self.attention(pipelines, cache(), op),
-            Op::Glu(function) => self.glu(pipelines, function, form),
+            Op::Glu(function) => self.glu(pipelines, function, [Activation::GateUp, Activation::Gated], form),
+            Op::SharedGlu(function) => {
+                self.glu(pipelines, function, [Activation::SharedGateUp, Activation::SharedGated], form)
+            }
+            Op::Route(routing) => self.route(pipelines, &routing, setting),
+            Op::ExpertsIn(stack) => return self.experts_in(pipelines, &stack, setting),
+            Op::ExpertsOut(stack) => return self.experts_out(pipelines, &stack, setting),
+            Op::ExpertsSum => self.experts_sum(pipelines),
             Op::Activate(function) => self.activate(pipelines, function, form),
             Op::Softcap { cap } => self.softcap(pipelines, cap),
         };

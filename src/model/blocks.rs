@@ -1,6 +1,7 @@
 //! Decoders as most families have them: what a block consists of is data, put together here.
 
 use super::decoder::{Activation, Decoder, Function, Op, Positions, QkNorm, QkNormEach, Unit};
+use super::experts::{Experts, Gate, Mixture, Names as ExpertNames, Routing};
 use super::parts::{Head, LayerNorm, Part, Projection, UnitBuilder, add_head, tables};
 use super::rope::Rope;
 use super::sizes::Sizes;
@@ -27,6 +28,8 @@ pub(super) struct Blueprint {
     pub(super) attentions: Vec<Attention>,
     pub(super) ropes: Vec<Rope>,
     pub(super) mlp: Mlp,
+    /// Experts instead of the MLP.
+    pub(super) sparse: Option<Sparse>,
     /// The embedding table's name.
     pub(super) embed_tokens: &'static str,
     pub(super) embed_scale: f32,
@@ -98,6 +101,16 @@ pub(super) struct Mlp {
     pub(super) bias: bool,
 }
 
+/// Mixtures of experts instead of some blocks' MLPs.
+pub(super) struct Sparse {
+    pub(super) experts: Experts,
+    pub(super) routing: Routing,
+    pub(super) gate: Gate,
+    pub(super) names: ExpertNames,
+    /// Which blocks have one.
+    pub(super) blocks: Vec<bool>,
+}
+
 /// What comes after the blocks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ending {
@@ -135,7 +148,10 @@ impl Blueprint {
         let mut units = Vec::new();
         for block in 0..blocks {
             units.push(self.attention(block, weights));
-            units.push(self.mlp(block, weights));
+            match self.sparse.as_ref().filter(|sparse| sparse.blocks[block as usize]) {
+                Some(sparse) => units.extend(self.mixture(sparse, block, weights).units()),
+                None => units.push(self.mlp(block, weights)),
+            }
         }
         let head = self.head(weights);
         let first_row = self.positions.as_ref().map(|(_, first_row)| *first_row);
@@ -150,6 +166,7 @@ impl Blueprint {
             context_max,
             embed_size: hidden_size,
             embed_scale: self.embed_scale,
+            experts: self.sparse.map(|sparse| sparse.experts),
             ropes: self.ropes,
             positions: first_row.map(|first_row| Positions { tensor: 0, first_row }),
             embed: self.positions.map(|(table, _)| tables(vec![table])),
@@ -276,6 +293,21 @@ impl Blueprint {
             self.norm(&mut unit, name, [Branch, Residual], true);
         }
         unit.finish(format!("block.{block}.mlp"))
+    }
+
+    fn mixture<'a>(&self, sparse: &'a Sparse, block: u32, weights: WeightKind) -> Mixture<'a> {
+        Mixture {
+            layers: self.layers,
+            block,
+            hidden_size: self.sizes.hidden_size,
+            norm: self.norms.before_mlp.expect("what experts read is normed"),
+            eps: self.norms.eps,
+            experts: &sparse.experts,
+            names: sparse.names,
+            routing: sparse.routing,
+            gate: sparse.gate,
+            kind: weights,
+        }
     }
 
     fn head<'a>(&self, weights: WeightKind) -> Head<'a> {

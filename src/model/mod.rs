@@ -9,6 +9,7 @@ mod blocks;
 pub mod config;
 pub mod decoder;
 pub mod dummy;
+pub mod experts;
 mod families;
 mod options;
 mod parts;
@@ -22,7 +23,7 @@ use serde_json::Value;
 
 pub use decoder::{Activation, Decoder, Function, Limits, Op, QkNorm, QkNormEach, Tensor, Unit};
 
-use families::{cohere, falcon, gemma, gpt, llama, olmo, opt, phi};
+use families::{cohere, falcon, gemma, gpt, llama, olmo, opt, phi, sparse};
 
 use crate::error::{Error, Result};
 use crate::quant::WeightKind;
@@ -57,6 +58,10 @@ pub fn describe(path: &Path, config: &Value, weights: WeightKind) -> Result<Deco
         "falcon" => falcon::falcon(&fields),
         "gpt2" => gpt::gpt2(&fields, weights),
         "gpt_neox" => gpt::gpt_neox(&fields),
+        "mixtral" => sparse::mixtral(&fields),
+        "qwen2_moe" => sparse::qwen2_moe(&fields),
+        "qwen3_moe" => sparse::qwen3_moe(&fields),
+        "olmoe" => sparse::olmoe(&fields),
         "opt" => return opt::describe(&fields, weights),
         other => Err(Error::Unsupported(format!(
             "the model family `{other}` of {}; this version runs {}",
@@ -68,7 +73,7 @@ pub fn describe(path: &Path, config: &Value, weights: WeightKind) -> Result<Deco
 }
 
 /// The values of `model_type` that run.
-pub const FAMILIES: [&str; 22] = [
+pub const FAMILIES: [&str; 26] = [
     "cohere",
     "cohere2",
     "falcon",
@@ -82,13 +87,17 @@ pub const FAMILIES: [&str; 22] = [
     "llama",
     "ministral",
     "mistral",
+    "mixtral",
     "olmo",
     "olmo2",
+    "olmoe",
     "opt",
     "phi",
     "phi3",
     "qwen2",
+    "qwen2_moe",
     "qwen3",
+    "qwen3_moe",
     "smollm3",
     "stablelm",
 ];

@@ -6,13 +6,18 @@ use super::config::{CONTEXT_MAX, Fields};
 use super::decoder::Function;
 use crate::error::Result;
 
-/// Refuses what no family of decoders here does.
+/// Refuses experts, and what no family of decoders here does.
 pub(super) fn refuse_common(fields: &Fields) -> Result<()> {
+    fields.refuse_unless(&[("num_local_experts", json!(0))])?;
+    refuse_foreign(fields)
+}
+
+/// Refuses what no family of decoders here does.
+pub(super) fn refuse_foreign(fields: &Fields) -> Result<()> {
     fields.refuse_unless(&[
         ("rope_interleaved", json!(false)),
         ("quantization_config", json!(false)),
         ("compression_config", json!(false)),
-        ("num_local_experts", json!(0)),
         ("pruned_heads", json!({})),
         ("add_cross_attention", json!(false)),
         ("is_encoder_decoder", json!(false)),

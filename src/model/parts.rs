@@ -167,11 +167,26 @@ impl UnitBuilder {
         self.ops.push(op);
     }
 
+    /// How many operations there are so far.
+    pub(super) fn ops_len(&self) -> usize {
+        self.ops.len()
+    }
+
+    /// Moves what matrices from operation `first` on write so many columns to the right.
+    pub(super) fn move_columns(&mut self, first: usize, columns: u32) {
+        for op in &mut self.ops[first..] {
+            if let Op::Linear { to_column, .. } = op {
+                *to_column += columns;
+            }
+        }
+    }
+
     pub(super) fn finish(self, name: String) -> Unit {
         Unit { spec: UnitSpec { name, tensors: self.tensors }, ops: self.ops }
     }
 
-    fn push(&mut self, tensor: TensorSpec) -> Tensor {
+    /// Adds a tensor.
+    pub(super) fn push(&mut self, tensor: TensorSpec) -> Tensor {
         self.tensors.push(tensor);
         self.tensors.len() - 1
     }

@@ -97,7 +97,66 @@ pub(super) fn variants() -> Vec<Variant> {
     products(&mut list);
     fused_products(&mut list);
     attentions(&mut list);
+    experts(&mut list);
     list.0
+}
+
+fn experts(list: &mut List) {
+    use kernels::experts::{Gate, Records};
+    use kernels::{experts_down, experts_exact, experts_gated, experts_sum, route};
+    let clamped = Gate::Clamped { alpha: 1.702, limit: 7.0 };
+    for (kind, cached, gate) in [
+        (WeightKind::W4, false, Gate::SwiGlu),
+        (WeightKind::W4, true, clamped),
+        (WeightKind::W8, true, Gate::SwiGlu),
+        (WeightKind::F16, false, clamped),
+        (WeightKind::F32, true, Gate::SwiGlu),
+    ] {
+        let bias_at = (gate == clamped).then_some(1 << 16);
+        let records = Records {
+            first: 32,
+            count: 32,
+            record_bytes: 2_654_208,
+            codes_at: 0,
+            scales_at: 1 << 20,
+            bias_at,
+            kind,
+            cached,
+            chosen: 8,
+            choices: 9,
+        };
+        let (width, cols, strides) = (768, 2048, [2048, 9 * 2048]);
+        let shape = kernels::Shape { rows_each: 2, row_lanes: 1, col_lanes: 32 };
+        for gate in [None, Some(gate)] {
+            let spec = experts_exact::Spec { records, width, cols, gate, strides, shape };
+            list.add(experts_exact::SHADER, experts_exact::constants(&spec));
+        }
+        if matches!(kind, WeightKind::W4 | WeightKind::W8) {
+            let tile = Tile { rows_each: 4, row_lanes: 16, col_lanes: 8, unroll: 1 };
+            let eps = cached.then_some(1e-5);
+            let spec = experts_gated::Spec { records, width, cols, gate, eps, tile };
+            list.add_tiled(experts_gated::SHADER, experts_gated::constants(&spec), &tile, 1);
+            let spec = experts_down::Spec { records, rows: 2048, cols: 768, tile };
+            list.add_tiled(experts_down::SHADER, experts_down::constants(&spec), &tile, 1);
+        }
+    }
+    list.add(experts_sum::SHADER, experts_sum::constants(&experts_sum::Spec { cols: 2048, choices: 8 }));
+    for scoring in [route::Scoring::Softmax, route::Scoring::Sigmoid, route::Scoring::SoftmaxOfChosen] {
+        let grouped = scoring == route::Scoring::Sigmoid;
+        let spec = route::Spec {
+            experts: 256,
+            chosen: 8,
+            scoring,
+            corrected: grouped,
+            n_group: if grouped { 8 } else { 1 },
+            topk_group: if grouped { 4 } else { 1 },
+            best: 2,
+            normalise: grouped,
+            scale: 2.5,
+            shared_gate: !grouped,
+        };
+        list.add(route::SHADER, route::constants(&spec));
+    }
 }
 
 fn pointwise(list: &mut List) {

@@ -8,3 +8,4 @@ pub(super) mod llama;
 pub(super) mod olmo;
 pub(super) mod opt;
 pub(super) mod phi;
+pub(super) mod sparse;
