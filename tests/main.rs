@@ -26,3 +26,4 @@ mod quantiser;
 mod starts;
 mod streaming;
 mod tidy;
+mod tokenizers;

@@ -146,8 +146,15 @@ pub(super) fn identity(folder: &Path, shards: &[Shard]) -> Result<String> {
         hash.update(&shard.header_hash.to_le_bytes());
         hash_file(&mut hash, &shard.path)?;
     }
-    for path in list(folder)?.iter().filter(|path| path.extension().is_some_and(|e| e == "json")) {
+    let is_small = |path: &&PathBuf| path.extension().is_some_and(|e| e == "json" || e == "jinja");
+    for path in list(folder)?.iter().filter(is_small) {
         hash_file(&mut hash, path)?;
+    }
+    for entry in fs::read_dir(folder).map_err(Error::io("list", folder))?.flatten() {
+        // Folders beside the weights hold chat templates.
+        for path in list(&entry.path()).unwrap_or_default().iter().filter(is_small) {
+            hash_file(&mut hash, path)?;
+        }
     }
     Ok(format!("{:032x}", hash.digest128()))
 }
@@ -161,6 +168,12 @@ fn hash_file(hash: &mut Xxh3, path: &Path) -> Result<()> {
     hash.update(&metadata.len().to_le_bytes());
     hash.update(&modified.unwrap_or_default().as_nanos().to_le_bytes());
     Ok(())
+}
+
+/// The names of a folder's files, in order.
+pub(super) fn names_in(folder: &Path) -> Vec<String> {
+    let files = list(folder).unwrap_or_default();
+    files.iter().filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect()
 }
 
 /// The folder's files in alphabetical order.

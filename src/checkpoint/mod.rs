@@ -144,6 +144,12 @@ impl Checkpoint {
         folder::read_text(&self.folder.join(name))
     }
 
+    /// The names of files in a folder inside the folder, with its name and `/` in front; none where
+    /// there is no such folder.
+    pub fn names_in(&self, inner: &str) -> Vec<String> {
+        folder::names_in(&self.folder.join(inner)).into_iter().map(|name| format!("{inner}/{name}")).collect()
+    }
+
     /// A JSON file of the folder such as `config.json`; `None` if there is no such file.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ pub mod plan;
 pub mod prepare;
 pub mod progress;
 pub mod prompt;
+pub mod vocabulary;
 pub mod writer;
 
 use std::io::{self, Write};

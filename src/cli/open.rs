@@ -16,14 +16,12 @@ use crate::model::{self, Decoder, Limits, dummy};
 use crate::os;
 use crate::pack::{self, Packed, Watch, cache};
 use crate::quant::WeightKind;
-use crate::text::{GenerationConfig, Tokenizer};
+use crate::text::files::{ADDITIONAL_FOLDER, TEXT_FILES};
+use crate::text::{ChatTemplates, GenerationConfig, TextFiles, Tokenizer};
 
 /// The model that `run` uses when none is named; `assets/train` says how it was made.
 static BUILT_IN: &[u8] = include_bytes!("../../assets/story.safetensors");
 
-/// Files of a model folder that travel inside a packed file.
-const SMALL_FILES: [&str; 4] =
-    ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"];
 /// Seed of dummy weights: everybody times the same ones.
 const DUMMY_SEED: u64 = 0;
 
@@ -39,6 +37,8 @@ pub struct Opened {
     pub tokenizer: Option<Tokenizer>,
     /// Sampling defaults and end tokens.
     pub generation: GenerationConfig,
+    /// How messages become text, if the model was made for that.
+    pub chat: Option<ChatTemplates>,
 }
 
 impl Opened {
@@ -89,8 +89,11 @@ impl Opened {
         })?;
         let config = json(path, "config.json", config)?;
         let decoder = model::describe(&name, &config, matrix_kind(&packed))?;
-        let (generation, tokenizer) = read_text_files(&name, &config, |file| packed.file(file))?;
-        Ok(Opened { packed: Arc::new(packed), name, decoder, tokenizer, generation })
+        let names: Vec<&str> = packed.file_names().collect();
+        let text = TextFiles::read(&config, &names, |file| packed.file(file))
+            .map_err(|error| Error::file(&name, error.to_string()))?;
+        let TextFiles { generation, tokenizer, chat } = text;
+        Ok(Opened { packed: Arc::new(packed), name, decoder, tokenizer, generation, chat })
     }
 
     /// The tokenizer.
@@ -148,26 +151,6 @@ fn refuse_other_kind(packed: &Packed, wanted: Option<WeightKind>) -> Result<()> 
 fn json(path: &Path, name: &str, bytes: &[u8]) -> Result<Value> {
     serde_json::from_slice(bytes)
         .map_err(|error| Error::file(path, format!("its {name} is not JSON: {error}")))
-}
-
-/// Reads what a model says about text: sampling defaults, and its tokenizer if it has one.
-fn read_text_files<Bytes: AsRef<[u8]>>(
-    name: &Path,
-    config: &Value,
-    file: impl Fn(&str) -> Option<Bytes>,
-) -> Result<(GenerationConfig, Option<Tokenizer>)> {
-    let complain = |error: Error| Error::file(name, error.to_string());
-    let generation = file("generation_config.json");
-    let generation =
-        generation.map(|bytes| json(name, "generation_config.json", bytes.as_ref())).transpose()?;
-    let generation = GenerationConfig::from_json(generation.as_ref(), Some(config)).map_err(complain)?;
-    let tokenizer = file("tokenizer.json").map(|bytes| Tokenizer::from_bytes(bytes.as_ref()));
-    let mut tokenizer = tokenizer.transpose().map_err(complain)?;
-    if let (Some(found), Some(config)) = (&tokenizer, file("tokenizer_config.json")) {
-        let config = json(name, "tokenizer_config.json", config.as_ref())?;
-        tokenizer = Some(found.clone().with_config(&config).map_err(complain)?);
-    }
-    Ok((generation, tokenizer))
 }
 
 /// Compares a file with its checksums, once for as long as it does not change.
@@ -236,12 +219,15 @@ pub(super) fn describe_folder(checkpoint: &Checkpoint, kind: WeightKind) -> Resu
 pub(super) fn pack_folder(checkpoint: &Checkpoint, kind: WeightKind, dst: &Path) -> Result<()> {
     let (config, decoder) = describe_folder(checkpoint, kind)?;
     let mut files: Vec<(String, Vec<u8>)> = Vec::new();
-    for name in SMALL_FILES {
-        files.extend(checkpoint.read_file(name)?.map(|bytes| (name.to_owned(), bytes)));
+    let fixed = ["config.json"].into_iter().chain(TEXT_FILES).map(str::to_owned);
+    for name in fixed.chain(checkpoint.names_in(ADDITIONAL_FOLDER)) {
+        files.extend(checkpoint.read_file(&name)?.map(|bytes| (name, bytes)));
     }
     // Before the long work, so that nobody packs for minutes to hear of a damaged tokenizer.
+    let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
     let file = |name: &str| files.iter().find(|(found, _)| found == name).map(|(_, bytes)| bytes);
-    read_text_files(checkpoint.folder(), &config, file)?;
+    TextFiles::read(&config, &names, file)
+        .map_err(|error| Error::file(checkpoint.folder(), error.to_string()))?;
     let units = decoder.packed_units();
     with_progress("packing", packed_bytes(&decoder), |watch| {
         pack::write(dst, &units, checkpoint, &files, watch)
