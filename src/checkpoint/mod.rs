@@ -16,6 +16,7 @@ mod quantised;
 mod rows;
 pub(crate) mod safetensors;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -160,15 +161,22 @@ impl Checkpoint {
 
     /// A tensor's dtype, shape and place.
     pub fn info(&self, name: &str) -> Option<&TensorInfo> {
-        self.tensors.get(self.stored_name(name))
+        self.tensors.get(&*self.stored_name(name))
     }
 
-    /// What the checkpoint calls a tensor: the same, or the same without the leading `model.` that
-    /// checkpoints saved from a bare model, without its head, lack.
-    pub fn stored_name<'a>(&self, name: &'a str) -> &'a str {
-        let bare = name.strip_prefix("model.").unwrap_or(name);
-        let is_bare = !self.tensors.contains_key(name) && self.tensors.contains_key(bare);
-        if is_bare { bare } else { name }
+    /// What the checkpoint calls a tensor: the same; or the same without its first part, which
+    /// checkpoints saved from a bare model, without its head, lack; or as the text part of a model
+    /// that has others is called.
+    pub fn stored_name<'a>(&self, name: &'a str) -> Cow<'a, str> {
+        let has = |name: &str| self.tensors.contains_key(name);
+        if has(name) {
+            return Cow::Borrowed(name);
+        }
+        if let Some(bare) = name.split_once('.').map(|(_, bare)| bare).filter(|bare| has(bare)) {
+            return Cow::Borrowed(bare);
+        }
+        let text = [name.replacen("model.", "model.language_model.", 1), format!("language_model.{name}")];
+        text.into_iter().find(|name| has(name)).map_or(Cow::Borrowed(name), Cow::Owned)
     }
 
     /// A tensor's dtype, shape and place, or the complaint that it is missing.

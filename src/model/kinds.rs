@@ -12,8 +12,6 @@ use crate::quant::WeightKind;
 
 /// The file inside packed models that has them.
 pub const KINDS_FILE: &str = "weights.json";
-/// Rows of a biased matrix that come before its second part: WebGPU aligns bindings.
-const BIAS_ROWS: u32 = 64;
 
 /// How each matrix of a checkpoint is coded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,51 +86,53 @@ fn set_kinds(unit: &mut UnitSpec, kinds: &Kinds) {
     }
 }
 
-/// Cuts matrices where their parts' kinds change.
+/// Cuts matrices where their parts' kinds change, and their biases with them.
 fn split(unit: &mut Unit, kinds: &Kinds) {
     let mut op = 0;
     while op < unit.ops.len() {
-        let rest = match unit.ops[op] {
-            Op::Linear { weight, bias, .. } => cut(&mut unit.spec.tensors[weight], bias.is_some(), kinds),
-            _ => None,
-        };
-        if let (Some(rest), Op::Linear { from, weight, bias, to, to_column, add }) = (rest, &unit.ops[op]) {
-            let weight_rows = unit.spec.tensors[*weight].rows;
-            let next = Op::Linear {
-                from: *from,
-                weight: unit.spec.tensors.len(),
-                bias: *bias,
-                to: *to,
-                to_column: to_column + weight_rows,
-                add: *add,
-            };
-            unit.spec.tensors.push(rest);
-            unit.ops.insert(op + 1, next);
+        let tensors = &mut unit.spec.tensors;
+        if let Op::Linear { from, weight, bias, to, to_column, add } = unit.ops[op]
+            && let Some(count) = parts_of_one_kind(&tensors[weight], bias.map(|bias| &tensors[bias]), kinds)
+        {
+            let rest = cut(&mut tensors[weight], count);
+            let to_column = to_column + tensors[weight].rows;
+            let rest_bias = bias.map(|bias| cut(&mut tensors[bias], count));
+            let (weight, bias) = (tensors.len(), bias.map(|_| tensors.len() + 1));
+            tensors.push(rest);
+            tensors.extend(rest_bias);
+            unit.ops.insert(op + 1, Op::Linear { from, weight, bias, to, to_column, add });
         }
         op += 1;
     }
 }
 
-/// Leaves a matrix its first parts, as many as have one kind, and returns the others, if any.
-fn cut(tensor: &mut TensorSpec, is_biased: bool, kinds: &Kinds) -> Option<TensorSpec> {
+/// The number of a matrix's first parts that have one kind, if others follow that may be cut off.
+fn parts_of_one_kind(tensor: &TensorSpec, bias: Option<&TensorSpec>, kinds: &Kinds) -> Option<usize> {
     if !is_free(tensor, kinds.base) {
         return None;
     }
     let first = kinds.of_source(tensor.sources.first()?);
     let count = tensor.sources.iter().take_while(|source| kinds.of_source(source) == first).count();
-    let rows: u32 = tensor.sources[..count].iter().map(|source| source.rows.end - source.rows.start).sum();
-    let is_aligned = !is_biased || rows.is_multiple_of(BIAS_ROWS);
-    // A matrix of one row would be taken for a vector.
-    if count == tensor.sources.len() || !is_aligned || rows < 2 || tensor.rows - rows < 2 {
-        return None;
-    }
-    let rest = tensor.sources.split_off(count);
-    let after = TensorSpec {
-        name: format!("{}+", tensor.name),
-        rows: tensor.rows - rows,
-        sources: rest,
-        ..tensor.clone()
+    let rows_of = |sources: &[Source]| -> Vec<u32> {
+        sources.iter().map(|source| source.rows.end - source.rows.start).collect()
     };
-    tensor.rows = rows;
-    Some(after)
+    let rows: u32 = rows_of(&tensor.sources[..count]).iter().sum();
+    let fits = bias.is_none_or(|bias| rows_of(&bias.sources) == rows_of(&tensor.sources));
+    // A matrix of one row would be taken for a vector.
+    let is_matrix = rows > 1 && tensor.rows - rows != 1;
+    (count < tensor.sources.len() && fits && is_matrix).then_some(count)
+}
+
+/// Leaves a matrix, or a vector, its first parts and returns the others.
+fn cut(tensor: &mut TensorSpec, count: usize) -> TensorSpec {
+    let sources = tensor.sources.split_off(count);
+    let rows = sources.iter().map(|source| source.rows.end - source.rows.start).sum();
+    let mut rest = TensorSpec { name: format!("{}+", tensor.name), sources, ..tensor.clone() };
+    // The elements of a vector are its columns.
+    if tensor.rows > 1 {
+        (tensor.rows, rest.rows) = (tensor.rows - rows, rows);
+    } else {
+        (tensor.cols, rest.cols) = (tensor.cols - rows, rows);
+    }
+    rest
 }
