@@ -1,6 +1,8 @@
 //! Models of the Hugging Face hub: names, the cache that its own tools share, downloads.
 
 mod download;
+#[cfg(test)]
+mod name_tests;
 mod remote;
 mod select;
 #[cfg(test)]

@@ -72,7 +72,7 @@ pub enum Verb {
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
-    /// Hugging Face folder or packed file [default: the small model inside this program]
+    /// Folder, GGUF or packed file, or name on the hub [default: the small model inside]
     #[arg(conflicts_with = "dummy", help_heading = None)]
     pub model: Option<PathBuf>,
     #[command(flatten)]
@@ -93,6 +93,12 @@ pub struct SourceArgs {
     /// How weights are coded: w4, w8, f16 or f32 [default: w4, or as packed]
     #[arg(long, value_name = "KIND", value_parser = weight_kind(), hide_possible_values = true)]
     pub weights: Option<WeightKind>,
+    /// Branch, tag or commit of a model on the hub [default: main]
+    #[arg(long, value_name = "REVISION", hide_short_help = true)]
+    pub revision: Option<String>,
+    /// Download nothing: models of the hub come from the cache; so does HF_HUB_OFFLINE=1
+    #[arg(long, hide_short_help = true)]
+    pub offline: bool,
 }
 
 /// How much memory may be used.

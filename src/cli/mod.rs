@@ -5,6 +5,7 @@ pub mod bench;
 mod described;
 pub mod devices;
 pub mod generate;
+pub mod hub;
 pub mod measure;
 pub mod open;
 pub mod output;
@@ -67,8 +68,9 @@ fn pack(args: &PackArgs) -> Result<()> {
     match (&args.src, &args.source.dummy) {
         (_, Some(shape)) => open::pack_dummy(shape, kind, &args.dst)?,
         (Some(path), None) => {
-            let checkpoint = Checkpoint::open(path)?;
-            open::refuse_own_source(path, &args.dst)?;
+            let path = hub::localized(path, &args.source)?;
+            let checkpoint = Checkpoint::open(&path)?;
+            open::refuse_own_source(&path, &args.dst)?;
             let described = Described::new(&checkpoint, args.source.weights)?;
             open::pack_checkpoint(&checkpoint, &described, &args.dst)?;
         }

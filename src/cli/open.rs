@@ -9,8 +9,10 @@ use crate::checkpoint::Checkpoint;
 use crate::checkpoint::gguf::Gguf;
 use crate::cli::args::{ModelArgs, SourceArgs};
 use crate::cli::described::{Described, describe_kinds, describe_packed, refuse_other_kind};
+use crate::cli::hub;
 use crate::cli::output::note;
 use crate::cli::progress::Progress;
+use crate::cli::vocabulary;
 use crate::engine::Weights;
 use crate::error::{Error, Result};
 use crate::gpu::Facts;
@@ -53,7 +55,8 @@ impl Opened {
             buffer_bytes: facts.limits.max_buffer_size,
             binding_bytes: facts.limits.max_storage_buffer_binding_size,
         };
-        let packed = match (&args.model, &args.source.dummy) {
+        let model = args.model.as_deref().map(|model| hub::localized(model, &args.source)).transpose()?;
+        let packed = match (&model, &args.source.dummy) {
             (_, Some(shape)) => Packed::open(dummy_in_cache(shape, &args.source, &limits)?)?,
             (None, None) => Packed::from_static(BUILT_IN)?,
             (Some(path), None) if is_checkpoint(path) => {
@@ -78,7 +81,8 @@ impl Opened {
     /// # Errors
     /// As [`Opened::new`].
     pub(super) fn without_checking(args: &ModelArgs) -> Result<Self> {
-        let packed = args.model.as_ref().map_or_else(|| Packed::from_static(BUILT_IN), Packed::open)?;
+        let model = args.model.as_deref().map(|model| hub::localized(model, &args.source)).transpose()?;
+        let packed = model.map_or_else(|| Packed::from_static(BUILT_IN), Packed::open)?;
         refuse_other_kind(&packed, args.source.weights)?;
         let name = args.model.clone().unwrap_or_else(|| packed.path().to_path_buf());
         Opened::from_packed(packed, name)
@@ -108,7 +112,7 @@ impl Opened {
 
     /// The complaint that text needs a tokenizer.
     pub fn no_tokenizer(&self) -> Error {
-        let problem = "this model has no tokenizer.json, so it cannot read or write text; \
+        let problem = "this model has no tokenizer, so it cannot read or write text; \
                        give --ids and --print-ids";
         Error::file(&self.name, problem)
     }
@@ -204,6 +208,9 @@ pub(super) fn pack_checkpoint(checkpoint: &Checkpoint, described: &Described, ds
     let fixed = ["config.json"].into_iter().chain(TEXT_FILES).map(str::to_owned);
     for name in fixed.chain(checkpoint.names_in(ADDITIONAL_FOLDER)) {
         files.extend(checkpoint.read_file(&name)?.map(|bytes| (name, bytes)));
+    }
+    if let Some(gguf) = checkpoint.gguf() {
+        files.extend(vocabulary::text_files(gguf.metadata())?);
     }
     // Before the long work, so that nobody packs for minutes to hear of a damaged tokenizer.
     let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();

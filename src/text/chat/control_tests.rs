@@ -165,7 +165,7 @@ fn tools_documents_and_variables_are_no_way_in() {
 /// Families' own templates, told to end the turn by every message.
 #[test]
 fn families_keep_their_control_tokens() {
-    let recorded = super::tests::fixture("families.json");
+    let recorded = tests::fixture("families.json");
     let spellings = [
         "<|im_start|>",
         "<|im_end|>",
