@@ -66,6 +66,10 @@ pub enum Verb {
     Logits(LogitsArgs),
     /// Measure how well a model predicts a text
     Perplexity(PerplexityArgs),
+    /// Write a script that completes commands in a shell
+    Completions(CompletionsArgs),
+    /// Write the manual page, or one for each verb into a folder
+    Man(ManArgs),
 }
 
 /// Which model, and how its weights are coded.
@@ -226,6 +230,8 @@ pub struct RunArgs {
     #[command(flatten)]
     pub text: TextArgs,
     #[command(flatten)]
+    pub chat: ChatArgs,
+    #[command(flatten)]
     pub sampling: SamplingArgs,
     /// Write a timeline for ui.perfetto.dev
     #[arg(long, value_name = "FILE", help_heading = "GPU")]
@@ -239,9 +245,9 @@ pub struct TextArgs {
     /// Continue each prompt N times, all texts in the same passes
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = batch())]
     pub batch: u32,
-    /// Tokens to write at most
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 256)]
-    pub max_tokens: u32,
+    /// Tokens to write at most [default: 256; in a chat, what fits]
+    #[arg(short = 'n', long, value_name = "N")]
+    pub max_tokens: Option<u32>,
     /// Text that ends the output; may be given several times
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
@@ -251,6 +257,21 @@ pub struct TextArgs {
     /// Print token ids instead of text
     #[arg(long)]
     pub print_ids: bool,
+}
+
+/// What becomes of a prompt where the model has a chat template.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Chat [default: as the model's chat template says, where it has one]")]
+pub struct ChatArgs {
+    /// Chat until Ctrl-D, also where the input is no terminal
+    #[arg(long, conflicts_with_all = ["raw", "prompt", "prompt_file", "ids", "batch", "print_ids"])]
+    pub chat: bool,
+    /// Continue the prompt as plain text, without the chat template
+    #[arg(long, visible_alias = "no-chat-template")]
+    pub raw: bool,
+    /// What the model is told before the first message
+    #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
+    pub system: Option<String>,
 }
 
 /// Options of `pack`.
@@ -313,6 +334,20 @@ pub struct PerplexityArgs {
     /// Text between documents that are scored apart, e.g. "<|endoftext|>"
     #[arg(long, value_name = "TEXT", help_heading = None)]
     pub separator: Option<String>,
+}
+
+/// Options of `completions`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct CompletionsArgs {
+    /// Shell to complete in
+    pub shell: clap_complete::Shell,
+}
+
+/// Options of `man`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ManArgs {
+    /// Folder for pipo-wgpu.1 and a page for each verb [default: one page on standard output]
+    pub folder: Option<PathBuf>,
 }
 
 /// A number of sequences.

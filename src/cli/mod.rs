@@ -2,10 +2,12 @@
 
 pub mod args;
 pub mod bench;
+pub mod chat;
 mod described;
 pub mod devices;
 pub mod generate;
 pub mod hub;
+pub mod manual;
 pub mod measure;
 pub mod open;
 pub mod output;
@@ -59,6 +61,8 @@ pub fn run(args: &Args) -> Result<()> {
         Verb::Devices(args) => devices::run(args),
         Verb::Logits(args) => measure::logits(args),
         Verb::Perplexity(args) => measure::perplexity(args),
+        Verb::Completions(args) => manual::completions(args.shell),
+        Verb::Man(args) => manual::pages(args.folder.as_deref()),
     }
 }
 
