@@ -30,6 +30,21 @@ const OPTS: &[Opt] = &[
     Opt("opt-66b", [9216, 64, 72]),
 ];
 
+/// A named Qwen3-MoE: hidden, width inside an expert, blocks, heads, KV heads, experts, experts of a
+/// token, vocabulary.
+struct Qwen3Moe(&'static str, [u32; 8]);
+
+const QWEN3_MOES: &[Qwen3Moe] = &[
+    Qwen3Moe("qwen3-30b-a3b", [2048, 768, 48, 32, 4, 128, 8, 151_936]),
+    Qwen3Moe("qwen3-235b-a22b", [4096, 1536, 94, 64, 4, 128, 8, 151_936]),
+];
+
+/// A named Mixtral: hidden, width inside an expert, blocks, heads, KV heads, experts, experts of a
+/// token, vocabulary.
+struct Mixtral(&'static str, [u32; 8]);
+
+const MIXTRALS: &[Mixtral] = &[Mixtral("mixtral-8x7b", [4096, 14_336, 32, 32, 8, 8, 2, 32_000])];
+
 /// The `config.json` of a named shape.
 ///
 /// # Errors
@@ -37,7 +52,9 @@ const OPTS: &[Opt] = &[
 pub fn config(name: &str) -> Result<Value> {
     let llama = LLAMAS.iter().find(|shape| shape.0 == name).map(Llama::config);
     let opt = || OPTS.iter().find(|shape| shape.0 == name).map(Opt::config);
-    llama.or_else(opt).ok_or_else(|| {
+    let qwen = || QWEN3_MOES.iter().find(|shape| shape.0 == name).map(Qwen3Moe::config);
+    let mixtral = || MIXTRALS.iter().find(|shape| shape.0 == name).map(Mixtral::config);
+    llama.or_else(opt).or_else(qwen).or_else(mixtral).ok_or_else(|| {
         let names: Vec<_> = names().collect();
         Error::Usage(format!("no dummy shape `{name}`; there are {}", names.join(", ")))
     })
@@ -45,7 +62,9 @@ pub fn config(name: &str) -> Result<Value> {
 
 /// All names.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    LLAMAS.iter().map(|shape| shape.0).chain(OPTS.iter().map(|shape| shape.0))
+    let dense = LLAMAS.iter().map(|shape| shape.0).chain(OPTS.iter().map(|shape| shape.0));
+    let sparse = QWEN3_MOES.iter().map(|shape| shape.0).chain(MIXTRALS.iter().map(|shape| shape.0));
+    dense.chain(sparse)
 }
 
 impl Llama {
@@ -62,6 +81,51 @@ impl Llama {
             "max_position_embeddings": context,
             "rms_norm_eps": 1e-5,
             "rope_theta": 10_000.0,
+            "tie_word_embeddings": false,
+        })
+    }
+}
+
+impl Qwen3Moe {
+    fn config(&self) -> Value {
+        let [hidden, intermediate, blocks, heads, kv_heads, experts, chosen, vocab] = self.1;
+        json!({
+            "model_type": "qwen3_moe",
+            "hidden_size": hidden,
+            "intermediate_size": 3 * hidden,
+            "moe_intermediate_size": intermediate,
+            "num_hidden_layers": blocks,
+            "num_attention_heads": heads,
+            "num_key_value_heads": kv_heads,
+            "head_dim": 128,
+            "num_experts": experts,
+            "num_experts_per_tok": chosen,
+            "norm_topk_prob": true,
+            "vocab_size": vocab,
+            "max_position_embeddings": 40_960,
+            "rms_norm_eps": 1e-6,
+            "rope_theta": 1_000_000.0,
+            "tie_word_embeddings": false,
+        })
+    }
+}
+
+impl Mixtral {
+    fn config(&self) -> Value {
+        let [hidden, intermediate, blocks, heads, kv_heads, experts, chosen, vocab] = self.1;
+        json!({
+            "model_type": "mixtral",
+            "hidden_size": hidden,
+            "intermediate_size": intermediate,
+            "num_hidden_layers": blocks,
+            "num_attention_heads": heads,
+            "num_key_value_heads": kv_heads,
+            "num_local_experts": experts,
+            "num_experts_per_tok": chosen,
+            "vocab_size": vocab,
+            "max_position_embeddings": 32_768,
+            "rms_norm_eps": 1e-5,
+            "rope_theta": 1_000_000.0,
             "tie_word_embeddings": false,
         })
     }
