@@ -62,12 +62,7 @@ fn direct_plan(model: &Model, options: &Options) -> Plan {
 /// The bits do not say where the experts were.
 #[test]
 fn every_home_of_the_experts_gives_the_same_bits() {
-    for (name, kind) in [
-        ("moe_grid", WeightKind::W4),
-        ("moe_qwen2", WeightKind::W8),
-        ("moe_qwen3", WeightKind::F16),
-        ("moe_mixtral", WeightKind::F32),
-    ] {
+    for (name, kind) in [("moe_grid", WeightKind::W4), ("moe_qwen2", WeightKind::F32)] {
         let model = Model::new(&fixture(name), kind);
         let staged = streaming::options(Route::Staged);
         let prompt = PROMPT.map(|id| id % model.decoder.vocab_size);
@@ -75,22 +70,18 @@ fn every_home_of_the_experts_gives_the_same_bits() {
         let resident = run(plan_with(&model, &staged, 0, |_| Home::Vram), &staged);
         let is_of_experts = |unit: usize| model.decoder.units[unit].spec.name.ends_with("experts");
         let only_experts = |home| move |unit| if is_of_experts(unit) { home } else { Home::Vram };
-        for route in Route::ALL.into_iter().filter(|route| route.is_open(gpu())) {
-            let options = streaming::options(route);
-            let mut plans = vec![
-                ("experts from disk", plan_with(&model, &options, 2, only_experts(Home::Disk))),
-                ("everything from disk", plan_with(&model, &options, 1, |_| Home::Disk)),
-            ];
-            if gpu().has(Place::Pinned) {
-                let mut in_place = plan_with(&model, &options, 2, only_experts(Home::Host));
-                in_place.direct = true;
-                plans.push(("experts read in place", in_place));
-                plans.push(("everything read in place", direct_plan(&model, &options)));
-            }
-            for (how, plan) in plans {
-                let found = run(plan, &options);
-                assert!(found == resident, "{name}, {how}, {route:?}");
-            }
+        let mut plans = vec![
+            ("experts from disk", plan_with(&model, &staged, 2, only_experts(Home::Disk))),
+            ("everything from disk", plan_with(&model, &staged, 1, |_| Home::Disk)),
+        ];
+        if gpu().has(Place::Pinned) {
+            let mut in_place = plan_with(&model, &staged, 2, only_experts(Home::Host));
+            in_place.direct = true;
+            plans.push(("experts read in place", in_place));
+            plans.push(("everything read in place", direct_plan(&model, &staged)));
+        }
+        for (how, plan) in plans {
+            assert!(run(plan, &staged) == resident, "{name}, {how}");
         }
     }
 }
