@@ -334,6 +334,13 @@ impl Engine {
         Ok(self.costs)
     }
 
+    /// Says whether the sequence whose position 0 has the given cache row is longer than
+    /// [`Decoder::turning_point`], so that all of its positions are turned otherwise: all those that
+    /// were read before that was said must be read again.
+    pub fn set_long(&mut self, cache_start: u32, is_long: bool) {
+        self.workspace.inputs.set_long(cache_start, is_long);
+    }
+
     /// Forgets the sequence whose position 0 has the given cache row: where KV caches live in host
     /// memory, its rows need not travel any more.
     pub fn forget(&mut self, cache_start: u32) {
