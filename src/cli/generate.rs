@@ -10,6 +10,7 @@ use crate::cli::chat;
 use crate::cli::open::Opened;
 use crate::cli::output::{self, Output, note};
 use crate::cli::prepare::{Need, open_gpu, prepare};
+use crate::cli::progress::Waiting;
 use crate::cli::prompt::Prompt;
 use crate::cli::writer::{Style, Writer};
 use crate::engine::{BATCH_MAX, Engine};
@@ -70,10 +71,15 @@ pub fn run(args: &RunArgs) -> Result<()> {
         .zip(&mut samplers)
         .map(|(prompt, sampler)| Request { prompt, limits: &limits, sampler })
         .collect();
-    let figures = Batch::new(&mut engine, &contexts).generate(&mut requests, |sequence, event| match event {
-        Event::Token(token) => writer.token(sequence, token),
-        Event::End(_) => writer.end(sequence).map(|()| false),
+    let mut waiting = Some(Waiting::new(format!("reading {longest} tokens")));
+    let figures = Batch::new(&mut engine, &contexts).generate(&mut requests, |sequence, event| {
+        drop(waiting.take());
+        match event {
+            Event::Token(token) => writer.token(sequence, token),
+            Event::End(_) => writer.end(sequence).map(|()| false),
+        }
     });
+    drop(waiting);
     let figures = writer.finish().and(figures);
     if let Ok(figures) = &figures {
         report(&engine, figures);

@@ -21,6 +21,7 @@ use crate::os;
 use crate::pack::{self, Packed, Watch, cache};
 use crate::quant::WeightKind;
 use crate::text::files::{ADDITIONAL_FOLDER, TEXT_FILES};
+use crate::text::old::{BYTE_PAIRS, SENTENCE_PIECE};
 use crate::text::{ChatTemplates, GenerationConfig, TextFiles, Tokenizer};
 
 /// The model that `run` uses when none is named; `assets/train` says how it was made.
@@ -112,7 +113,7 @@ impl Opened {
 
     /// The complaint that text needs a tokenizer.
     pub fn no_tokenizer(&self) -> Error {
-        let problem = "this model has no tokenizer, so it cannot read or write text; \
+        let problem = "this model has no tokenizer.json, so it cannot read or write text; \
                        give --ids and --print-ids";
         Error::file(&self.name, problem)
     }
@@ -208,6 +209,11 @@ pub(super) fn pack_checkpoint(checkpoint: &Checkpoint, described: &Described, ds
     let fixed = ["config.json"].into_iter().chain(TEXT_FILES).map(str::to_owned);
     for name in fixed.chain(checkpoint.names_in(ADDITIONAL_FOLDER)) {
         files.extend(checkpoint.read_file(&name)?.map(|bytes| (name, bytes)));
+    }
+    if !files.iter().any(|(name, _)| name == "tokenizer.json") {
+        for name in BYTE_PAIRS.into_iter().chain([SENTENCE_PIECE]) {
+            files.extend(checkpoint.read_file(name)?.map(|bytes| (name.to_owned(), bytes)));
+        }
     }
     if let Some(gguf) = checkpoint.gguf() {
         files.extend(vocabulary::text_files(gguf.metadata())?);

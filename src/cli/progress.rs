@@ -56,13 +56,14 @@ impl Progress {
                 Unit::Bytes => "{binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}",
                 Unit::Tokens => "{pos}/{len} tokens {per_sec}",
             };
-            let template = format!("{{prefix:>12}} [{{bar:32}}] {counts} eta {{eta}} {{msg}}");
+            let template = format!("{{prefix:>12}} {{spinner}} [{{bar:32}}] {counts} eta {{eta}} {{msg}}");
             // A template that cannot be read would leave indicatif's own, which serves as well.
             bar.set_style(
                 ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar()),
             );
             bar.set_prefix(step.to_owned());
             bar.set_draw_target(ProgressDrawTarget::stderr());
+            bar.enable_steady_tick(SPIN);
             return Self { bar, lines: None };
         }
         Self { bar, lines: Some(Mutex::new(Lines::new(step, total, unit, Instant::now()))) }

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::text::chat::ChatTemplates;
+use crate::text::old;
 use crate::text::{GenerationConfig, Tokenizer};
 
 /// Files of a model folder that matter to text; each may be absent. Further chat templates lie in
