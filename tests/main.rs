@@ -22,6 +22,7 @@ mod plan;
 mod portability;
 mod published;
 mod published_families;
+mod quantised;
 mod quantiser;
 mod starts;
 mod streaming;

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::checkpoint::Checkpoint;
+use crate::checkpoint::gguf::Gguf;
 use crate::cli::args::{ModelArgs, SourceArgs};
+use crate::cli::described::{Described, describe_kinds, describe_packed, refuse_other_kind};
 use crate::cli::output::note;
 use crate::cli::progress::Progress;
 use crate::engine::Weights;
@@ -54,8 +56,8 @@ impl Opened {
         let packed = match (&args.model, &args.source.dummy) {
             (_, Some(shape)) => Packed::open(dummy_in_cache(shape, &args.source, &limits)?)?,
             (None, None) => Packed::from_static(BUILT_IN)?,
-            (Some(path), None) if path.is_dir() => {
-                Packed::open(folder_in_cache(path, &args.source, &limits)?)?
+            (Some(path), None) if is_checkpoint(path) => {
+                Packed::open(checkpoint_in_cache(path, &args.source, &limits)?)?
             }
             (Some(path), None) => Packed::open(path)?,
         };
@@ -88,7 +90,7 @@ impl Opened {
             Error::file(path, "expected a config.json inside, found none; pack the model again")
         })?;
         let config = json(path, "config.json", config)?;
-        let decoder = model::describe(&name, &config, matrix_kind(&packed))?;
+        let decoder = describe_packed(&packed, &name, &config)?;
         let names: Vec<&str> = packed.file_names().collect();
         let text = TextFiles::read(&config, &names, |file| packed.file(file))
             .map_err(|error| Error::file(&name, error.to_string()))?;
@@ -116,35 +118,16 @@ impl Opened {
         let d = &self.decoder;
         let bytes = self.packed.units().iter().map(|u| u.bytes.end - u.bytes.start).sum();
         format!(
-            "{}: {} blocks, hidden {}, {}/{} heads, vocabulary {}, {:?} weights, {}",
+            "{}: {} blocks, hidden {}, {}/{} heads, vocabulary {}, {} weights, {}",
             self.name.display(),
             d.blocks,
             d.hidden_size,
             d.heads,
             d.kv_heads,
             d.vocab_size,
-            matrix_kind(&self.packed),
+            describe_kinds(&self.packed),
             crate::size::format(bytes)
         )
-    }
-}
-
-/// How the matrices of a packed file are coded: all alike, and the last tensor is one.
-fn matrix_kind(packed: &Packed) -> WeightKind {
-    let last = packed.units().last().and_then(|unit| unit.tensors.last());
-    last.map_or(WeightKind::F32, |tensor| tensor.kind)
-}
-
-fn refuse_other_kind(packed: &Packed, wanted: Option<WeightKind>) -> Result<()> {
-    let found = matrix_kind(packed);
-    match wanted {
-        Some(wanted) if wanted != found => Err(Error::Usage(format!(
-            "--weights {}: {} is packed as {}; give the folder that it was packed from",
-            wanted.name(),
-            packed.path().display(),
-            found.name()
-        ))),
-        _ => Ok(()),
     }
 }
 
@@ -184,22 +167,28 @@ fn packed_bytes(decoder: &Decoder) -> u64 {
     decoder.packed_units().iter().map(|unit| unit.bytes()).sum()
 }
 
-fn folder_in_cache(folder: &Path, source: &SourceArgs, limits: &Limits) -> Result<PathBuf> {
-    let checkpoint = Checkpoint::open(folder)?;
-    let kind = source.weights.unwrap_or(WeightKind::W4);
-    let decoder = describe_folder(&checkpoint, kind)?.1;
-    decoder.check_limits(limits)?;
-    let path = cache::cached_pack_path(&checkpoint.identity()?, kind.name())?;
-    if !is_usable(&path, &decoder) {
+/// Whether a path is something to pack: a folder or a GGUF file.
+pub(super) fn is_checkpoint(path: &Path) -> bool {
+    path.is_dir() || Gguf::is_gguf(path) || path.extension().is_some_and(|ending| ending == "gguf")
+}
+
+fn checkpoint_in_cache(path: &Path, source: &SourceArgs, limits: &Limits) -> Result<PathBuf> {
+    let checkpoint = Checkpoint::open(path)?;
+    let described = Described::new(&checkpoint, source.weights)?;
+    described.decoder.check_limits(limits)?;
+    let path = cache::cached_pack_path(&checkpoint.identity()?, described.tag(source.weights))?;
+    if !is_usable(&path, &described.decoder) {
         make_folder_for(&path)?;
-        pack_folder(&checkpoint, kind, &path)?;
+        pack_checkpoint(&checkpoint, &described, &path)?;
         note(format_args!("packed into {}", path.display()));
     }
     Ok(path)
 }
 
-/// Refuses to replace a file of the folder that is packed, unless that is itself a packed file.
-pub(super) fn refuse_own_source(folder: &Path, dst: &Path) -> Result<()> {
+/// Refuses to replace a file of the folder that is packed, or in which the packed file is, unless that
+/// is itself a packed file.
+pub(super) fn refuse_own_source(source: &Path, dst: &Path) -> Result<()> {
+    let folder = if source.is_dir() { source } else { os::folder_of(source) };
     let is_same =
         |a: &Path, b: &Path| matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
     if dst.exists() && is_same(os::folder_of(dst), folder) && Packed::open(dst).is_err() {
@@ -208,17 +197,10 @@ pub(super) fn refuse_own_source(folder: &Path, dst: &Path) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn describe_folder(checkpoint: &Checkpoint, kind: WeightKind) -> Result<(Value, Decoder)> {
-    let path = checkpoint.folder().join("config.json");
-    let config = checkpoint.read_json("config.json")?.unwrap_or(Value::Null);
-    let decoder = model::describe(&path, &config, kind)?;
-    Ok((config, decoder))
-}
-
-/// Packs a Hugging Face folder into `dst`.
-pub(super) fn pack_folder(checkpoint: &Checkpoint, kind: WeightKind, dst: &Path) -> Result<()> {
-    let (config, decoder) = describe_folder(checkpoint, kind)?;
-    let mut files: Vec<(String, Vec<u8>)> = Vec::new();
+/// Packs a folder or a GGUF file into `dst`.
+pub(super) fn pack_checkpoint(checkpoint: &Checkpoint, described: &Described, dst: &Path) -> Result<()> {
+    let Described { config, decoder, .. } = described;
+    let mut files: Vec<(String, Vec<u8>)> = described.file().into_iter().collect();
     let fixed = ["config.json"].into_iter().chain(TEXT_FILES).map(str::to_owned);
     for name in fixed.chain(checkpoint.names_in(ADDITIONAL_FOLDER)) {
         files.extend(checkpoint.read_file(&name)?.map(|bytes| (name, bytes)));
@@ -226,10 +208,10 @@ pub(super) fn pack_folder(checkpoint: &Checkpoint, kind: WeightKind, dst: &Path)
     // Before the long work, so that nobody packs for minutes to hear of a damaged tokenizer.
     let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
     let file = |name: &str| files.iter().find(|(found, _)| found == name).map(|(_, bytes)| bytes);
-    TextFiles::read(&config, &names, file)
+    TextFiles::read(config, &names, file)
         .map_err(|error| Error::file(checkpoint.folder(), error.to_string()))?;
     let units = decoder.packed_units();
-    with_progress("packing", packed_bytes(&decoder), |watch| {
+    with_progress("packing", packed_bytes(decoder), |watch| {
         pack::write(dst, &units, checkpoint, &files, watch)
     })
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::container::{self, Chunk, Watch};
 use super::layout::{Source, TensorSpec, UnitSpec};
-use crate::checkpoint::{Checkpoint, Dtype};
+use crate::checkpoint::{Checkpoint, Dtype, Lines};
 use crate::error::{Error, Result};
 use crate::quant::encode_row;
 
@@ -152,6 +152,14 @@ fn fill_matrix(checkpoint: &Checkpoint, chunk: &mut Chunk<'_>) -> Result<()> {
         start += count;
         let indices = source.rows.start + wanted.start..source.rows.start + wanted.end;
         for rows in source.order.spans(indices).into_iter().filter(|rows| !rows.is_empty()) {
+            let count = (rows.end - rows.start) as usize;
+            let lines = Lines { range: rows.clone(), transposed: source.transposed };
+            let codes = &mut chunk.codes[done * code_bytes..][..count * code_bytes];
+            let scales = &mut chunk.scales[done * scale_bytes..][..count * scale_bytes];
+            if checkpoint.read_codes(&source.tensor, &lines, *kind, [codes, scales])? {
+                done += count;
+                continue;
+            }
             match source.transposed {
                 true => checkpoint.read_columns(&source.tensor, rows.clone(), &mut weights)?,
                 false => checkpoint.read_rows(&source.tensor, rows.clone(), &mut weights)?,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Files that are no shaders by themselves: what stands in front of others.
-const PARTS: [&str; 14] = [
+const PARTS: [&str; 15] = [
     "prelude",
     "matvec_groups",
     "matvec_codes",
@@ -18,6 +18,7 @@ const PARTS: [&str; 14] = [
     "attention_tile",
     "experts_home",
     "experts_rows",
+    "weights",
     "functions",
 ];
 
@@ -79,7 +80,7 @@ fn every_shader_is_valid_and_portable() {
     }
     for stem in stems("shaders", "wgsl", &PARTS) {
         let parts: String =
-            ["prelude", "functions"].iter().chain(parts(&stem)).map(|part| read(part)).collect();
+            ["prelude", "weights", "functions"].iter().chain(parts(&stem)).map(|part| read(part)).collect();
         let file = read(&stem);
         let (directives, rest): (Vec<_>, Vec<_>) = file.lines().partition(is_directive);
         let text = format!("{}\n{parts}{}", directives.join("\n"), rest.join("\n"));
