@@ -14,7 +14,10 @@ const TEMPLATE: &str = "{{ bos_token }}{% for m in messages %}{{ m.role }}: {{ m
 fn place() -> Place {
     let place = Place::new();
     place.write("model/chat_template.jinja", TEMPLATE);
-    place.write("model/tokenizer_config.json", r#"{"bos_token": "<s>", "eos_token": "</s>"}"#);
+    place.write(
+        "model/tokenizer_config.json",
+        r#"{"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"}"#,
+    );
     place
 }
 
