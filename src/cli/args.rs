@@ -83,7 +83,7 @@ pub struct ModelArgs {
     #[allow(missing_docs)]
     pub source: SourceArgs,
     /// Trust the checksums of packed files instead of checking them
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub no_verify: bool,
 }
 
@@ -143,7 +143,7 @@ pub struct DeviceArgs {
     #[arg(long, value_name = "ROUTE", value_parser = route(), hide_possible_values = true)]
     pub route: Option<RouteChoice>,
     /// Measure the adapter again instead of remembering its rates and shapes
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub probe: bool,
     /// Use the usual kernel shapes, not the fastest; so does PIPO_WGPU_NO_TUNE=1
     #[arg(long, hide_short_help = true)]
@@ -252,7 +252,7 @@ pub struct TextArgs {
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
     /// Go on after the model's own end of text
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub ignore_eos: bool,
     /// Print token ids instead of text
     #[arg(long)]
@@ -261,15 +261,15 @@ pub struct TextArgs {
 
 /// What becomes of a prompt where the model has a chat template.
 #[derive(Clone, Debug, Default, clap::Args)]
-#[command(next_help_heading = "Chat [default: as the model's chat template says, where it has one]")]
+#[command(next_help_heading = "Text")]
 pub struct ChatArgs {
     /// Chat until Ctrl-D, also where the input is no terminal
     #[arg(long, conflicts_with_all = ["raw", "prompt", "prompt_file", "ids", "batch", "print_ids"])]
     pub chat: bool,
-    /// Continue the prompt as plain text, without the chat template
-    #[arg(long, visible_alias = "no-chat-template")]
+    /// Continue the prompt as it is, although the model has a chat template
+    #[arg(long, alias = "no-chat-template")]
     pub raw: bool,
-    /// What the model is told before the first message
+    /// What the model is told in front of the messages, by its chat template
     #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
     pub system: Option<String>,
 }
@@ -278,7 +278,7 @@ pub struct ChatArgs {
 #[derive(Clone, Debug, clap::Args)]
 #[command(allow_missing_positional = true)]
 pub struct PackArgs {
-    /// Hugging Face folder
+    /// Folder, GGUF file, or name on the hub
     #[arg(required_unless_present = "dummy", conflicts_with = "dummy")]
     pub src: Option<PathBuf>,
     /// Packed file to write
