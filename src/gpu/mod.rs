@@ -185,9 +185,19 @@ impl Gpu {
         &self.transfers
     }
 
-    /// Makes the next submission see every copy that the transfer queues have finished by now.
-    pub fn see_transfers(&self) {
-        self.transfers.iter().for_each(|transfer| transfer.show_to(&self.queue));
+    /// Makes what is encoded from here on see every copy that the transfer queues have finished when
+    /// it is submitted.
+    pub fn see_transfers(&self, encoder: &mut wgpu::CommandEncoder) {
+        if let Some(transfer) = self.transfers.first() {
+            transfer.show_to(encoder);
+        }
+    }
+
+    /// Old way.
+    pub fn wait_transfers(&self) {
+        if std::env::var_os("PW_SEM").is_some() {
+            self.transfers.iter().for_each(|transfer| transfer.wait_on(&self.queue));
+        }
     }
 
     /// The books of pinned host memory.

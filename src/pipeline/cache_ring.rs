@@ -196,7 +196,7 @@ impl CacheRing {
     /// The failure of a thread, or [`Error::Stuck`].
     pub fn lease(&mut self) -> Result<()> {
         self.ring.lease(self.next_ticket, WAIT_MAX)?;
-        self.gpu.see_transfers();
+        self.gpu.wait_transfers();
         Ok(())
     }
 

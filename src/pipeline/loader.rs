@@ -169,7 +169,7 @@ impl Loader {
     pub fn lease(&self, ticket: u64) -> Result<usize> {
         let slot = self.ring.lease(ticket, WAIT_MAX)?;
         if self.route == Route::Dma {
-            self.gpu.see_transfers();
+            self.gpu.wait_transfers();
         }
         Ok(slot)
     }
