@@ -64,34 +64,36 @@ fn high_nibbles(word: u32, scale: f16) -> vec4<f16> {
     return fma(halves(even, odd).xzyw, vec4<f16>(0.0625h), vec4<f16>(-72.0h)) * scale;
 }
 
-// One group of a row's weights as they are stored.
+// One group of a row's weights as stored: what is still on its way is not to be waited for.
 struct Coded {
     low: vec4<u32>,
     high: vec4<u32>,
-    scale: f16,
+    scales: u32,
+    is_odd: bool,
 }
 
 // Zeros beyond the last group.
 fn weights(first: u32, group: u32) -> Coded {
     if COLS % (STEP * GROUP) != 0u && group >= groups_of(COLS) {
-        return Coded(vec4<u32>(0u), vec4<u32>(0u), 0.0h);
+        return Coded(vec4<u32>(0u), vec4<u32>(0u), 0u, false);
     }
     let at = first + group;
-    let scale = f16(half_of(scales[at / 2u], at));
     if KIND == W8 {
-        return Coded(codes[at * 2u], codes[at * 2u + 1u], scale);
+        return Coded(codes[at * 2u], codes[at * 2u + 1u], scales[at / 2u], at % 2u == 1u);
     }
-    return Coded(codes[at], vec4<u32>(0u), scale);
+    return Coded(codes[at], vec4<u32>(0u), scales[at / 2u], at % 2u == 1u);
 }
 
 fn put_weights(at: u32, w: Coded) {
+    let pair = vec2<f16>(unpack2x16float(w.scales));
+    let scale = select(pair.x, pair.y, w.is_odd);
     for (var i = 0u; i < 4u; i++) {
         if KIND == W8 {
-            w_tile[at + i] = vec4<f16>(unpack4xI8(w.low[i])) * w.scale;
-            w_tile[at + i + 4u] = vec4<f16>(unpack4xI8(w.high[i])) * w.scale;
+            w_tile[at + i] = vec4<f16>(unpack4xI8(w.low[i])) * scale;
+            w_tile[at + i + 4u] = vec4<f16>(unpack4xI8(w.high[i])) * scale;
         } else {
-            w_tile[at + i] = low_nibbles(w.low[i], w.scale);
-            w_tile[at + i + 4u] = high_nibbles(w.low[i], w.scale);
+            w_tile[at + i] = low_nibbles(w.low[i], scale);
+            w_tile[at + i + 4u] = high_nibbles(w.low[i], scale);
         }
     }
 }
@@ -155,7 +157,6 @@ fn main(
     let subgroup = thread / SUBGROUP;
     let sub_token = subgroup % 2u * 64u;
     let sub_row = subgroup / 2u * 32u;
-
     // A thread decodes one group and copies four vectors of eight activations.
     let w_group = thread % STEP;
     let w_first = min(row + thread / STEP, ROWS - 1u) * groups_of(COLS);
@@ -171,7 +172,6 @@ fn main(
         x_first[i] = t * groups_of(COLS) * 4u;
         parts[i] = activations(x_first[i], x_part);
     }
-
     var c00: coop_mat16x16<f32, C>; var c01: coop_mat16x16<f32, C>;
     var c10: coop_mat16x16<f32, C>; var c11: coop_mat16x16<f32, C>;
     var c20: coop_mat16x16<f32, C>; var c21: coop_mat16x16<f32, C>;
