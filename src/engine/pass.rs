@@ -135,9 +135,6 @@ impl Engine {
             // What is encoded so far must run while this unit is still on its way.
             walk.hand_over(&mut self.workspace.inputs, self.ring.as_ref());
         }
-        if ring.is_some() || cache_ring {
-            self.gpu.see_transfers(walk.encoder());
-        }
         let cache_place = match programs.cache {
             Some(cache) => self.caches.bring(cache, walk, &mut self.timer),
             None => 0,
@@ -155,6 +152,7 @@ impl Engine {
             return Ok(());
         }
         walk.close();
+        walk.sees_transfers = true;
         let start = Instant::now();
         if cache_ring {
             self.caches.lease()?;

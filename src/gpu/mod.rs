@@ -185,19 +185,14 @@ impl Gpu {
         &self.transfers
     }
 
-    /// Makes what is encoded from here on see every copy that the transfer queues have finished when
-    /// it is submitted.
-    pub fn see_transfers(&self, encoder: &mut wgpu::CommandEncoder) {
-        if let Some(transfer) = self.transfers.first() {
-            transfer.show_to(encoder);
-        }
-    }
-
-    /// Old way.
-    pub fn wait_transfers(&self) {
-        if std::env::var_os("PW_SEM").is_some() {
-            self.transfers.iter().for_each(|transfer| transfer.wait_on(&self.queue));
-        }
+    /// Commands that make those behind them, in the same submission, see every copy that the transfer
+    /// queues have finished by now; `None` where there are no such queues.
+    pub fn see_transfers(&self) -> Option<wgpu::CommandBuffer> {
+        let transfer = self.transfers.first()?;
+        // wgpu takes no other commands into such an encoder.
+        let mut encoder = self.encoder("copies are seen");
+        transfer.show_to(&mut encoder);
+        Some(encoder.finish())
     }
 
     /// The books of pinned host memory.

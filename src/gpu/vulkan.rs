@@ -296,7 +296,7 @@ impl TransferQueue {
         Ok(TransferQueue { raw, queue, family, done, submitted, _device: device.clone() })
     }
 
-    /// Makes what is encoded from here on see every copy that is done when it is submitted.
+    /// Makes the commands behind an encoder's see every copy that is done when they are submitted.
     ///
     /// Whoever submits has seen on the CPU that the copies are done, which orders them before; the
     /// barrier makes what they wrote visible. Having the queue wait for the copies' semaphore as
@@ -324,16 +324,6 @@ impl TransferQueue {
         // SAFETY: nothing else is done to the encoder meanwhile, and a barrier changes no state that
         // wgpu keeps track of.
         unsafe { encoder.as_hal_mut::<Vulkan, _, _>(record) };
-    }
-
-    /// As above, by the queue.
-    pub(super) fn wait_on(&self, queue: &wgpu::Queue) {
-        // SAFETY: the guard is only used to stage a wait for a semaphore of the same device.
-        let Some(hal) = (unsafe { queue.as_hal::<Vulkan>() }) else { return };
-        // SAFETY: the semaphore is alive and a timeline.
-        if let Ok(value) = unsafe { self.raw.get_semaphore_counter_value(self.done) } {
-            hal.add_wait_semaphore(self.done, Some(value), vk::PipelineStageFlags::ALL_COMMANDS);
-        }
     }
 }
 

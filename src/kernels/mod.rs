@@ -11,6 +11,7 @@ pub mod activate;
 pub mod activate_q8;
 pub mod argmax;
 pub mod attention;
+pub mod attention_coop;
 pub mod attention_decode;
 pub mod attention_join;
 pub mod attention_merge;

@@ -196,7 +196,6 @@ impl CacheRing {
     /// The failure of a thread, or [`Error::Stuck`].
     pub fn lease(&mut self) -> Result<()> {
         self.ring.lease(self.next_ticket, WAIT_MAX)?;
-        self.gpu.wait_transfers();
         Ok(())
     }
 

@@ -10,6 +10,7 @@ mod activate;
 mod activate_q8;
 mod argmax;
 mod attention;
+mod attention_coop;
 mod attention_decode;
 mod attention_join;
 mod attention_merge;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Files that are no shaders by themselves: what stands in front of others.
-const PARTS: [&str; 10] = [
+const PARTS: [&str; 12] = [
     "prelude",
     "matvec_groups",
     "matvec_dot",
@@ -15,6 +15,8 @@ const PARTS: [&str; 10] = [
     "attention_rows",
     "attention_team",
     "attention_tile",
+    "attention_coop_tile",
+    "attention_coop_row",
 ];
 
 /// The files between the prelude and a shader.
@@ -25,7 +27,8 @@ fn parts(stem: &str) -> &'static [&'static str] {
         "matvec_residual" => &PARTS[1..5],
         "attention_decode" => &PARTS[6..9],
         "attention_join" => &PARTS[6..7],
-        "attention_prefill" => &PARTS[9..],
+        "attention_prefill" => &PARTS[9..10],
+        "attention_coop" => &PARTS[10..],
         _ => &[],
     }
 }
@@ -73,7 +76,7 @@ fn every_shader_is_valid_and_portable() {
             capabilities |=
                 naga::valid::Capabilities::SHADER_FLOAT16 | naga::valid::Capabilities::COOPERATIVE_MATRIX;
         }
-        if stem == "attention_decode" {
+        if ["attention_coop", "attention_decode"].contains(&stem.as_str()) {
             capabilities |= naga::valid::Capabilities::SUBGROUP;
         }
         let flags = naga::valid::ValidationFlags::all();

@@ -200,7 +200,7 @@ fn fused_products(list: &mut List) {
 }
 
 fn attentions(list: &mut List) {
-    use kernels::{attention_decode, attention_join, attention_merge, attention_prefill, rope_store};
+    use kernels::{attention_coop, attention_decode, attention_join, attention_merge, attention_prefill, rope_store};
     for ((heads, kv_heads, head_dim), cache) in HEADS.into_iter().flat_map(|h| CACHES.map(|c| (h, c))) {
         for rotary_dim in [0, head_dim] {
             let spec = rope_store::Spec { heads, kv_heads, head_dim, rotary_dim, cache };
@@ -215,6 +215,9 @@ fn attentions(list: &mut List) {
         for window in [None, Some(4096)] {
             let spec = attention_prefill::Spec { heads, kv_heads, head_dim, cache, window, scale: 0.125 };
             list.add(attention_prefill::SHADER, attention_prefill::constants(&spec));
+            if attention_coop::fits(&spec) {
+                list.add(attention_coop::SHADER, attention_coop::constants(&spec));
+            }
         }
         for (splits, joins) in [(1, true), (32, true), (8, false)] {
             let layout = attention_decode::Layout { threads: 128, splits, tiles_min: 2, joins };
