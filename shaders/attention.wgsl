@@ -10,6 +10,8 @@ override ROW_PAIRS: u32;
 // Positions that a token sees, itself included; 0 for all.
 override WINDOW: u32;
 override SCALE: f32;
+// What scores are held below; 0 for nothing.
+override SOFTCAP: f32;
 override GROUPS: u32;
 // Workgroups that share a context, taking its tiles in turn. One writes the result; several write
 // what `attention_merge` joins: for each token, head and split HEAD_DIM sums, then the sum of the
@@ -156,11 +158,7 @@ fn tile_score(thread: u32, key: u32, seen: u32) -> f32 {
     for (var i = 0u; i < PARTS; i++) {
         score += dots[thread * PITCH + i];
     }
-    let bits = bitcast<u32>(score) & 0x7fffffffu;
-    if bits >= INFINITY_BITS {
-        return bitcast<f32>(bits | 0x7fc00000u);
-    }
-    return score;
+    return settled_score(score, SOFTCAP);
 }
 
 fn write(token: u32, head: u32, split: u32, lane: u32, sum: vec2<f32>, total: f32, largest: f32) {

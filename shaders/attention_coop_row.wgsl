@@ -35,7 +35,11 @@ struct Kept { scores: array<vec4<f32>, 8>, top: f32 }
 fn settled(s: vec4<f32>, seen: vec4<bool>) -> vec4<f32> {
     let bits = bitcast<vec4<u32>>(s) & vec4<u32>(0x7fffffffu);
     let nan = bitcast<vec4<f32>>(bits | vec4<u32>(0x7fc00000u));
-    return select(vec4<f32>(LOWEST), select(nan, s, bits < vec4<u32>(INFINITY_BITS)), seen);
+    var capped = s;
+    if SOFTCAP != 0.0 {
+        capped = SOFTCAP * tanh(clamp(s / SOFTCAP, vec4<f32>(-15.0), vec4<f32>(15.0)));
+    }
+    return select(vec4<f32>(LOWEST), select(nan, capped, bits < vec4<u32>(INFINITY_BITS)), seen);
 }
 
 fn settle(row: u32, side: u32, tile: u32, view: View) -> Kept {

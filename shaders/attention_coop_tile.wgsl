@@ -12,6 +12,8 @@ override CACHE_KIND: u32;
 // Positions that a token sees, itself included; 0 for all.
 override WINDOW: u32;
 override SCALE: f32;
+// What scores are held below; 0 for nothing.
+override SOFTCAP: f32;
 override HEAD_GROUPS: u32 = (SHARE + EACH - 1u) / EACH;
 override PLACES: u32 = KV_HEADS * HEAD_GROUPS;
 const THREADS: u32 = 128u;

@@ -1,5 +1,7 @@
 // Part of `attention_decode`: how the threads of a team add up scores and share what they made of them.
 
+// What scores are held below; 0 for nothing.
+override SOFTCAP: f32;
 const LOWEST: f32 = -3.4e38;
 
 // Eight columns of each head of the workgroup.
@@ -27,7 +29,11 @@ fn terms(q: FourHeads, row: vec4<u32>) -> vec4<f32> {
 fn settled(s: vec2<f32>, seen: bool) -> vec2<f32> {
     let bits = bitcast<vec2<u32>>(s) & vec2<u32>(0x7fffffffu);
     let spoilt = bitcast<vec2<f32>>(bits | vec2<u32>(0x7fc00000u));
-    return select(vec2<f32>(LOWEST), select(spoilt, s, bits < vec2<u32>(INFINITY_BITS)), seen);
+    var capped = s;
+    if SOFTCAP != 0.0 {
+        capped = SOFTCAP * tanh(clamp(s / SOFTCAP, vec2<f32>(-15.0), vec2<f32>(15.0)));
+    }
+    return select(vec2<f32>(LOWEST), select(spoilt, capped, bits < vec2<u32>(INFINITY_BITS)), seen);
 }
 
 // Adds up a team's terms of four rows. Each lane keeps half of what it has and gives the other half

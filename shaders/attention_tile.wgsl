@@ -13,6 +13,8 @@ override ROW_PAIRS: u32;
 // Positions that a token sees, itself included; 0 for all.
 override WINDOW: u32;
 override SCALE: f32;
+// What scores are held below; 0 for nothing.
+override SOFTCAP: f32;
 // Cache rows whose values are staged at a time.
 override STAGED: u32;
 override HEAD_GROUPS: u32 = (SHARE + EACH - 1u) / EACH;
@@ -154,7 +156,11 @@ fn seen_by(position: u32, begin: vec4<u32>, end: vec4<u32>, free: vec4<u32>, tok
 fn settled(s: vec4<f32>, seen: vec4<bool>) -> vec4<f32> {
     let bits = bitcast<vec4<u32>>(s) & vec4<u32>(0x7fffffffu);
     let nan = bitcast<vec4<f32>>(bits | vec4<u32>(0x7fc00000u));
-    return select(vec4<f32>(LOWEST), select(nan, s, bits < vec4<u32>(INFINITY_BITS)), seen);
+    var capped = s;
+    if SOFTCAP != 0.0 {
+        capped = SOFTCAP * tanh(clamp(s / SOFTCAP, vec4<f32>(-15.0), vec4<f32>(15.0)));
+    }
+    return select(vec4<f32>(LOWEST), select(nan, capped, bits < vec4<u32>(INFINITY_BITS)), seen);
 }
 
 fn weight(s: vec4<f32>, top: vec4<f32>, seen: vec4<bool>) -> vec4<f32> {

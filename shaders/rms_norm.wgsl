@@ -1,7 +1,9 @@
-// Root-mean-square normalisation: y = x / sqrt(mean(x^2) + eps) * weight, one workgroup a token.
+// Root-mean-square normalisation: y (+)= x / sqrt(mean(x^2) + eps) * weight, one workgroup a token.
 
 override COLS: u32;
 override EPS: f32;
+// Whether y is added to.
+override ACCUMULATE: u32;
 const THREADS: u32 = 256u;
 
 @group(0) @binding(0) var<uniform> step: Step;
@@ -45,6 +47,10 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
         let at = vec4<u32>(i * 4u) + vec4<u32>(0u, 1u, 2u, 3u);
         let near = min(at, vec4<u32>(COLS - 1u));
         let w = vec4<f32>(weight[near.x], weight[near.y], weight[near.z], weight[near.w]);
-        y[token * quads + i] = keep_columns(x[token * quads + i] * scale * w, i * 4u, COLS);
+        var value = keep_columns(x[token * quads + i] * scale * w, i * 4u, COLS);
+        if ACCUMULATE == 1u {
+            value += y[token * quads + i];
+        }
+        y[token * quads + i] = value;
     }
 }

@@ -26,7 +26,7 @@ pub(crate) fn f32_bytes(values: &[f32]) -> Vec<u8> {
 }
 
 /// Reproducible weights.
-fn random(seed: u64, len: usize) -> Vec<f32> {
+pub(crate) fn random(seed: u64, len: usize) -> Vec<f32> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     (0..len).map(|_| rng.random_range(-0.1..0.1)).collect()
 }
@@ -62,8 +62,8 @@ pub(crate) fn tiny_folder(folder: &Path) {
 }
 
 /// A source of whole rows.
-fn source(tensor: &str, shape: &[u64], rows: std::ops::Range<u32>) -> Source {
-    Source { tensor: tensor.into(), shape: shape.to_vec(), rows }
+fn source(tensor: &str, shape: &[u32], rows: std::ops::Range<u32>) -> Source {
+    Source { rows, ..Source::whole(tensor, shape) }
 }
 
 /// Units that take the tiny model apart: split, stacked and joined tensors.
@@ -73,9 +73,9 @@ pub(crate) fn tiny_units(kind: WeightKind) -> Vec<UnitSpec> {
         TensorSpec { name: name.into(), rows, cols, kind, sources }
     };
     let (q, k) = (source("q", &[40, 44], 0..40), source("k", &[7, 44], 0..7));
-    let biases = [source("q_bias", &[40], 0..1), source("k_bias", &[7], 0..7)];
+    let biases = [source("q_bias", &[40], 0..40), source("k_bias", &[7], 0..7)];
     let attention = vec![
-        tensor("norm", 1, 44, WeightKind::F32, &[source("norm", &[44], 0..1)]),
+        tensor("norm", 1, 44, WeightKind::F32, &[source("norm", &[44], 0..44)]),
         tensor("qk_proj", 47, 44, kind, &[q, k]),
         tensor("qk_bias", 1, 47, WeightKind::F16, &biases),
     ];
@@ -96,7 +96,7 @@ pub(crate) fn tiny_files() -> Vec<(String, Vec<u8>)> {
 }
 
 /// Decodes row `row` of a tensor in a packed unit.
-fn row_of(packed: &Packed, unit: usize, tensor: usize, row: u32) -> Vec<f32> {
+pub(crate) fn row_of(packed: &Packed, unit: usize, tensor: usize, row: u32) -> Vec<f32> {
     let (bytes, unit) = (packed.unit_bytes(unit), &packed.units()[unit]);
     let (info, Section { codes, scales }) = (&unit.tensors[tensor], &unit.sections[tensor]);
     let part = |start: u64, bytes_a_row: u64| {

@@ -47,7 +47,7 @@ fn check(name: &str, config: &Value, expected: &Expected) {
     );
     assert_eq!(parameters(d), expected.parameters, "{name}");
     assert_eq!(d.width(Activation::Attended), d.heads * d.head_dim, "{name}");
-    let slowest = f64::from(*d.rope.inverse_frequencies.last().unwrap());
+    let slowest = f64::from(*d.ropes[0].inverse_frequencies.last().unwrap());
     assert!((slowest / expected.slowest - 1.0).abs() < 1e-4, "{name}: {slowest}");
 }
 

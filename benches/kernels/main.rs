@@ -172,7 +172,8 @@ impl Bench<'_> {
                 continue;
             }
             let Decoder { heads, kv_heads, head_dim, .. } = *decoder;
-            let spec = attention::Spec { heads, kv_heads, head_dim, cache, window: None, scale: 0.1 };
+            let spec =
+                attention::Spec { heads, kv_heads, head_dim, cache, window: None, scale: 0.1, softcap: None };
             let shape = self.shapes.attention;
             let context = Context::new(self.gpu, spec, positions, shape.splits)?;
             let mut pipelines = Pipelines::deferred(self.gpu);

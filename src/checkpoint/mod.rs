@@ -4,6 +4,7 @@
 //! of any size costs little, and threads may read at the same time.
 
 mod folder;
+pub mod gguf;
 mod rows;
 pub(crate) mod safetensors;
 
@@ -111,6 +112,19 @@ impl Checkpoint {
     pub fn read_rows(&self, name: &str, rows: Range<u64>, out: &mut Vec<f32>) -> Result<()> {
         let info = self.require(name)?;
         rows::read(&self.shards[info.shard], name, info, rows, out)
+    }
+
+    /// Replaces `out` by columns of a tensor as f32, `[columns.len(), info.rows()]`: what
+    /// [`Checkpoint::read_rows`] gives for the tensor transposed.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::read_rows`].
+    ///
+    /// # Panics
+    /// If `columns` reaches beyond the tensor.
+    pub fn read_columns(&self, name: &str, columns: Range<u64>, out: &mut Vec<f32>) -> Result<()> {
+        let info = self.require(name)?;
+        rows::read_columns(&self.shards[info.shard], name, info, columns, out)
     }
 
     /// The bytes of a file of the folder such as `tokenizer.json`; `None` if there is no such

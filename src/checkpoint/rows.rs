@@ -1,4 +1,4 @@
-//! Reads rows of one tensor as f32.
+//! Reads rows or columns of one tensor as f32.
 
 use std::ops::Range;
 
@@ -34,6 +34,33 @@ pub(super) fn read(
         os::read_exact_at(&shard.file, part, offset).map_err(Error::io("read", &shard.path))?;
         append(info.dtype, part, out);
         offset += bytes as u64;
+    }
+    Ok(())
+}
+
+/// Replaces `out` by `columns` of a tensor, one after the other.
+pub(super) fn read_columns(
+    shard: &Shard,
+    name: &str,
+    info: &TensorInfo,
+    columns: Range<u64>,
+    out: &mut Vec<f32>,
+) -> Result<()> {
+    assert!(columns.start <= columns.end && columns.end <= info.cols(), "columns {columns:?} of `{name}`");
+    let element_bytes = element_bytes(info.dtype).ok_or_else(|| unsupported(name, info.dtype))?;
+    let (rows, count) = (info.rows() as usize, (columns.end - columns.start) as usize);
+    out.clear();
+    out.resize(rows * count, 0.0);
+    let mut buffer = vec![0; count * element_bytes as usize];
+    let mut part = Vec::with_capacity(count);
+    for row in 0..rows {
+        let offset = info.bytes.start + (row as u64 * info.cols() + columns.start) * element_bytes;
+        os::read_exact_at(&shard.file, &mut buffer, offset).map_err(Error::io("read", &shard.path))?;
+        part.clear();
+        append(info.dtype, &buffer, &mut part);
+        for (column, value) in part.iter().enumerate() {
+            out[column * rows + row] = *value;
+        }
     }
     Ok(())
 }

@@ -79,7 +79,11 @@ fn decide(ops: &[(&Op, bool)]) -> Vec<Form> {
 
 /// Whether there is a kernel that writes an operation's result as int8 groups.
 fn has_int8_form(op: &Op) -> bool {
-    matches!(op, Op::RmsNorm { .. } | Op::LayerNorm { .. } | Op::SwiGlu | Op::Activate(_))
+    match op {
+        Op::RmsNorm { add, .. } => !add,
+        Op::LayerNorm { .. } | Op::Glu(_) | Op::Activate(_) => true,
+        _ => false,
+    }
 }
 
 /// Whether an activation, until it is written again, is read, as int8 groups alone, and before the
@@ -150,10 +154,10 @@ mod tests {
     #[test]
     fn a_buffer_that_is_overwritten_is_filled_again() {
         use Activation::{Attended, Gated, Normed, Qkv, Residual, Up};
-        let norm = Op::RmsNorm { from: Residual, weight: 0, eps: 1e-5 };
+        let norm = Op::RmsNorm { from: Residual, to: Normed, add: false, weight: 0, eps: 1e-5 };
         let linear = |from, to, add| Op::Linear { from, weight: 0, bias: None, to, to_column: 0, add };
         let qkv = linear(Normed, Qkv, false);
-        let attention = Op::Attention { block: 0, scale: 1.0 };
+        let attention = Op::Attention { block: 0, scale: 1.0, window: None, softcap: None };
         let (out, up) = (linear(Attended, Residual, true), linear(Normed, Up, false));
         let (activate, down) = (Op::Activate(Function::GeluErf), linear(Gated, Residual, true));
         let decide = |ops: &[(&Op, bool)]| words(decide(ops));

@@ -116,7 +116,9 @@ impl Fuser<'_> {
     /// The `eps` of a norm of the stream that is read as int8 groups alone and follows what can
     /// leave them: a matrix that adds to the stream, or the embedding.
     fn norm_after_stream(&self, unit: usize, op: usize) -> Option<f32> {
-        let Op::RmsNorm { from: Activation::Residual, eps, .. } = self.decoder.units[unit].ops[op] else {
+        let op_of = &self.decoder.units[unit].ops[op];
+        let Op::RmsNorm { from: Activation::Residual, to: Activation::Normed, add: false, eps, .. } = *op_of
+        else {
             return None;
         };
         let follows = match self.before(unit, op) {
@@ -155,7 +157,7 @@ impl Fuser<'_> {
                 let tensor = &self.decoder.units[unit].spec.tensors[weight];
                 let eps = eps.filter(|_| from == Activation::Normed);
                 let function = match (to, next) {
-                    (Activation::GateUp, Some(Op::SwiGlu)) => Some(Function::Silu),
+                    (Activation::GateUp, Some(Op::Glu(function))) => Some(*function),
                     (Activation::Up, Some(Op::Activate(function))) => Some(*function),
                     _ => None,
                 };
@@ -190,7 +192,7 @@ impl Fuser<'_> {
         let ops = &self.decoder.units[unit].ops;
         let blocks = (ops.get(rope), ops.get(rope + 1));
         self.attends
-            && matches!(blocks, (Some(Op::RopeStore { block: a }), Some(Op::Attention { block: b, .. })) if a == b)
+            && matches!(blocks, (Some(Op::RopeStore { block: a, .. }), Some(Op::Attention { block: b, .. })) if a == b)
     }
 
     /// Whether what attention gathers after a rotation is read as int8 groups, by the fused matrix
@@ -214,5 +216,6 @@ pub(super) fn activation(function: Function) -> kernels::Activation {
         Function::GeluTanh => kernels::Activation::GeluTanh,
         Function::GeluErf => kernels::Activation::GeluErf,
         Function::Relu => kernels::Activation::Relu,
+        Function::ReluSquared => kernels::Activation::ReluSquared,
     }
 }

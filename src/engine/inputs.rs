@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::gpu::{Binding, Buffer, Gpu, Staging};
 use crate::kernels::Row;
 use crate::model::Decoder;
+use crate::model::rope::Rope;
 use crate::quant::WeightKind;
 
 /// Regions start on multiples of this, so that each can be bound by itself.
@@ -24,8 +25,8 @@ pub(super) struct InputLayout {
     head_step: Range<u64>,
     /// The prelude's `Row`s; `[chunk]`.
     rows: Range<u64>,
-    /// Cosine and sine of each pair; f32 `[chunk, rotary_dim]`.
-    angles: Range<u64>,
+    /// For each of the decoder's ropes, cosine and sine of each pair; f32 `[chunk, rotary_dim]`.
+    angles: Vec<Range<u64>>,
     /// Which tokens are selected; u32 `[selected]`.
     selected: Range<u64>,
     /// Codes of the tokens' embedding rows; `[chunk, groups]` groups.
@@ -54,7 +55,7 @@ impl InputLayout {
             body_step: region(16),
             head_step: region(16),
             rows: region(tokens * ROW_BYTES),
-            angles: region(tokens * angle_bytes(decoder)),
+            angles: decoder.ropes.iter().map(|rope| region(tokens * angle_bytes(rope))).collect(),
             selected: region(u64::from(selected) * 4),
             table_codes: region(tokens * kind.code_bytes(1, cols)),
             table_scales: region(tokens * kind.scale_bytes(1, cols)),
@@ -69,16 +70,16 @@ impl InputLayout {
 
     /// What differs from one decode pass to the next with the same sequences: where a token of it is
     /// among the inputs, and its bytes.
-    fn moving(&self, decoder: &Decoder) -> [(u64, u64); 3] {
-        let starts = [&self.rows, &self.angles, &self.position_rows].map(|region| region.start);
-        let bytes = moving_bytes(decoder);
-        [0, 1, 2].map(|i| (starts[i], bytes[i]))
+    fn moving(&self, decoder: &Decoder) -> impl Iterator<Item = (u64, u64)> {
+        let regions = [&self.rows].into_iter().chain(&self.angles).chain([&self.position_rows]);
+        regions.map(|region| region.start).zip(moving_bytes(decoder))
     }
 }
 
-/// Bytes of a token's row, angles and row of the table of positions.
-fn moving_bytes(decoder: &Decoder) -> [u64; 3] {
-    [ROW_BYTES, angle_bytes(decoder), position_bytes(decoder)]
+/// Bytes of a token's row, of its angles of each rope, and of its row of the table of positions.
+fn moving_bytes(decoder: &Decoder) -> impl Iterator<Item = u64> {
+    let angles = decoder.ropes.iter().map(angle_bytes);
+    [ROW_BYTES].into_iter().chain(angles).chain([position_bytes(decoder)])
 }
 
 /// GPU bytes for the passes that follow the first of several, uploads included.
@@ -88,18 +89,20 @@ pub(super) fn ahead_bytes(decoder: &Decoder, batch: u32) -> u64 {
 
 /// Bytes of one sequence's tokens in all passes that follow the first.
 fn ahead_token_bytes(decoder: &Decoder) -> u64 {
-    u64::from(PASSES_MAX - 1) * moving_bytes(decoder).iter().sum::<u64>()
+    u64::from(PASSES_MAX - 1) * moving_bytes(decoder).sum::<u64>()
 }
 
 /// GPU bytes that one more token of a pass takes, uploads included.
 pub(super) fn token_bytes(decoder: &Decoder) -> u64 {
     let (kind, cols) = table_shape(decoder);
     let row = kind.code_bytes(1, cols) + kind.scale_bytes(1, cols);
-    (1 + UPLOADS as u64) * (ROW_BYTES + angle_bytes(decoder) + 4 + row + position_bytes(decoder))
+    (1 + UPLOADS as u64) * (moving_bytes(decoder).sum::<u64>() + 4 + row)
 }
 
 /// GPU bytes of the inputs that do not depend on the number of tokens: steps and alignment.
-pub(super) const FIXED_BYTES: u64 = (1 + UPLOADS as u64) * 8 * REGION_ALIGNMENT;
+pub(super) fn fixed_bytes(decoder: &Decoder) -> u64 {
+    (1 + UPLOADS as u64) * (8 + decoder.ropes.len() as u64) * REGION_ALIGNMENT
+}
 
 /// Bytes of a token's `Row`.
 const ROW_BYTES: u64 = size_of::<Row>() as u64;
@@ -111,8 +114,8 @@ fn row_after(before: Option<Row>, token: &PassToken) -> Row {
     Row { earlier: before.filter(follows).map_or(0, |b| b.earlier + 1), ..row }
 }
 
-fn angle_bytes(decoder: &Decoder) -> u64 {
-    decoder.rope.inverse_frequencies.len() as u64 * 8
+fn angle_bytes(rope: &Rope) -> u64 {
+    u64::from(rope.rotary_dim()) * 4
 }
 
 /// Bytes of a position's row, if positions are learned.
@@ -136,8 +139,8 @@ pub(super) struct Inputs {
     next: usize,
     /// Whether the next upload is part of commands that are not submitted yet.
     is_lent: bool,
-    /// Angles of the pass at hand; kept to spare an allocation.
-    angles: Vec<f32>,
+    /// Angles of the pass at hand by rope; kept to spare allocations.
+    angles: Vec<Vec<f32>>,
 }
 
 impl Inputs {
@@ -152,7 +155,7 @@ impl Inputs {
             uploads: [upload()?, upload()?],
             next: 0,
             is_lent: false,
-            angles: Vec::new(),
+            angles: vec![Vec::new(); decoder.ropes.len()],
             layout,
         })
     }
@@ -174,8 +177,9 @@ impl Inputs {
         self.buffer.part(self.layout.rows.clone())
     }
 
-    pub(super) fn angles(&self) -> Binding<'_> {
-        self.buffer.part(self.layout.angles.clone())
+    /// The angles of one of the decoder's ropes; anything where there is none.
+    pub(super) fn angles(&self, rope: Option<usize>) -> Binding<'_> {
+        rope.map_or(self.rows(), |rope| self.buffer.part(self.layout.angles[rope].clone()))
     }
 
     pub(super) fn selected(&self) -> Binding<'_> {
@@ -204,18 +208,16 @@ impl Inputs {
         (pass, ids, ahead): (&Pass<'_>, Ids, u32),
         encoder: &mut wgpu::CommandEncoder,
     ) -> Result<()> {
-        self.angles.clear();
-        for later in 0..=ahead {
-            for token in pass.tokens {
-                decoder.rope.angles(token.position + later, &mut self.angles);
+        for (rope, angles) in decoder.ropes.iter().zip(&mut self.angles) {
+            angles.clear();
+            for later in 0..=ahead {
+                pass.tokens.iter().for_each(|token| rope.angles(token.position + later, angles));
             }
         }
         let (layout, angles) = (&self.layout, &self.angles);
-        let angles: &[u8] = bytemuck::cast_slice(angles);
         let (tokens, selected) = (pass.tokens.len() as u32, pass.selected.len() as u32);
-        let moving = layout.moving(decoder);
-        let [_, (_, angle_bytes), (_, position_bytes)] = moving;
-        let pass_bytes = u64::from(tokens) * moving.iter().map(|(_, bytes)| bytes).sum::<u64>();
+        let position_bytes = position_bytes(decoder);
+        let pass_bytes = u64::from(tokens) * moving_bytes(decoder).sum::<u64>();
         let ahead_bytes = u64::from(ahead) * pass_bytes;
         let upload = &mut self.uploads[self.next];
         // Pieces of the upload that go to the inputs.
@@ -249,10 +251,14 @@ impl Inputs {
                 first(layout.rows.start + i * ROW_BYTES, bytemuck::bytes_of(&row));
             }
             let angles_of = |later: u32| {
-                let bytes = (u64::from(tokens) * angle_bytes) as usize;
-                &angles[later as usize * bytes..][..bytes]
+                angles.iter().map(move |angles| {
+                    let floats = angles.len() / (1 + ahead) as usize;
+                    bytemuck::cast_slice(&angles[later as usize * floats..][..floats])
+                })
             };
-            first(layout.angles.start, angles_of(0));
+            for (region, angles) in layout.angles.iter().zip(angles_of(0)) {
+                first(region.start, angles);
+            }
             if ids == Ids::Given {
                 let rows = || pass.tokens.iter().map(|token| weights.table_row(decoder, token.id));
                 for (i, (codes, _)) in (0..).zip(rows()) {
@@ -274,7 +280,7 @@ impl Inputs {
                     at += bytes.len() as u64;
                 };
                 rows_of(later).for_each(|row| next(bytemuck::bytes_of(&row)));
-                next(angles_of(later));
+                angles_of(later).for_each(&mut next);
                 for token in pass.tokens {
                     if let Some(row) = weights.position_row(decoder, token.position + later)? {
                         next(row);
@@ -312,9 +318,9 @@ impl Inputs {
         encoder: &mut wgpu::CommandEncoder,
     ) {
         let moving = self.layout.moving(decoder).map(|(to, bytes)| (to, bytes * u64::from(tokens)));
-        let pass_bytes = moving.iter().map(|(_, bytes)| bytes).sum::<u64>();
+        let pass_bytes = u64::from(tokens) * moving_bytes(decoder).sum::<u64>();
         let mut from = u64::from(later - 1) * pass_bytes;
-        for (to, bytes) in moving.into_iter().filter(|(_, bytes)| *bytes > 0) {
+        for (to, bytes) in moving.filter(|(_, bytes)| *bytes > 0) {
             encoder.copy_buffer_to_buffer(&self.ahead, from, &self.buffer, to, bytes);
             from += bytes;
         }

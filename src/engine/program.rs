@@ -27,7 +27,7 @@ use crate::model::{Activation, Decoder, Op, Tensor};
 use crate::pack::layout::{Section, TensorSpec};
 use crate::pipeline::cache_ring::KeysValues;
 pub(super) use decode::{Norms, attention_bytes};
-use pointwise::LayerNorm;
+use pointwise::{LayerNorm, RmsNorm};
 
 /// One dispatch of a unit.
 pub(super) struct Step {
@@ -213,9 +213,10 @@ impl Builder<'_> {
             let (kind, cols, indexed) = (tensor.kind, tensor.cols, rows.is_some());
             // Row t of what the CPU gathered belongs to token t.
             let rows = rows.unwrap_or(Rows::all(inputs.chunk()));
-            let accumulate = self.decoder.position_tensor().is_some_and(|p| std::ptr::eq(p, tensor))
-                && to == self.decoder.embedded();
-            let spec = embed::Spec { kind, rows, cols, indexed, scale: 1.0, accumulate };
+            let is_position = self.decoder.position_tensor().is_some_and(|p| std::ptr::eq(p, tensor));
+            let accumulate = is_position && to == self.decoder.embedded();
+            let scale = if is_position { 1.0 } else { self.decoder.embed_scale };
+            let spec = embed::Spec { kind, rows, cols, indexed, scale, accumulate };
             let (step, ids) = (inputs.body_step(), self.workspace.argmax.all());
             let args = embed::Args { step, ids, codes, scales, y: self.f32(to) };
             embed::dispatch(pipelines, &spec, &args)
@@ -254,8 +255,9 @@ impl Builder<'_> {
         let cache = || setting.cache.expect("operations on a KV cache are given its places");
         let dispatch = match *op {
             Op::Select => self.select(pipelines),
-            Op::RmsNorm { from, weight, eps } => {
-                self.rms_norm(pipelines, from, memory.codes(weight), eps, form)
+            Op::RmsNorm { from, to, add, weight, eps } => {
+                let norm = RmsNorm { from, to, add, weight, eps };
+                self.rms_norm(pipelines, &norm, memory, form)
             }
             Op::LayerNorm { from, to, weight, bias, eps } => {
                 let norm = LayerNorm { from, to, weight, bias, eps };
@@ -269,13 +271,13 @@ impl Builder<'_> {
                 }
                 self.linear(pipelines, &linear, tensor, memory, class)
             }
-            Op::RopeStore { .. } => self.rope_store(pipelines, cache()),
-            Op::Attention { scale, .. } if class == Class::Prefill => {
-                self.attention_prefill(pipelines, cache(), scale)
-            }
-            Op::Attention { scale, .. } => return self.attention(pipelines, cache(), scale),
-            Op::SwiGlu => self.swiglu(pipelines, form),
+            Op::QkNorm(norm) => self.qk_norm(pipelines, &norm, memory),
+            Op::RopeStore { rope, .. } => self.rope_store(pipelines, cache(), rope),
+            Op::Attention { .. } if class == Class::Prefill => self.attention_prefill(pipelines, cache(), op),
+            Op::Attention { .. } => return self.attention(pipelines, cache(), op),
+            Op::Glu(function) => self.glu(pipelines, function, form),
             Op::Activate(function) => self.activate(pipelines, function, form),
+            Op::Softcap { cap } => self.softcap(pipelines, cap),
         };
         dispatch.map(|dispatch| vec![dispatch])
     }
@@ -283,7 +285,7 @@ impl Builder<'_> {
     /// Where the KV cache of an operation can come to lie; nowhere for operations on none.
     fn cache_places(&self, op: &Op) -> &[KeysValues] {
         match *op {
-            Op::RopeStore { block } | Op::Attention { block, .. } => self.caches.places(block),
+            Op::RopeStore { block, .. } | Op::Attention { block, .. } => self.caches.places(block),
             _ => &[],
         }
     }

@@ -12,7 +12,7 @@ use crate::model::{Activation, Decoder, Op, Unit};
 use crate::quant::groups;
 
 /// Activations with one row for each token of a pass.
-const PER_TOKEN: [Activation; 8] = [
+const PER_TOKEN: [Activation; 9] = [
     Activation::Embedded,
     Activation::Residual,
     Activation::Normed,
@@ -21,6 +21,7 @@ const PER_TOKEN: [Activation; 8] = [
     Activation::GateUp,
     Activation::Up,
     Activation::Gated,
+    Activation::Branch,
 ];
 /// Activations with one row for each token whose logits are wanted.
 const PER_SELECTED: [Activation; 3] = [Activation::Selected, Activation::Projected, Activation::Logits];
@@ -98,7 +99,7 @@ pub(super) fn selected_bytes(decoder: &Decoder, flow: &Flow) -> u64 {
 pub(super) fn fixed_bytes(decoder: &Decoder, attention_bytes: u64, batch: u32) -> u64 {
     let chains = CHAINS_MAX as u64 * chain_bytes(batch) + inputs::ahead_bytes(decoder, batch);
     let normed = normed_groups(decoder, batch).bytes();
-    inputs::FIXED_BYTES + attention_bytes + chains + normed + 64
+    inputs::fixed_bytes(decoder) + attention_bytes + chains + normed + 64
 }
 
 /// The groups that decode passes' norms leave.

@@ -27,6 +27,8 @@ pub struct Spec {
     pub window: Option<u32>,
     /// Factor of the scores, usually `1 / sqrt(head_dim)`.
     pub scale: f32,
+    /// What the scores `s` are held below, `cap * tanh(s / cap)`, if anything.
+    pub softcap: Option<f32>,
 }
 
 /// What the kernel is bound to.
@@ -95,6 +97,7 @@ pub fn constants(spec: &Spec, shape: Shape) -> Vec<Constant> {
         ("ROW_PAIRS", spec.cache.row_pairs(spec.kv_heads * spec.head_dim).into()),
         ("WINDOW", spec.window.unwrap_or(0).into()),
         ("SCALE", spec.scale.into()),
+        ("SOFTCAP", spec.softcap.unwrap_or(0.0).into()),
         ("THREADS", threads.into()),
         ("PARTS", shape.parts.into()),
         ("PAIR_LANES", pair_lanes.into()),

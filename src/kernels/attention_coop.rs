@@ -58,6 +58,7 @@ pub fn constants(spec: &Spec) -> Vec<Constant> {
         ("CACHE_KIND", spec.cache.number()),
         ("WINDOW", spec.window.unwrap_or(0).into()),
         ("SCALE", spec.scale.into()),
+        ("SOFTCAP", spec.softcap.unwrap_or(0.0).into()),
     ]
 }
 

@@ -34,6 +34,8 @@ pub struct Spec {
     pub window: Option<u32>,
     /// Factor of the scores, usually `1 / sqrt(head_dim)`.
     pub scale: f32,
+    /// What the scores `s` are held below, `cap * tanh(s / cap)`, if anything.
+    pub softcap: Option<f32>,
     /// The most positions of a sequence. Changes the number of workgroups, but no result.
     pub context: u32,
     /// Whether the result is int8 activations, for which `head_dim` must be a multiple of 32; else
@@ -168,6 +170,7 @@ pub fn constants(spec: &Spec, layout: &Layout) -> Vec<Constant> {
         ("ROTARY_DIM", spec.rotary_dim.into()),
         ("CACHE_KIND", spec.cache.number()),
         ("SCALE", spec.scale.into()),
+        ("SOFTCAP", spec.softcap.unwrap_or(0.0).into()),
         ("THREADS", layout.threads.into()),
         ("LANES", lanes(spec).into()),
         ("STATES", layout.splits.max(teams).next_multiple_of(8).into()),

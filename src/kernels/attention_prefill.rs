@@ -40,6 +40,7 @@ pub fn constants(spec: &Spec) -> Vec<Constant> {
         ("ROW_PAIRS", spec.cache.row_pairs(spec.kv_heads * spec.head_dim).into()),
         ("WINDOW", spec.window.unwrap_or(0).into()),
         ("SCALE", spec.scale.into()),
+        ("SOFTCAP", spec.softcap.unwrap_or(0.0).into()),
         ("STAGED", staged.into()),
     ]
 }

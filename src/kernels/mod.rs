@@ -30,12 +30,14 @@ pub mod matvec_gated;
 pub mod matvec_int8;
 pub mod matvec_residual;
 pub mod prenorm_q8;
+pub mod qk_norm;
 pub mod quantize_q8;
 pub mod rms_norm;
 pub mod rms_norm_q8;
 pub mod rope_store;
 pub mod select_rows;
 pub mod sizes;
+pub mod softcap;
 pub mod widen_q8;
 
 use serde::{Deserialize, Serialize};
@@ -377,6 +379,8 @@ pub enum Activation {
     GeluErf,
     /// The larger of x and 0.
     Relu,
+    /// The square of the larger of x and 0.
+    ReluSquared,
 }
 
 impl Activation {
@@ -386,6 +390,7 @@ impl Activation {
             Activation::GeluTanh => 1.0,
             Activation::GeluErf => 2.0,
             Activation::Relu => 3.0,
+            Activation::ReluSquared => 4.0,
         }
     }
 }

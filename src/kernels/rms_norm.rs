@@ -14,6 +14,8 @@ pub struct Spec {
     pub cols: u32,
     /// Added to the mean square.
     pub eps: f32,
+    /// Whether the result is added to what `y` holds.
+    pub accumulate: bool,
 }
 
 /// What the kernel is bound to.
@@ -31,7 +33,11 @@ pub struct Args<'a> {
 
 /// The shader's constants.
 pub fn constants(spec: &Spec) -> Vec<Constant> {
-    vec![("COLS", spec.cols.into()), ("EPS", spec.eps.into())]
+    vec![
+        ("COLS", spec.cols.into()),
+        ("EPS", spec.eps.into()),
+        ("ACCUMULATE", u32::from(spec.accumulate).into()),
+    ]
 }
 
 /// Workgroups.

@@ -25,6 +25,8 @@ pub enum Activation {
     Up,
     /// What the MLP's activation function leaves; `[tokens, intermediate_size]`.
     Gated,
+    /// What attention or an MLP adds to the stream, where it is normed before; `[tokens, hidden_size]`.
+    Branch,
     /// The selected rows as wide as the embedding table; `[selected, embed_size]`.
     Projected,
     /// Scores over the vocabulary; `[selected, vocab_size]`.
@@ -49,6 +51,8 @@ pub enum Function {
     GeluErf,
     /// The larger of `x` and 0.
     Relu,
+    /// The square of the larger of `x` and 0 (So et al., arXiv 2109.08668).
+    ReluSquared,
 }
 
 /// Index of a tensor in its unit's list.
@@ -59,10 +63,14 @@ pub type Tensor = usize;
 pub enum Op {
     /// Copies the rows whose logits are wanted from `Residual` to `Selected`.
     Select,
-    /// Root-mean-square norm into `Normed` (Zhang and Sennrich, arXiv 1910.07467).
+    /// Root-mean-square norm (Zhang and Sennrich, arXiv 1910.07467).
     RmsNorm {
         /// What is normed.
         from: Activation,
+        /// Output; not `from`.
+        to: Activation,
+        /// Whether the result is added to what `to` holds.
+        add: bool,
         /// Weight vector.
         weight: Tensor,
         /// Added to the mean square.
@@ -98,10 +106,14 @@ pub enum Op {
         /// Whether the result is added to what `to` holds.
         add: bool,
     },
+    /// Norms of the queries and keys in `Qkv`, in place (Henry et al., arXiv 2010.04245).
+    QkNorm(QkNorm),
     /// Rotates queries and keys in `Qkv` and writes keys and values to a block's cache.
     RopeStore {
         /// The block whose cache is written.
         block: u32,
+        /// Which of the decoder's [`Decoder::ropes`] says how far; without it nothing is rotated.
+        rope: Option<usize>,
     },
     /// Causal attention of `Qkv`'s queries over a block's cache into `Attended`.
     Attention {
@@ -109,11 +121,46 @@ pub enum Op {
         block: u32,
         /// Factor on the scores.
         scale: f32,
+        /// Positions that a token sees, itself included; all if none.
+        window: Option<u32>,
+        /// What the scores `s` are held below: `cap * tanh(s / cap)` (arXiv 2408.00118).
+        softcap: Option<f32>,
     },
-    /// `silu(gate) * up` of `GateUp` into `Gated` (Shazeer, arXiv 2002.05202).
-    SwiGlu,
+    /// `function(gate) * up` of `GateUp` into `Gated` (Shazeer, arXiv 2002.05202).
+    Glu(Function),
     /// A function of `Up` into `Gated`.
     Activate(Function),
+    /// Holds `Logits` below a cap, in place: `cap * tanh(x / cap)` (arXiv 2408.00118).
+    Softcap {
+        /// The cap.
+        cap: f32,
+    },
+}
+
+/// How queries and keys are normed. The vectors are those of the queries, then those of the keys.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct QkNorm {
+    /// Weights; as long as `each` says.
+    pub weight: Tensor,
+    /// Biases, if not 0; as long as the weights.
+    pub bias: Option<Tensor>,
+    /// Whether the mean is taken away first, as in a norm by mean and variance.
+    pub centred: bool,
+    /// What is normed at a time.
+    pub each: QkNormEach,
+    /// Added to the mean square or the variance.
+    pub eps: f32,
+}
+
+/// What a norm of queries and keys takes at a time, and how long its vectors are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QkNormEach {
+    /// A head, with weights that all heads of queries, and all of keys, share; `2 * head_dim`.
+    Head,
+    /// A head, with weights of its own; `(heads + kv_heads) * head_dim`.
+    OwnHead,
+    /// All queries, and all keys; `(heads + kv_heads) * head_dim`.
+    Whole,
 }
 
 impl Op {
@@ -122,9 +169,10 @@ impl Op {
         match *self {
             Op::Select => Activation::Residual,
             Op::RmsNorm { from, .. } | Op::LayerNorm { from, .. } | Op::Linear { from, .. } => from,
-            Op::RopeStore { .. } | Op::Attention { .. } => Activation::Qkv,
-            Op::SwiGlu => Activation::GateUp,
+            Op::QkNorm(_) | Op::RopeStore { .. } | Op::Attention { .. } => Activation::Qkv,
+            Op::Glu(_) => Activation::GateUp,
             Op::Activate(_) => Activation::Up,
+            Op::Softcap { .. } => Activation::Logits,
         }
     }
 
@@ -132,17 +180,21 @@ impl Op {
     pub fn output(&self) -> Activation {
         match *self {
             Op::Select => Activation::Selected,
-            Op::RmsNorm { .. } => Activation::Normed,
-            Op::LayerNorm { to, .. } | Op::Linear { to, .. } => to,
-            Op::RopeStore { .. } => Activation::Qkv,
+            Op::RmsNorm { to, .. } | Op::LayerNorm { to, .. } | Op::Linear { to, .. } => to,
+            Op::QkNorm(_) | Op::RopeStore { .. } => Activation::Qkv,
             Op::Attention { .. } => Activation::Attended,
-            Op::SwiGlu | Op::Activate(_) => Activation::Gated,
+            Op::Glu(_) | Op::Activate(_) => Activation::Gated,
+            Op::Softcap { .. } => Activation::Logits,
         }
     }
 
     /// Whether what its output held before is part of the result.
     pub fn updates(&self) -> bool {
-        matches!(self, Op::RopeStore { .. } | Op::Linear { add: true, .. })
+        match self {
+            Op::RmsNorm { add, .. } | Op::Linear { add, .. } => *add,
+            Op::QkNorm(_) | Op::RopeStore { .. } | Op::Softcap { .. } => true,
+            _ => false,
+        }
     }
 
     /// Whether it runs over the tokens whose logits are wanted, not over all.
@@ -210,8 +262,10 @@ pub struct Decoder {
     pub context_max: u32,
     /// Width of the embedding table's rows.
     pub embed_size: u32,
-    /// Rotary speeds.
-    pub rope: Rope,
+    /// Factor on the rows of the embedding table.
+    pub embed_scale: f32,
+    /// Rotary speeds; blocks choose among them.
+    pub ropes: Vec<Rope>,
     /// What each position adds to the stream.
     pub positions: Option<Positions>,
     /// Tables of which only the rows of a pass travel: the embedding table, when it is not shared
@@ -282,7 +336,9 @@ impl Decoder {
     pub fn width(&self, activation: Activation) -> u32 {
         match activation {
             Activation::Embedded | Activation::Projected => self.embed_size,
-            Activation::Residual | Activation::Selected | Activation::Normed => self.hidden_size,
+            Activation::Residual | Activation::Selected | Activation::Normed | Activation::Branch => {
+                self.hidden_size
+            }
             Activation::Qkv => (self.heads + 2 * self.kv_heads) * self.head_dim,
             Activation::Attended => self.heads * self.head_dim,
             Activation::GateUp => 2 * self.intermediate_size,
@@ -315,11 +371,6 @@ impl Decoder {
             (None, unit) => &self.units[unit].spec,
         };
         &unit.tensors[part.tensor]
-    }
-
-    /// Leading values of a head that are rotated.
-    pub fn rotary_dim(&self) -> u32 {
-        2 * self.rope.inverse_frequencies.len() as u32
     }
 
     /// The table of positions, if they are learned.

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::config::{BLOCKS_MAX, CONTEXT_MAX, Fields, HEAD_DIM_MAX, VOCAB_MAX, WIDTH_MAX};
-use super::decoder::{Activation, Decoder, Op, Unit};
+use super::decoder::{Activation, Decoder, Function, Op, Unit};
 use super::parts::{Head, Projection, UnitBuilder, add_head};
 use super::rope::Rope;
 use crate::error::Result;
@@ -27,7 +27,8 @@ pub fn describe(fields: &Fields, weights: WeightKind) -> Result<Decoder> {
         blocks: shape.blocks,
         context_max: fields.size_or("max_position_embeddings", 1..=CONTEXT_MAX, 2048)?,
         embed_size: h,
-        rope: Rope::from_config(fields, shape.head_dim)?,
+        embed_scale: 1.0,
+        ropes: vec![Rope::from_config(fields, shape.head_dim)?],
         positions: None,
         embed: None,
         table: Vec::new(),
@@ -130,8 +131,8 @@ fn attention(shape: &Shape, block: u32, kind: WeightKind) -> Unit {
         add: false,
     });
     let scale = 1.0 / f64::from(shape.head_dim).sqrt();
-    unit.op(Op::RopeStore { block });
-    unit.op(Op::Attention { block, scale: scale as f32 });
+    unit.op(Op::RopeStore { block, rope: Some(0) });
+    unit.op(Op::Attention { block, scale: scale as f32, window: None, softcap: None });
     unit.project(&Projection {
         name: "o_proj",
         parts: &[("self_attn.o_proj", h)],
@@ -157,7 +158,7 @@ fn mlp(shape: &Shape, block: u32, kind: WeightKind) -> Unit {
         to: Activation::GateUp,
         add: false,
     });
-    unit.op(Op::SwiGlu);
+    unit.op(Op::Glu(Function::Silu));
     unit.project(&Projection {
         name: "down_proj",
         parts: &[("mlp.down_proj", h)],

@@ -16,7 +16,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-pub use decoder::{Activation, Decoder, Function, Limits, Op, Tensor, Unit};
+pub use decoder::{Activation, Decoder, Function, Limits, Op, QkNorm, QkNormEach, Tensor, Unit};
 
 use crate::error::{Error, Result};
 use crate::quant::WeightKind;

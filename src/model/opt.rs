@@ -5,7 +5,6 @@ use serde_json::json;
 use super::config::{BLOCKS_MAX, CONTEXT_MAX, Fields, HEAD_DIM_MAX, VOCAB_MAX, WIDTH_MAX};
 use super::decoder::{Activation, Decoder, Function, Op, Positions, Unit};
 use super::parts::{Head, LayerNorm, Projection, UnitBuilder, add_head, position_table, tables};
-use super::rope::Rope;
 use crate::error::Result;
 use crate::quant::WeightKind;
 
@@ -36,7 +35,8 @@ pub fn describe(fields: &Fields, weights: WeightKind) -> Result<Decoder> {
         blocks: fields.size("num_hidden_layers", 1..=BLOCKS_MAX)?,
         context_max,
         embed_size: shape.embed_size,
-        rope: Rope::none(),
+        embed_scale: 1.0,
+        ropes: Vec::new(),
         positions: Some(Positions { tensor: 0, first_row: FIRST_POSITION_ROW }),
         embed: Some(tables(vec![positions])),
         table: Vec::new(),
@@ -171,8 +171,8 @@ fn attention(shape: &Shape, block: u32, kind: WeightKind) -> Unit {
         add: false,
     });
     let scale = 1.0 / f64::from(h / shape.heads).sqrt();
-    unit.op(Op::RopeStore { block });
-    unit.op(Op::Attention { block, scale: scale as f32 });
+    unit.op(Op::RopeStore { block, rope: None });
+    unit.op(Op::Attention { block, scale: scale as f32, window: None, softcap: None });
     unit.project(&Projection {
         name: "out_proj",
         parts: &[("self_attn.out_proj", h)],

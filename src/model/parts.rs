@@ -26,13 +26,14 @@ impl Stack<'_> {
 
     /// Some of its rows as a packed tensor.
     fn piece(&self, name: &str, rows: Range<u32>) -> TensorSpec {
+        let is_vector = rows.len() == 1;
         let mut sources = Vec::new();
         let mut first = 0;
         for (tensor, count) in self.parts {
             let taken = rows.start.max(first) - first..rows.end.clamp(first, first + count) - first;
             if !taken.is_empty() {
-                let shape = vec![u64::from(*count), u64::from(self.cols)];
-                sources.push(Source { tensor: tensor.clone(), shape, rows: taken });
+                let rows = if is_vector { taken.start * self.cols..taken.end * self.cols } else { taken };
+                sources.push(Source { rows, ..Source::whole(tensor, &[*count, self.cols]) });
             }
             first += count;
         }
@@ -53,11 +54,7 @@ impl Stack<'_> {
 
 /// A float vector whose elements come from whole checkpoint vectors, one after the other.
 fn vector(name: &str, parts: &[(String, u32)]) -> TensorSpec {
-    let sources = parts.iter().map(|(tensor, length)| Source {
-        tensor: tensor.clone(),
-        shape: vec![u64::from(*length)],
-        rows: 0..1,
-    });
+    let sources = parts.iter().map(|(tensor, length)| Source::whole(tensor, &[*length]));
     let cols = parts.iter().map(|(_, length)| length).sum();
     let kind = WeightKind::F32;
     TensorSpec { name: name.into(), rows: 1, cols, kind, sources: sources.collect() }
@@ -123,7 +120,7 @@ impl UnitBuilder {
     /// Adds a root-mean-square norm of an activation with so many columns.
     pub(super) fn rms_norm(&mut self, name: &str, cols: u32, from: Activation, eps: f32) {
         let weight = self.push(vector(name, &[(format!("{}.{name}.weight", self.prefix), cols)]));
-        self.op(Op::RmsNorm { from, weight, eps });
+        self.op(Op::RmsNorm { from, to: Activation::Normed, add: false, weight, eps });
     }
 
     /// Adds a norm by mean and variance.

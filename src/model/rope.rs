@@ -51,9 +51,9 @@ impl Rope {
         Ok(rope)
     }
 
-    /// No rotation.
-    pub fn none() -> Rope {
-        Rope { inverse_frequencies: Vec::new() }
+    /// Leading values of a head that are rotated.
+    pub fn rotary_dim(&self) -> u32 {
+        2 * self.inverse_frequencies.len() as u32
     }
 
     /// Unscaled speeds: `theta ^ (-2 i / rotary_dim)`.

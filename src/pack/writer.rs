@@ -1,7 +1,6 @@
 //! Packs a checkpoint: reads its rows, quantises them on all cores, never holds a whole tensor.
 
 use std::collections::HashSet;
-use std::ops::Range;
 use std::path::Path;
 
 use super::container::{self, Chunk, Watch};
@@ -71,7 +70,7 @@ fn modules_of(name: &str) -> impl Iterator<Item = String> {
 fn check_sources(unit: &UnitSpec, tensor: &TensorSpec, checkpoint: &Checkpoint) -> Result<()> {
     let mut weights = 0;
     for source in &tensor.sources {
-        let Source { tensor: name, shape, rows } = source;
+        let Source { tensor: name, shape, rows, .. } = source;
         let info = checkpoint.require(name)?;
         let path = checkpoint.file_of(info);
         if info.shape != *shape {
@@ -85,14 +84,15 @@ fn check_sources(unit: &UnitSpec, tensor: &TensorSpec, checkpoint: &Checkpoint) 
         if !matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
             return Err(crate::checkpoint::unsupported_dtype(name, info.dtype));
         }
-        let taken = source_rows(source);
-        if taken.start > taken.end || taken.end > info.rows() {
+        let [height, width] = source.sides(tensor.rows == 1);
+        let spans = source.order.spans(rows.clone());
+        if rows.start > rows.end || spans.iter().any(|span| span.end > height) {
             let problem = format!("tensor `{name}` has no rows {rows:?}; its shape is {shape:?}");
             return Err(Error::file(path, problem));
         }
-        weights += (taken.end - taken.start) * info.cols();
-        if tensor.rows > 1 && info.cols() != u64::from(tensor.cols) {
-            return Err(mismatch(unit, tensor, &format!("`{name}` has {} columns", info.cols())));
+        weights += u64::from(rows.end - rows.start) * width;
+        if tensor.rows > 1 && width != u64::from(tensor.cols) {
+            return Err(mismatch(unit, tensor, &format!("`{name}` has {width} columns")));
         }
     }
     let expected = u64::from(tensor.rows) * u64::from(tensor.cols);
@@ -109,16 +109,6 @@ fn mismatch(unit: &UnitSpec, tensor: &TensorSpec, found: &str) -> Error {
     Error::Unsupported(format!("tensor `{name}` of unit `{}` is [{rows}, {cols}] but {found}", unit.name))
 }
 
-/// The rows to read; a one-dimensional tensor is one row, and may be given as all its elements.
-fn source_rows(source: &Source) -> Range<u64> {
-    let rows = u64::from(source.rows.start)..u64::from(source.rows.end);
-    if source.shape.len() < 2 && rows == (0..source.shape.first().copied().unwrap_or(1)) {
-        0..1
-    } else {
-        rows
-    }
-}
-
 /// Reads and codes a chunk's rows.
 fn fill(checkpoint: &Checkpoint, chunk: &mut Chunk<'_>) -> Result<()> {
     if chunk.tensor.rows == 1 { fill_vector(checkpoint, chunk) } else { fill_matrix(checkpoint, chunk) }
@@ -127,9 +117,11 @@ fn fill(checkpoint: &Checkpoint, chunk: &mut Chunk<'_>) -> Result<()> {
 /// A vector joins its sources' elements.
 fn fill_vector(checkpoint: &Checkpoint, chunk: &mut Chunk<'_>) -> Result<()> {
     let (mut row, mut part) = (Vec::new(), Vec::new());
-    for source in &chunk.tensor.sources {
-        checkpoint.read_rows(&source.tensor, source_rows(source), &mut part)?;
-        row.extend_from_slice(&part);
+    for Source { tensor, order, rows, affine, .. } in &chunk.tensor.sources {
+        let stored_rows = checkpoint.require(tensor)?.rows();
+        checkpoint.read_rows(tensor, 0..stored_rows, &mut part)?;
+        let taken = rows.clone().map(|index| part[order.row(index) as usize]);
+        row.extend(taken.map(|x| x * affine.times + affine.plus));
     }
     encode_row(chunk.tensor.kind, &row, chunk.codes, chunk.scales).map_err(|bad| {
         let names: Vec<_> = chunk.tensor.sources.iter().map(|s| s.tensor.as_str()).collect();
@@ -146,23 +138,24 @@ fn fill_matrix(checkpoint: &Checkpoint, chunk: &mut Chunk<'_>) -> Result<()> {
     let mut start = 0;
     let mut done = 0;
     for source in sources {
-        let taken = source_rows(source);
-        let end = start + taken.end - taken.start;
-        let wanted = u64::from(chunk.rows.start).max(start)..u64::from(chunk.rows.end).min(end);
-        let first = taken.start + wanted.start.saturating_sub(start);
-        start = end;
-        if wanted.is_empty() {
-            continue;
-        }
-        let rows = first..first + wanted.end - wanted.start;
-        checkpoint.read_rows(&source.tensor, rows.clone(), &mut weights)?;
-        for (row, number) in weights.chunks_exact(*cols as usize).zip(rows) {
-            let codes = &mut chunk.codes[done * code_bytes..][..code_bytes];
-            let scales = &mut chunk.scales[done * scale_bytes..][..scale_bytes];
-            encode_row(*kind, row, codes, scales).map_err(|bad| {
-                Error::NonFinite(format!("tensor `{}`, row {number}, {bad}", source.tensor))
-            })?;
-            done += 1;
+        let count = source.rows.end - source.rows.start;
+        let wanted = chunk.rows.start.clamp(start, start + count) - start
+            ..chunk.rows.end.clamp(start, start + count) - start;
+        start += count;
+        let indices = source.rows.start + wanted.start..source.rows.start + wanted.end;
+        for rows in source.order.spans(indices).into_iter().filter(|rows| !rows.is_empty()) {
+            match source.transposed {
+                true => checkpoint.read_columns(&source.tensor, rows.clone(), &mut weights)?,
+                false => checkpoint.read_rows(&source.tensor, rows.clone(), &mut weights)?,
+            }
+            for (row, number) in weights.chunks_exact(*cols as usize).zip(rows) {
+                let codes = &mut chunk.codes[done * code_bytes..][..code_bytes];
+                let scales = &mut chunk.scales[done * scale_bytes..][..scale_bytes];
+                encode_row(*kind, row, codes, scales).map_err(|bad| {
+                    Error::NonFinite(format!("tensor `{}`, row {number}, {bad}", source.tensor))
+                })?;
+                done += 1;
+            }
         }
     }
     Ok(())

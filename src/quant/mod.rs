@@ -69,3 +69,8 @@ impl WeightKind {
 pub const fn groups(cols: u32) -> u32 {
     cols.div_ceil(GROUP)
 }
+
+/// What the codes of GGUF's `IQ4_NL` stand for.
+pub const IQ4_VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+/// Twice what the codes of FP4, E2M1, stand for (OCP Microscaling Formats, 5.3.3).
+pub const FP4_VALUES: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];

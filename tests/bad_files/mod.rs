@@ -2,6 +2,7 @@
 
 mod families;
 mod folders;
+mod gguf;
 mod packed;
 
 use std::fs::{self, OpenOptions};

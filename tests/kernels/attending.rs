@@ -14,11 +14,12 @@ pub(crate) struct Sizes {
     pub(crate) rotary_dim: u32,
     pub(crate) cache: CacheKind,
     pub(crate) window: Option<u32>,
+    pub(crate) softcap: Option<f32>,
 }
 
 impl Sizes {
     pub(crate) fn new(heads: u32, kv_heads: u32, head_dim: u32, cache: CacheKind) -> Self {
-        Sizes { heads, kv_heads, head_dim, rotary_dim: head_dim, cache, window: None }
+        Sizes { heads, kv_heads, head_dim, rotary_dim: head_dim, cache, window: None, softcap: None }
     }
 
     pub(crate) fn scale(&self) -> f32 {
@@ -178,7 +179,7 @@ impl Stored {
         let product = |k: &Vec<f64>, f: fn(f64) -> f64| -> f64 {
             q.iter().zip(k).map(|(q, k)| f(f64::from(*q) * k * scale)).sum()
         };
-        let scores: Vec<_> = keys.iter().map(|k| product(k, |x| x)).collect();
+        let scores: Vec<_> = keys.iter().map(|k| capped(product(k, |x| x), self.sizes.softcap)).collect();
         let largest_terms = keys.iter().map(|k| product(k, f64::abs)).fold(0.0, f64::max);
         let largest = scores.iter().copied().fold(f64::MIN, f64::max);
         let lowest = scores.iter().copied().fold(f64::MAX, f64::min);
@@ -186,8 +187,9 @@ impl Stored {
         let total: f64 = weights.iter().sum();
         let scalings = seen.len().div_ceil(8).min(40) as f64;
         let exponential = 2.0 * (3.0 + 2.0 * (largest - lowest)) * (1.0 + scalings);
-        let roundings =
-            (dim as f64 + 4.0) * largest_terms + exponential + seen.len() as f64 + 4.0 * scalings + 6.0;
+        let roundings = (dim as f64 + 4.0) * largest_terms + exponential + seen.len() as f64 + 4.0 * scalings + 6.0
+                // The hyperbolic tangent's own error.
+                + 16.0 * f64::from(self.sizes.softcap.unwrap_or(0.0));
         let column = |d: usize, f: fn(f64) -> f64| -> f64 {
             values.iter().zip(&weights).map(|(v, w)| w * f(v[d])).sum::<f64>() / total
         };
@@ -211,6 +213,11 @@ impl Stored {
         values[0] += by;
         row.copy_from_slice(&packed(&values, &sizes));
     }
+}
+
+/// A score held below a cap.
+pub(crate) fn capped(score: f64, cap: Option<f32>) -> f64 {
+    cap.map(f64::from).map_or(score, |cap| cap * (score / cap).tanh())
 }
 
 /// Rows of a cache of the given kind.

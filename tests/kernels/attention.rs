@@ -1,5 +1,6 @@
 //! `attention` against softmax in f64, over many lengths, head sizes and windows.
 
+use super::attending::capped;
 use super::common::*;
 use half::f16;
 use pipo_wgpu::gpu::Buffer;
@@ -95,7 +96,8 @@ impl Case {
             q.iter().zip(k).map(|(q, k)| f(f64::from(*q) * f64::from(*k) * scale)).sum()
         };
         let [k, v] = &self.caches;
-        let scores: Vec<_> = rows.iter().map(|r| product(&k[*r..][..dim], |x| x)).collect();
+        let scores: Vec<_> =
+            rows.iter().map(|r| capped(product(&k[*r..][..dim], |x| x), self.spec.softcap)).collect();
         let largest_terms = rows.iter().map(|r| product(&k[*r..][..dim], f64::abs)).fold(0.0, f64::max);
         let largest = scores.iter().copied().fold(f64::MIN, f64::max);
         let lowest = scores.iter().copied().fold(f64::MAX, f64::min);
@@ -103,8 +105,9 @@ impl Case {
         let total: f64 = weights.iter().sum();
         let tiles = rows.len().div_ceil(64) as f64;
         let exponential = 2.0 * (3.0 + 2.0 * (largest - lowest)) * (1.0 + tiles);
-        let roundings =
-            (dim as f64 + 3.0) * largest_terms + exponential + rows.len() as f64 + 3.0 * tiles + 4.0;
+        let roundings = (dim as f64 + 3.0) * largest_terms + exponential + rows.len() as f64 + 3.0 * tiles + 4.0
+                // The hyperbolic tangent's own error.
+                + 16.0 * f64::from(self.spec.softcap.unwrap_or(0.0));
         let column = |d: usize, f: fn(f64) -> f64| -> f64 {
             rows.iter().zip(&weights).map(|(r, w)| w * f(f64::from(v[*r + d]))).sum::<f64>() / total
         };
@@ -151,7 +154,7 @@ fn q8_words(values: &[f32], width: usize) -> Vec<u32> {
 
 fn spec(heads: u32, kv_heads: u32, head_dim: u32, cache: CacheKind) -> Spec {
     let scale = 1.0 / (head_dim as f32).sqrt();
-    Spec { heads, kv_heads, head_dim, cache, window: None, scale }
+    Spec { heads, kv_heads, head_dim, cache, window: None, scale, softcap: None }
 }
 
 pub(crate) fn specs() -> Vec<Spec> {
@@ -172,6 +175,7 @@ pub(crate) fn specs() -> Vec<Spec> {
         spec(8, 2, 128, Q8),
         spec(2, 1, 256, Q8),
         Spec { window: Some(5), ..spec(2, 2, 10, Q8) },
+        Spec { softcap: Some(0.7), ..spec(4, 2, 112, F32) },
         Spec { window: Some(64), ..spec(3, 3, 30, Q8) },
     ]
 }

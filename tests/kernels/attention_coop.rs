@@ -10,8 +10,8 @@ use pipo_wgpu::kernels::attention_coop::{self, Args, Spec};
 use pipo_wgpu::kernels::{Mask, stride};
 
 fn spec_of(sizes: &Sizes) -> Spec {
-    let Sizes { heads, kv_heads, head_dim, cache, window, .. } = *sizes;
-    Spec { heads, kv_heads, head_dim, cache, window, scale: sizes.scale() }
+    let Sizes { heads, kv_heads, head_dim, cache, window, softcap, .. } = *sizes;
+    Spec { heads, kv_heads, head_dim, cache, window, scale: sizes.scale(), softcap }
 }
 
 /// Whether the kernel can be tested here.
@@ -84,7 +84,7 @@ fn all_sizes() -> Vec<Sizes> {
         Sizes::new(5, 1, 96, F16),
         Sizes::new(66, 1, 32, F16),
         Sizes::new(4, 2, 112, Q8),
-        Sizes { window: Some(5), ..Sizes::new(2, 2, 48, F16) },
+        Sizes { window: Some(5), softcap: Some(0.7), ..Sizes::new(2, 2, 48, F16) },
         Sizes { window: Some(64), rotary_dim: 16, ..Sizes::new(2, 1, 128, Q8) },
     ];
     some.to_vec()

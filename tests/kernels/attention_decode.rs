@@ -21,7 +21,7 @@ pub(crate) struct Outcome {
 }
 
 pub(crate) fn spec(sizes: &Sizes) -> Spec {
-    let Sizes { heads, kv_heads, head_dim, rotary_dim, cache, window } = *sizes;
+    let Sizes { heads, kv_heads, head_dim, rotary_dim, cache, window, softcap } = *sizes;
     Spec {
         heads,
         kv_heads,
@@ -30,6 +30,7 @@ pub(crate) fn spec(sizes: &Sizes) -> Spec {
         cache,
         window,
         scale: sizes.scale(),
+        softcap,
         context: 8192,
         int8: false,
     }
@@ -83,6 +84,7 @@ pub(crate) fn all_sizes() -> Vec<Sizes> {
         Sizes::new(14, 2, 64, Q8),
         Sizes::new(8, 2, 128, Q8),
         Sizes { window: Some(64), ..Sizes::new(3, 3, 32, Q8) },
+        Sizes { softcap: Some(0.7), ..Sizes::new(4, 2, 64, F16) },
     ];
     let supported = |sizes: &Sizes| is_supported(&gpu().facts, &spec(sizes));
     all.into_iter().filter(supported).collect()

@@ -8,8 +8,8 @@ use pipo_wgpu::kernels::attention_prefill::{self, Args, Spec};
 use pipo_wgpu::kernels::{Mask, stride};
 
 fn run_on(stored: &Stored) -> Vec<f32> {
-    let Sizes { heads, kv_heads, head_dim, cache, window, .. } = stored.sizes;
-    let spec = Spec { heads, kv_heads, head_dim, cache, window, scale: stored.sizes.scale() };
+    let Sizes { heads, kv_heads, head_dim, cache, window, softcap, .. } = stored.sizes;
+    let spec = Spec { heads, kv_heads, head_dim, cache, window, scale: stored.sizes.scale(), softcap };
     let (tokens, cols) = (stored.rows.len(), stored.sizes.cols());
     let [k, v] = &stored.caches;
     let buffers = [step(tokens), upload(&stored.rows), upload(&stored.qkv), upload(k), upload(v)];
@@ -45,6 +45,7 @@ fn all_sizes() -> Vec<Sizes> {
         Sizes { window: Some(5), ..Sizes::new(2, 2, 10, F16) },
         Sizes { window: Some(40), rotary_dim: 16, ..Sizes::new(2, 1, 32, F32) },
         Sizes { window: Some(64), ..Sizes::new(3, 3, 30, Q8) },
+        Sizes { softcap: Some(0.7), window: Some(9), ..Sizes::new(4, 2, 112, F32) },
     ];
     some.to_vec()
 }

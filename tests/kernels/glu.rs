@@ -4,8 +4,8 @@ use super::common::*;
 use pipo_wgpu::kernels::glu::{self, Args, Spec};
 use pipo_wgpu::kernels::{Activation, stride};
 
-pub(crate) const ACTIVATIONS: [Activation; 4] =
-    [Activation::Silu, Activation::GeluTanh, Activation::GeluErf, Activation::Relu];
+pub(crate) const ACTIVATIONS: [Activation; 5] =
+    [Activation::Silu, Activation::GeluTanh, Activation::GeluErf, Activation::Relu, Activation::ReluSquared];
 pub(crate) const SHAPES: [(usize, usize); 5] = [(1, 1), (3, 31), (2, 32), (5, 33), (33, 172)];
 
 /// The error function by its Maclaurin series, good to 1e-12 for |x| < 5.
@@ -27,6 +27,7 @@ pub(crate) fn activation(kind: Activation, x: f64) -> f64 {
         }
         Activation::GeluErf => 0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2)),
         Activation::Relu => x.max(0.0),
+        Activation::ReluSquared => x.max(0.0).powi(2),
     }
 }
 
@@ -41,6 +42,7 @@ pub(crate) fn activation_bound(kind: Activation, x: f64) -> f64 {
         Activation::GeluTanh => activation(kind, x).abs() * 2.0 * (3.0 + 52.0 + 4.0 * 26.0 + 4.0) * ULP,
         Activation::GeluErf => x.abs() * (0.75e-7 + 16.0 * ULP),
         Activation::Relu => activation(kind, x).abs() * ULP,
+        Activation::ReluSquared => activation(kind, x).abs() * 2.0 * ULP,
     }
 }
 
@@ -99,7 +101,8 @@ fn nan_and_extremes() {
         let x = pad(&[gates, ups].concat(), 1, 10);
         let got = glu(kind, &x, 1, 5);
         assert!(got[0].is_nan() && got[1].is_nan(), "{kind:?}: {got:?}");
-        assert!((got[2] - 1e4).abs() < 0.01 && got[3] == 0.0, "{kind:?}: {got:?}");
+        let large = if kind == Activation::ReluSquared { 1e8 } else { 1e4 };
+        assert!((got[2] / large - 1.0).abs() < 1e-6 && got[3] == 0.0, "{kind:?}: {got:?}");
         assert!(!got[4].is_finite(), "{kind:?}: {got:?}");
     }
 }

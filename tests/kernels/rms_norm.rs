@@ -1,6 +1,7 @@
 //! `rms_norm` against f64.
 
 use super::common::*;
+use pipo_wgpu::gpu::Buffer;
 use pipo_wgpu::kernels::rms_norm::{self, Args, Spec};
 use pipo_wgpu::kernels::stride;
 
@@ -29,10 +30,13 @@ pub(crate) fn relative_bound(cols: usize) -> f64 {
 }
 
 fn norm(x: &[f32], weight: &[f32], tokens: usize, cols: usize) -> Vec<f32> {
+    norm_onto(poisoned(tokens, cols), false, [x, weight], tokens, cols)
+}
+
+fn norm_onto(y: Buffer, accumulate: bool, [x, weight]: [&[f32]; 2], tokens: usize, cols: usize) -> Vec<f32> {
     let (step, x, weight) = (step(tokens), upload(x), upload(weight));
-    let y = poisoned(tokens, cols);
     let args = Args { step: step.all(), x: x.all(), weight: weight.all(), y: y.all() };
-    let spec = Spec { cols: cols as u32, eps: EPS };
+    let spec = Spec { cols: cols as u32, eps: EPS, accumulate };
     let dispatch = rms_norm::dispatch(&mut pipelines(), &spec, &args).unwrap();
     run(&dispatch, tokens);
     unpad(&read(&y, tokens * stride(cols as u32) as usize), cols)
@@ -48,6 +52,25 @@ fn equals_the_reference() {
         let bound: Vec<_> = want.iter().map(|w| w.abs() * relative_bound(cols) + 1e-38).collect();
         assert_close(&got, &want, &bound, &format!("{tokens} tokens {cols} columns"));
         want[cols / 2] *= 1.00001;
+        assert!(first_miss(&got, &want, &bound).is_some(), "a wrong value passed");
+    }
+}
+
+#[test]
+fn is_added_to_what_is_there() {
+    for (tokens, cols) in SHAPES {
+        let mut random = Random::new(cols as u64);
+        let (x, weight) = (activations(&mut random, tokens, cols), random.units(cols));
+        let before = activations(&mut random, tokens, cols);
+        let got = norm_onto(upload(&before), true, [&x, &weight], tokens, cols);
+        let norms = reference(&x, &weight, cols);
+        let before = unpad(&before, cols).into_iter().map(f64::from);
+        let mut want: Vec<_> = norms.iter().zip(before).map(|(norm, before)| norm + before).collect();
+        let pairs = norms.iter().zip(&want);
+        let bound: Vec<_> =
+            pairs.map(|(n, w)| n.abs() * relative_bound(cols) + w.abs() * ULP + 1e-38).collect();
+        assert_close(&got, &want, &bound, &format!("{tokens} tokens {cols} columns"));
+        want[cols / 2] += 1e-4;
         assert!(first_miss(&got, &want, &bound).is_some(), "a wrong value passed");
     }
 }

@@ -172,7 +172,8 @@ fn attend() {
     let lengths = [(128, 1), (1024, 1), (8192, 1), (512, 128)];
     for ((positions, tokens), cache) in lengths.into_iter().flat_map(|l| kinds.map(|k| (l, k))) {
         let (heads, kv_heads, head_dim) = if gpu().facts.is_software() { (12, 4, 64) } else { (32, 8, 128) };
-        let spec = attention::Spec { heads, kv_heads, head_dim, cache, window: None, scale: 0.1 };
+        let spec =
+            attention::Spec { heads, kv_heads, head_dim, cache, window: None, scale: 0.1, softcap: None };
         let rows = upload(&vec![row(0, positions - 1, 0); tokens]);
         let width = u64::from((heads + 2 * kv_heads) * head_dim) * 4 * tokens as u64;
         let bytes = u64::from(positions) * cache.row_bytes(kv_heads * head_dim);

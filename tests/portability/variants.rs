@@ -16,8 +16,8 @@ pub(super) struct Variant {
 
 const KINDS: [WeightKind; 4] = [WeightKind::W4, WeightKind::W8, WeightKind::F16, WeightKind::F32];
 const CACHES: [CacheKind; 3] = [CacheKind::F32, CacheKind::F16, CacheKind::Q8];
-const ACTIVATIONS: [Activation; 4] =
-    [Activation::Silu, Activation::GeluTanh, Activation::GeluErf, Activation::Relu];
+const ACTIVATIONS: [Activation; 5] =
+    [Activation::Silu, Activation::GeluTanh, Activation::GeluErf, Activation::Relu, Activation::ReluSquared];
 /// Columns: the least, an odd number, and those of a large model.
 const COLS: [u32; 3] = [1, 33, 14_336];
 /// Query heads, key heads and values of a head.
@@ -52,6 +52,7 @@ pub(super) const ATTENTION_DECODE: attention_decode::Spec = attention_decode::Sp
     cache: CacheKind::F16,
     window: None,
     scale: 0.125,
+    softcap: None,
     context: 4096,
     int8: true,
 };
@@ -90,6 +91,7 @@ pub(super) fn variants() -> Vec<Variant> {
     let mut list = List(Vec::new());
     pointwise(&mut list);
     norms(&mut list);
+    qk_norms(&mut list);
     products(&mut list);
     fused_products(&mut list);
     attentions(&mut list);
@@ -97,7 +99,9 @@ pub(super) fn variants() -> Vec<Variant> {
 }
 
 fn pointwise(list: &mut List) {
-    use kernels::{activate, activate_q8, argmax, embed, glu, glu_q8, quantize_q8, select_rows, widen_q8};
+    use kernels::{
+        activate, activate_q8, argmax, embed, glu, glu_q8, quantize_q8, select_rows, softcap, widen_q8,
+    };
     for cols in COLS {
         for activation in ACTIVATIONS {
             list.add(activate::SHADER, activate::constants(&activate::Spec { cols, activation }));
@@ -110,6 +114,7 @@ fn pointwise(list: &mut List) {
         }
         list.add(quantize_q8::SHADER, quantize_q8::constants(&quantize_q8::Spec { cols }));
         list.add(widen_q8::SHADER, widen_q8::constants(&widen_q8::Spec { cols }));
+        list.add(softcap::SHADER, softcap::constants(&softcap::Spec { cols, cap: 30.0 }));
         list.add(select_rows::SHADER, select_rows::constants(&select_rows::Spec { cols }));
         for (kind, yes) in KINDS.into_iter().flat_map(|kind| [(kind, false), (kind, true)]) {
             let part = embed::Rows { first: 16_000, count: 16_000, is_last: false };
@@ -124,13 +129,26 @@ fn norms(list: &mut List) {
     use kernels::{layer_norm, layer_norm_q8, rms_norm, rms_norm_q8};
     let eps = 1e-5;
     for cols in COLS {
-        list.add(rms_norm::SHADER, rms_norm::constants(&rms_norm::Spec { cols, eps }));
+        for accumulate in [false, true] {
+            let spec = rms_norm::Spec { cols, eps, accumulate };
+            list.add(rms_norm::SHADER, rms_norm::constants(&spec));
+        }
         list.add(rms_norm_q8::SHADER, rms_norm_q8::constants(&rms_norm_q8::Spec { cols, eps }));
         for (weight, bias) in [(true, true), (true, false), (false, false)] {
             let spec = layer_norm::Spec { cols, weight, bias, eps };
             list.add(layer_norm::SHADER, layer_norm::constants(&spec));
             let spec = layer_norm_q8::Spec { cols, weight, bias, eps };
             list.add(layer_norm_q8::SHADER, layer_norm_q8::constants(&spec));
+        }
+    }
+}
+
+fn qk_norms(list: &mut List) {
+    use kernels::qk_norm::{self, Each};
+    for (heads, kv_heads, head_dim) in HEADS {
+        for (each, centred) in [(Each::Head, false), (Each::OwnHead, true), (Each::Whole, false)] {
+            let spec = qk_norm::Spec { heads, kv_heads, head_dim, each, centred, bias: centred, eps: 1e-5 };
+            list.add(qk_norm::SHADER, qk_norm::constants(&spec));
         }
     }
 }
@@ -207,13 +225,30 @@ fn attentions(list: &mut List) {
             list.add(rope_store::SHADER, rope_store::constants(&spec));
         }
         for (shape, window) in ATTENTION.into_iter().flat_map(|shape| [(shape, None), (shape, Some(4096))]) {
-            let spec = attention::Spec { heads, kv_heads, head_dim, cache, window, scale: 0.125 };
+            let spec =
+                attention::Spec { heads, kv_heads, head_dim, cache, window, scale: 0.125, softcap: None };
             list.add(attention::SHADER, attention::constants(&spec, shape));
-            let spec = attention_prefill::Spec { heads, kv_heads, head_dim, cache, window, scale: 0.125 };
+            let spec = attention_prefill::Spec {
+                heads,
+                kv_heads,
+                head_dim,
+                cache,
+                window,
+                scale: 0.125,
+                softcap: None,
+            };
             list.add(attention_prefill::SHADER, attention_prefill::constants(&spec));
         }
         for window in [None, Some(4096)] {
-            let spec = attention_prefill::Spec { heads, kv_heads, head_dim, cache, window, scale: 0.125 };
+            let spec = attention_prefill::Spec {
+                heads,
+                kv_heads,
+                head_dim,
+                cache,
+                window,
+                scale: 0.125,
+                softcap: None,
+            };
             list.add(attention_prefill::SHADER, attention_prefill::constants(&spec));
             if attention_coop::fits(&spec) {
                 list.add(attention_coop::SHADER, attention_coop::constants(&spec));

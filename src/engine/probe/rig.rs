@@ -324,7 +324,7 @@ impl Context {
 
 /// The same attention for a decode pass's own kernel.
 fn decode_spec(spec: &attention::Spec, context: u32) -> attention_decode::Spec {
-    let attention::Spec { heads, kv_heads, head_dim, cache, window, scale } = *spec;
+    let attention::Spec { heads, kv_heads, head_dim, cache, window, scale, softcap } = *spec;
     attention_decode::Spec {
         heads,
         kv_heads,
@@ -333,6 +333,7 @@ fn decode_spec(spec: &attention::Spec, context: u32) -> attention_decode::Spec {
         cache,
         window,
         scale,
+        softcap,
         context,
         int8: head_dim.is_multiple_of(GROUP),
     }

@@ -184,8 +184,15 @@ impl Tuning<'_> {
     fn attention(&mut self, usual: attention::Shape) -> Result<attention::Shape> {
         let (heads, kv_heads, head_dim) =
             if self.gpu.facts.is_software() { (12, 4, 64) } else { (32, 8, 128) };
-        let spec =
-            attention::Spec { heads, kv_heads, head_dim, cache: CacheKind::F16, window: None, scale: 0.1 };
+        let spec = attention::Spec {
+            heads,
+            kv_heads,
+            head_dim,
+            cache: CacheKind::F16,
+            window: None,
+            scale: 0.1,
+            softcap: None,
+        };
         let candidates = first(usual, attention::Shape::candidates(&self.gpu.facts));
         let splits_max = candidates.iter().map(|shape| shape.splits).max().unwrap_or(1);
         let context = Context::new(self.gpu, spec, self.patience.positions, splits_max)?;

@@ -4,23 +4,28 @@ use super::Builder;
 use crate::error::Result;
 use crate::gpu::{Binding, Dispatch, Pipelines};
 use crate::kernels::{attention, attention_coop, attention_merge, attention_prefill, rope_store};
-use crate::model::{Activation, Decoder};
+use crate::model::{Activation, Decoder, Op};
 use crate::pipeline::cache_ring::KeysValues;
 
 impl Builder<'_> {
-    pub(super) fn rope_store(&self, pipelines: &mut Pipelines, cache: &KeysValues) -> Result<Dispatch> {
+    pub(super) fn rope_store(
+        &self,
+        pipelines: &mut Pipelines,
+        cache: &KeysValues,
+        rope: Option<usize>,
+    ) -> Result<Dispatch> {
         let d = self.decoder;
         let spec = rope_store::Spec {
             heads: d.heads,
             kv_heads: d.kv_heads,
             head_dim: d.head_dim,
-            rotary_dim: d.rotary_dim(),
+            rotary_dim: rope.map_or(0, |rope| d.ropes[rope].rotary_dim()),
             cache: self.cache,
         };
         let args = rope_store::Args {
             step: self.step(false),
             rows: self.workspace.inputs.rows(),
-            angles: self.workspace.inputs.angles(),
+            angles: self.workspace.inputs.angles(rope),
             qkv: self.f32(Activation::Qkv),
             cache_k: cache.keys(),
             cache_v: cache.values(),
@@ -32,9 +37,9 @@ impl Builder<'_> {
         &self,
         pipelines: &mut Pipelines,
         cache: &KeysValues,
-        scale: f32,
+        op: &Op,
     ) -> Result<Dispatch> {
-        let (spec, args) = self.attends(cache, scale, self.f32(Activation::Attended));
+        let (spec, args) = self.attends(cache, op, self.f32(Activation::Attended));
         match attention_coop::is_supported(&pipelines.gpu().facts, &spec) {
             true => attention_coop::dispatch(pipelines, &spec, &args),
             false => attention_prefill::dispatch(pipelines, &spec, &args),
@@ -45,12 +50,12 @@ impl Builder<'_> {
         &self,
         pipelines: &mut Pipelines,
         cache: &KeysValues,
-        scale: f32,
+        op: &Op,
     ) -> Result<Vec<Dispatch>> {
         let d = self.decoder;
         let parts = self.workspace.attention_parts().filter(|_| self.shapes.attention.splits > 1);
         let y = self.f32(Activation::Attended);
-        let (spec, args) = self.attends(cache, scale, parts.clone().unwrap_or(y.clone()));
+        let (spec, args) = self.attends(cache, op, parts.clone().unwrap_or(y.clone()));
         let mut dispatches = Vec::new();
         let last = match parts {
             None => {
@@ -74,11 +79,15 @@ impl Builder<'_> {
     fn attends<'a>(
         &'a self,
         cache: &'a KeysValues,
-        scale: f32,
+        op: &Op,
         y: Binding<'a>,
     ) -> (attention::Spec, attention::Args<'a>) {
+        let Op::Attention { scale, window, softcap, .. } = *op else {
+            unreachable!("{op:?} is no attention")
+        };
         let Decoder { heads, kv_heads, head_dim, .. } = *self.decoder;
-        let spec = attention::Spec { heads, kv_heads, head_dim, cache: self.cache, window: None, scale };
+        let cache_kind = self.cache;
+        let spec = attention::Spec { heads, kv_heads, head_dim, cache: cache_kind, window, scale, softcap };
         let args = attention::Args {
             step: self.step(false),
             rows: self.workspace.inputs.rows(),

@@ -50,8 +50,8 @@ impl Builder<'_> {
                 Fused::Gated { linear, function, eps } => {
                     self.gated(pipelines, &ops[linear], (unit, memory), (function, eps))?
                 }
-                Fused::Attention { attention, int8, .. } => {
-                    steps.extend(self.fused_attention(pipelines, &ops[attention], int8)?);
+                Fused::Attention { rope, attention, int8 } => {
+                    steps.extend(self.fused_attention(pipelines, [&ops[rope], &ops[attention]], int8)?);
                     continue;
                 }
             };
@@ -192,12 +192,20 @@ impl Builder<'_> {
     }
 
     /// Attention that rotates and stores what it reads, for each place of its block's cache.
-    fn fused_attention(&self, pipelines: &mut Pipelines, op: &Op, int8: bool) -> Result<Vec<Step>> {
-        let Op::Attention { block, scale } = *op else { unreachable!("{op:?} is no attention") };
+    fn fused_attention(&self, pipelines: &mut Pipelines, ops: [&Op; 2], int8: bool) -> Result<Vec<Step>> {
+        let [&Op::RopeStore { rope, .. }, &Op::Attention { block, scale, window, softcap }] = ops else {
+            unreachable!("{ops:?} are no rotation and attention")
+        };
         let inputs = &self.workspace.inputs;
         let parts = self.workspace.attention_parts().expect("fused attention has its scratch memory");
-        let spec =
-            attention_decode::Spec { scale, int8, ..attention(self.decoder, self.cache, self.context) };
+        let spec = attention_decode::Spec {
+            rotary_dim: rope.map_or(0, |rope| self.decoder.ropes[rope].rotary_dim()),
+            scale,
+            window,
+            softcap,
+            int8,
+            ..attention(self.decoder, self.cache, self.context)
+        };
         let dispatches = self.caches.places(block).iter().map(|cache| {
             let (y, scales) = match int8 {
                 true => (self.workspace.q8_codes(), self.workspace.q8_scales()),
@@ -206,7 +214,7 @@ impl Builder<'_> {
             let args = attention_decode::Args {
                 step: self.step(false),
                 rows: inputs.rows(),
-                angles: inputs.angles(),
+                angles: inputs.angles(rope),
                 qkv: self.f32(Activation::Qkv),
                 cache_k: cache.keys(),
                 cache_v: cache.values(),
@@ -239,10 +247,11 @@ fn attention(decoder: &Decoder, cache: CacheKind, context: u32) -> attention_dec
         heads: decoder.heads,
         kv_heads: decoder.kv_heads,
         head_dim: decoder.head_dim,
-        rotary_dim: decoder.rotary_dim(),
+        rotary_dim: 0,
         cache,
         window: None,
         scale: 1.0,
+        softcap: None,
         context: context.min(decoder.context_max),
         int8: decoder.head_dim.is_multiple_of(GROUP),
     }

@@ -2,12 +2,23 @@
 
 use super::{Builder, UnitMemory};
 use crate::engine::flow::Form;
+use crate::engine::fuse;
 use crate::error::Result;
-use crate::gpu::{Binding, Dispatch, Pipelines};
+use crate::gpu::{Dispatch, Pipelines};
 use crate::kernels::{
-    self, activate, activate_q8, glu, glu_q8, layer_norm, layer_norm_q8, quantize_q8, rms_norm, rms_norm_q8,
+    activate, activate_q8, glu, glu_q8, layer_norm, layer_norm_q8, qk_norm, quantize_q8, rms_norm,
+    rms_norm_q8, softcap,
 };
-use crate::model::{Activation, Function, Tensor};
+use crate::model::{Activation, Decoder, Function, QkNorm, QkNormEach, Tensor};
+
+/// A root-mean-square norm: the fields of [`Op::RmsNorm`].
+pub(super) struct RmsNorm {
+    pub(super) from: Activation,
+    pub(super) to: Activation,
+    pub(super) add: bool,
+    pub(super) weight: Tensor,
+    pub(super) eps: f32,
+}
 
 /// A norm by mean and variance: the fields of [`Op::LayerNorm`].
 pub(super) struct LayerNorm {
@@ -22,20 +33,52 @@ impl Builder<'_> {
     pub(super) fn rms_norm(
         &self,
         pipelines: &mut Pipelines,
-        from: Activation,
-        weight: Binding<'_>,
-        eps: f32,
+        norm: &RmsNorm,
+        memory: &UnitMemory<'_>,
         form: Form,
     ) -> Result<Dispatch> {
-        let (step, x) = (self.step(from.is_selected()), self.f32(from));
+        let &RmsNorm { from, to, add, weight, eps } = norm;
+        let (step, x, weight) = (self.step(from.is_selected()), self.f32(from), memory.codes(weight));
         let cols = self.width(from);
         if form.int8_output {
             let (codes, scales) = (self.workspace.q8_codes(), self.workspace.q8_scales());
             let args = rms_norm_q8::Args { step, x, weight, codes, scales };
             return rms_norm_q8::dispatch(pipelines, &rms_norm_q8::Spec { cols, eps }, &args);
         }
-        let args = rms_norm::Args { step, x, weight, y: self.f32(Activation::Normed) };
-        rms_norm::dispatch(pipelines, &rms_norm::Spec { cols, eps }, &args)
+        let args = rms_norm::Args { step, x, weight, y: self.f32(to) };
+        rms_norm::dispatch(pipelines, &rms_norm::Spec { cols, eps, accumulate: add }, &args)
+    }
+
+    /// Norms of queries and keys, which are as many pieces as `each` says.
+    pub(super) fn qk_norm(
+        &self,
+        pipelines: &mut Pipelines,
+        norm: &QkNorm,
+        memory: &UnitMemory<'_>,
+    ) -> Result<Dispatch> {
+        let &QkNorm { weight, bias, centred, each, eps } = norm;
+        let Decoder { heads, kv_heads, head_dim, .. } = *self.decoder;
+        let each = match each {
+            QkNormEach::Head => qk_norm::Each::Head,
+            QkNormEach::OwnHead => qk_norm::Each::OwnHead,
+            QkNormEach::Whole => qk_norm::Each::Whole,
+        };
+        let spec = qk_norm::Spec { heads, kv_heads, head_dim, each, centred, bias: bias.is_some(), eps };
+        let weight = memory.codes(weight);
+        let args = qk_norm::Args {
+            step: self.step(false),
+            bias: bias.map_or(weight.clone(), |bias| memory.codes(bias)),
+            weight,
+            qkv: self.f32(Activation::Qkv),
+        };
+        qk_norm::dispatch(pipelines, &spec, &args)
+    }
+
+    /// Holds the logits below a cap.
+    pub(super) fn softcap(&self, pipelines: &mut Pipelines, cap: f32) -> Result<Dispatch> {
+        let args = softcap::Args { step: self.step(true), x: self.f32(Activation::Logits) };
+        let spec = softcap::Spec { cols: self.width(Activation::Logits), cap };
+        softcap::dispatch(pipelines, &spec, &args)
     }
 
     pub(super) fn layer_norm(
@@ -73,10 +116,10 @@ impl Builder<'_> {
         quantize_q8::dispatch(pipelines, &quantize_q8::Spec { cols: self.width(from) }, &args)
     }
 
-    pub(super) fn swiglu(&self, pipelines: &mut Pipelines, form: Form) -> Result<Dispatch> {
+    pub(super) fn glu(&self, pipelines: &mut Pipelines, function: Function, form: Form) -> Result<Dispatch> {
         let (step, gate_up) = (self.step(false), self.f32(Activation::GateUp));
         let cols = self.decoder.intermediate_size;
-        let activation = kernels::Activation::Silu;
+        let activation = fuse::activation(function);
         if form.int8_output {
             let (codes, scales) = (self.workspace.q8_codes(), self.workspace.q8_scales());
             let args = glu_q8::Args { step, gate_up, codes, scales };
@@ -94,12 +137,7 @@ impl Builder<'_> {
     ) -> Result<Dispatch> {
         let (step, x) = (self.step(false), self.f32(Activation::Up));
         let cols = self.decoder.intermediate_size;
-        let activation = match function {
-            Function::Silu => kernels::Activation::Silu,
-            Function::GeluTanh => kernels::Activation::GeluTanh,
-            Function::GeluErf => kernels::Activation::GeluErf,
-            Function::Relu => kernels::Activation::Relu,
-        };
+        let activation = fuse::activation(function);
         if form.int8_output {
             let (codes, scales) = (self.workspace.q8_codes(), self.workspace.q8_scales());
             let args = activate_q8::Args { step, x, codes, scales };
