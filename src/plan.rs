@@ -21,6 +21,8 @@ pub struct Demand {
     pub cache_bytes: u64,
     /// How often attention reads a row for one token: query heads that share a key head.
     pub cache_reads: u32,
+    /// Tokens of a decode pass that its kernels serve with one reading of the weights.
+    pub tokens_per_read: u32,
     /// Whatever else does not depend on the chosen sizes.
     pub fixed_bytes: u64,
     /// The embedding table, unless some unit holds it.

@@ -2,7 +2,7 @@
 
 use super::{CacheKind, Options, cache, flow::Flow, program, table, vectors, workspace};
 use crate::gpu::Facts;
-use crate::kernels::matmul_coop;
+use crate::kernels::{matmul_coop, matmul_few, matvec_core};
 use crate::model::{Decoder, Unit};
 use crate::plan::{Demand, UnitDemand};
 use crate::quant::WeightKind;
@@ -28,6 +28,11 @@ pub(super) fn reads_halves(facts: &Facts, options: &Options) -> bool {
     !options.exact && matmul_coop::runs_on(facts)
 }
 
+/// Whether decode passes have too many tokens for matvecs, and go through tiles.
+pub(super) fn tiles_decode(facts: &Facts, options: &Options) -> bool {
+    reads_halves(facts, options) && options.work.batch > matvec_core::TOKENS_PER_GROUP_MAX
+}
+
 /// What the planner needs to know about a model.
 pub fn demand(decoder: &Decoder, facts: &Facts, options: &Options, all_logits: bool) -> Demand {
     let unit = |unit: &Unit| UnitDemand { name: unit.spec.name.clone(), bytes: unit.spec.bytes() };
@@ -38,10 +43,15 @@ pub fn demand(decoder: &Decoder, facts: &Facts, options: &Options, all_logits: b
         caches: decoder.blocks as usize,
         cache_bytes: cache::block_bytes(options.cache_rows, row_bytes),
         cache_reads: decoder.heads / decoder.kv_heads.max(1),
+        tokens_per_read: match tiles_decode(facts, options) {
+            true => matmul_few::TOKENS_MAX,
+            false => matvec_core::TOKENS_PER_GROUP_MAX,
+        },
         fixed_bytes: workspace::fixed_bytes(
             decoder,
             attention_bytes(decoder, facts, options),
             options.work.batch,
+            reads_halves(facts, options),
         ) + decoder.units.iter().map(vectors::bytes).sum::<u64>(),
         table_bytes: table::bytes(decoder),
         token_bytes: workspace::token_bytes(decoder, &flow, reads_halves(facts, options)),

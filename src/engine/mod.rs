@@ -43,7 +43,7 @@ pub use chain::{CHAINS_MAX, PASSES_MAX};
 pub use demand::demand;
 use demand::{cache_kind, reads_halves};
 use flow::Flow;
-use fuse::Fusion;
+use fuse::{Fusible, Fusion};
 pub use pass::{Class, Ids, Pass, PassToken};
 use program::{Norms, Program, UnitMemory};
 use table::Table;
@@ -204,7 +204,9 @@ impl Engine {
         let context = options.cache_rows;
         let attends =
             program::attention_bytes(&decoder, &gpu.facts, sizes.cache, (context, sizes.batch)).is_some();
-        let fusion = Fusion::new(&decoder, &flow, options.exact, attends);
+        let tiles_decode = demand::tiles_decode(&gpu.facts, options);
+        let fusible = Fusible { norms: !tiles_decode, attention: attends };
+        let fusion = Fusion::new(&decoder, &flow, options.exact, fusible);
         let vectors = |unit: usize| {
             let is_far = plan.direct && plan.homes[unit] == Home::Host;
             let elsewhere = plan.homes[unit] != Home::Vram && fusion.has_norms();
@@ -228,6 +230,7 @@ impl Engine {
             exact: options.exact,
             cache: sizes.cache,
             shapes,
+            tiles_decode,
             batch: sizes.batch,
             context,
         };

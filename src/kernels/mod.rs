@@ -23,6 +23,7 @@ pub mod layer_norm;
 pub mod layer_norm_q8;
 pub mod matmul_coop;
 pub mod matmul_exact;
+pub mod matmul_few;
 pub mod matmul_int8;
 pub mod matvec_core;
 pub mod matvec_exact;

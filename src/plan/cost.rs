@@ -3,8 +3,6 @@
 use super::timeline::{self, Delays, Lap};
 use super::{Demand, Home, PassTime, Rates, UnitDemand};
 
-/// Tokens that decode kernels serve with one read of the weights.
-const TOKENS_PER_READ: u64 = 8;
 /// What a cache that travels costs besides its bytes: two more copies to ask for and to wait for.
 const CACHE_TRIP_SECONDS: f64 = 50e-6;
 
@@ -95,9 +93,13 @@ impl Cost<'_> {
         u64::from(self.demand.work.batch.max(1))
     }
 
+    fn tokens_per_read(&self) -> u64 {
+        u64::from(self.demand.tokens_per_read.max(1))
+    }
+
     /// How often a decode pass reads the weights.
     fn reads(&self) -> f64 {
-        self.batch().div_ceil(TOKENS_PER_READ) as f64
+        self.batch().div_ceil(self.tokens_per_read()) as f64
     }
 
     /// Bytes of one token's keys and values in one block.
@@ -237,7 +239,7 @@ impl Cost<'_> {
             }
         };
         // Logits of many tokens are made by decode kernels.
-        let more_reads = u64::from(selected).div_ceil(TOKENS_PER_READ).saturating_sub(1) as f64;
+        let more_reads = u64::from(selected).div_ceil(self.tokens_per_read()).saturating_sub(1) as f64;
         for (seconds, unit) in compute.units.iter_mut().zip(units).filter(|(_, unit)| Self::is_head(unit)) {
             *seconds += more_reads * unit.bytes as f64 / rates.kernel;
         }

@@ -12,6 +12,7 @@ fn demand(units: &[u64]) -> Demand {
         table_bytes: 0,
         cache_bytes: 1 << 19,
         cache_reads: 1,
+        tokens_per_read: 8,
         fixed_bytes: 1 << 19,
         token_bytes: 1 << 10,
         selected_bytes: 1 << 10,

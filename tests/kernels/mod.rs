@@ -22,6 +22,7 @@ mod layer_norm;
 mod layer_norm_q8;
 mod matmul_coop;
 mod matmul_exact;
+mod matmul_few;
 mod matmul_int8;
 mod matvec_exact;
 mod matvec_gated;

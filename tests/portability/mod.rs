@@ -42,6 +42,11 @@ const BEYOND: &[Beyond] = &[
     },
     Beyond { shader: "attention_decode", needs: Capabilities::SUBGROUP, fallback: "attention" },
     Beyond {
+        shader: "matmul_few",
+        needs: Capabilities::SHADER_FLOAT16.union(Capabilities::COOPERATIVE_MATRIX),
+        fallback: "matmul_int8",
+    },
+    Beyond {
         shader: "matmul_coop",
         needs: Capabilities::SHADER_FLOAT16.union(Capabilities::COOPERATIVE_MATRIX),
         fallback: "matmul_int8",

@@ -154,13 +154,17 @@ fn qk_norms(list: &mut List) {
 }
 
 fn products(list: &mut List) {
-    use kernels::{matmul_coop, matmul_exact, matmul_int8, matvec_exact, matvec_int8};
+    use kernels::{matmul_coop, matmul_exact, matmul_few, matmul_int8, matvec_exact, matvec_int8};
     for (matrix, kind) in matrices().into_iter().flat_map(|matrix| KINDS.map(|kind| (matrix, kind))) {
         let is_int8 = matches!(kind, WeightKind::W4 | WeightKind::W8);
         list.add(matmul_exact::SHADER, matmul_exact::constants(&matmul_exact::Spec { matrix, kind }));
         if is_int8 {
             list.add(matmul_int8::SHADER, matmul_int8::constants(&matmul_int8::Spec { matrix, kind }));
-            list.add(matmul_coop::SHADER, matmul_coop::constants(&matmul_coop::Spec { matrix, kind }));
+            let spec = matmul_coop::Spec { matrix, kind };
+            list.add(matmul_coop::SHADER, matmul_coop::constants(&spec));
+            for tokens in [16, 32, 64] {
+                list.add(matmul_few::SHADER, matmul_few::constants(&spec, tokens));
+            }
         }
         for (number, shape) in SHAPES.into_iter().enumerate() {
             // Every number of tokens with some shape, every shape with some number.

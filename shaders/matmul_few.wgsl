@@ -1,0 +1,249 @@
+// Multiplies 4- or 8-bit weights with f16 activations for few tokens on matrix units.
+//
+// A workgroup makes 16 x ROW_TILES rows for 16 x TOKEN_TILES tokens. Each of its 256 threads brings
+// one group of columns of a row into workgroup memory as halves; the next four are on their way
+// meanwhile. Eight subgroups share the rows, and the columns of a step, whose sums are added up at the
+// end: no value depends on the number of tokens. The host sees to subgroups of 32 threads and to
+// whole tiles of tokens in `x`, and compiles this without bounds checks: every index is in range.
+
+enable f16;
+enable wgpu_cooperative_matrix;
+
+// W4 or W8.
+override KIND: u32;
+override ROWS: u32;
+override COLS: u32;
+override Y_STRIDE: u32;
+override Y_OFFSET: u32;
+override ACCUMULATE: u32;
+override BIAS: u32;
+override GROUPS: u32;
+// 2 or 4.
+override ROW_TILES: u32;
+// 1, 2 or 4.
+override TOKEN_TILES: u32;
+const THREADS: u32 = 256u;
+const SUBGROUP: u32 = 32u;
+const SUBGROUPS: u32 = 8u;
+override TILE_ROWS: u32 = 16u * ROW_TILES;
+// Groups of columns in workgroup memory at a time: a thread brings one of some row.
+override STEP: u32 = THREADS / TILE_ROWS;
+// Subgroups with the same rows, each with two groups of columns.
+override SLICES: u32 = SUBGROUPS / ROW_TILES;
+// A row has two quads more, so that eight rows start in different memory banks.
+override PITCH: u32 = STEP * GROUP_QUADS + 2u;
+override BUFFER: u32 = TILE_ROWS * PITCH;
+override BUFFERS: u32 = 2u * BUFFER;
+
+@group(0) @binding(0) var<uniform> step: Step;
+@group(0) @binding(1) var<storage, read> codes: array<vec4<u32>>;
+@group(0) @binding(2) var<storage, read> scales: array<u32>;
+@group(0) @binding(3) var<storage, read> bias: array<f32>;
+@group(0) @binding(4) var<storage, read> x: array<vec4<f16>>;
+@group(0) @binding(5) var<storage, read> x_scales: array<f32>;
+@group(0) @binding(6) var<storage, read_write> y: array<f32>;
+
+// Filled by turns.
+var<workgroup> w_tile: array<vec4<f16>, BUFFERS>;
+// One matrix of each subgroup on its way out.
+var<workgroup> out: array<f32, 2048>;
+
+// Four halves from their bits.
+fn halves(low: u32, high: u32) -> vec4<f16> {
+    return vec4<f16>(vec2<f16>(unpack2x16float(low)), vec2<f16>(unpack2x16float(high)));
+}
+
+// Four weights from the low nibbles of a word's bytes: 0x6400 + n are the bits of 1024 + n, and
+// code 0 stands for -8.
+fn low_nibbles(word: u32, scale: f16) -> vec4<f16> {
+    let even = (word & 0x000f000fu) | 0x64006400u;
+    let odd = ((word >> 8u) & 0x000f000fu) | 0x64006400u;
+    return (halves(even, odd).xzyw - 1032.0h) * scale;
+}
+
+// From the high nibbles, which count in sixteens there.
+fn high_nibbles(word: u32, scale: f16) -> vec4<f16> {
+    let even = (word & 0x00f000f0u) | 0x64006400u;
+    let odd = ((word >> 8u) & 0x00f000f0u) | 0x64006400u;
+    return fma(halves(even, odd).xzyw, vec4<f16>(0.0625h), vec4<f16>(-72.0h)) * scale;
+}
+
+// One group of a row's weights as they are stored.
+struct Coded {
+    low: vec4<u32>,
+    high: vec4<u32>,
+    scale: f16,
+}
+
+// Zeros beyond the last group.
+fn weights(first: u32, group: u32) -> Coded {
+    if group >= groups_of(COLS) {
+        return Coded(vec4<u32>(0u), vec4<u32>(0u), 0.0h);
+    }
+    let at = first + group;
+    let scale = f16(half_of(scales[at / 2u], at));
+    if KIND == W8 {
+        return Coded(codes[at * 2u], codes[at * 2u + 1u], scale);
+    }
+    return Coded(codes[at], vec4<u32>(0u), scale);
+}
+
+fn put_weights(at: u32, w: Coded) {
+    for (var i = 0u; i < 4u; i++) {
+        if KIND == W8 {
+            w_tile[at + i] = vec4<f16>(unpack4xI8(w.low[i])) * w.scale;
+            w_tile[at + i + 4u] = vec4<f16>(unpack4xI8(w.high[i])) * w.scale;
+        } else {
+            w_tile[at + i] = low_nibbles(w.low[i], w.scale);
+            w_tile[at + i + 4u] = high_nibbles(w.low[i], w.scale);
+        }
+    }
+}
+
+// 16 tokens' activations in two groups of columns, and 16 rows' weights there.
+struct Inputs {
+    a: coop_mat16x16<f16, A>, b: coop_mat16x16<f16, A>, c: coop_mat16x16<f16, A>, d: coop_mat16x16<f16, A>,
+}
+struct Weights {
+    a: coop_mat16x16<f16, B>, b: coop_mat16x16<f16, B>, c: coop_mat16x16<f16, B>, d: coop_mat16x16<f16, B>,
+}
+
+fn x_matrix(at: u32) -> coop_mat16x16<f16, A> {
+    return coopLoadT<coop_mat16x16<f16, A>>(&x[at], groups_of(COLS) * GROUP_QUADS);
+}
+
+fn w_matrix(at: u32) -> coop_mat16x16<f16, B> {
+    return coopLoad<coop_mat16x16<f16, B>>(&w_tile[at], PITCH);
+}
+
+// Beyond the last group is what is multiplied with zeros.
+fn inputs(first: u32, group: u32) -> Inputs {
+    let last = groups_of(COLS) - 1u;
+    let low = first + min(group, last) * GROUP_QUADS;
+    let high = first + min(group + 1u, last) * GROUP_QUADS;
+    return Inputs(x_matrix(low), x_matrix(low + 4u), x_matrix(high), x_matrix(high + 4u));
+}
+
+fn products(x: Inputs, w: Weights, sum: coop_mat16x16<f32, C>) -> coop_mat16x16<f32, C> {
+    let ab = coopMultiplyAdd(x.b, w.b, coopMultiplyAdd(x.a, w.a, sum));
+    return coopMultiplyAdd(x.d, w.d, coopMultiplyAdd(x.c, w.c, ab));
+}
+
+struct Sums {
+    a: coop_mat16x16<f32, C>, b: coop_mat16x16<f32, C>, c: coop_mat16x16<f32, C>, d: coop_mat16x16<f32, C>,
+}
+
+// What a thread is to do in each step.
+struct Place { x_first: u32, slice: u32, w_at: u32, put_at: u32 }
+
+// Stages a step's weights and multiplies them.
+fn step_on(before: Sums, coded: Coded, base: u32, buffer: u32, place: Place) -> Sums {
+    var sums = before;
+    let group = base + place.slice * 2u;
+    let x_tile = 16u * groups_of(COLS) * GROUP_QUADS;
+    put_weights(buffer + place.put_at, coded);
+    let x0 = inputs(place.x_first, group);
+    var x1: Inputs;
+    var x2: Inputs;
+    var x3: Inputs;
+    if TOKEN_TILES > 1u {
+        x1 = inputs(place.x_first + x_tile, group);
+    }
+    if TOKEN_TILES > 2u {
+        x2 = inputs(place.x_first + 2u * x_tile, group);
+        x3 = inputs(place.x_first + 3u * x_tile, group);
+    }
+    workgroupBarrier();
+    let at = buffer + place.w_at;
+    let w = Weights(w_matrix(at), w_matrix(at + 4u), w_matrix(at + 8u), w_matrix(at + 12u));
+    sums.a = products(x0, w, sums.a);
+    if TOKEN_TILES > 1u {
+        sums.b = products(x1, w, sums.b);
+    }
+    if TOKEN_TILES > 2u {
+        sums.c = products(x2, w, sums.c);
+        sums.d = products(x3, w, sums.d);
+    }
+    return sums;
+}
+
+// Adds up the slices of 16 tokens, which the subgroups left in `out`, and writes them.
+fn write(thread: u32, token: u32, row: u32) {
+    for (var i = thread; i < ROW_TILES * 256u; i += THREADS) {
+        let t = token + i % 256u / 16u;
+        let r = row + i / 256u * 16u + i % 16u;
+        if t < step.tokens && r < ROWS {
+            var value = out[i];
+            for (var slice = 1u; slice < SLICES; slice++) {
+                value += out[slice * ROW_TILES * 256u + i];
+            }
+            value *= x_scales[t];
+            if BIAS == 1u {
+                value += bias[r];
+            }
+            let at = t * Y_STRIDE + Y_OFFSET + r;
+            if ACCUMULATE == 1u {
+                value += y[at];
+            }
+            y[at] = value;
+        }
+    }
+}
+
+@compute @workgroup_size(THREADS)
+fn main(
+    @builtin(workgroup_id) id: vec3<u32>,
+    @builtin(num_workgroups) count: vec3<u32>,
+    @builtin(local_invocation_index) thread: u32,
+) {
+    // Calls do not count as uniform for naga.
+    let block = id.y * count.x + id.x;
+    if block / GROUPS > 0u {
+        return;
+    }
+    let row = block * TILE_ROWS;
+    let token = id.z * 16u * TOKEN_TILES;
+    let subgroup = thread / SUBGROUP;
+    let slice = subgroup / ROW_TILES;
+    let x_first = token * groups_of(COLS) * GROUP_QUADS;
+    let w_at = subgroup % ROW_TILES * 16u * PITCH + slice * 2u * GROUP_QUADS;
+    let mine = thread % STEP;
+    let place = Place(x_first, slice, w_at, thread / STEP * PITCH + mine * GROUP_QUADS);
+    let first = min(row + thread / STEP, ROWS - 1u) * groups_of(COLS);
+    var next0 = weights(first, mine);
+    var next1 = weights(first, STEP + mine);
+    var next2 = weights(first, 2u * STEP + mine);
+    var next3 = weights(first, 3u * STEP + mine);
+    var sums: Sums;
+    for (var base = 0u; base < groups_of(COLS); base += 4u * STEP) {
+        let later = base + 4u * STEP + mine;
+        sums = step_on(sums, next0, base, 0u, place);
+        next0 = weights(first, later);
+        sums = step_on(sums, next1, base + STEP, BUFFER, place);
+        next1 = weights(first, later + STEP);
+        sums = step_on(sums, next2, base + 2u * STEP, 0u, place);
+        next2 = weights(first, later + 2u * STEP);
+        sums = step_on(sums, next3, base + 3u * STEP, BUFFER, place);
+        next3 = weights(first, later + 3u * STEP);
+    }
+    let to = subgroup * 256u;
+    coopStoreT(sums.a, &out[to], 16u);
+    workgroupBarrier();
+    write(thread, token, row);
+    if TOKEN_TILES > 1u {
+        workgroupBarrier();
+        coopStoreT(sums.b, &out[to], 16u);
+        workgroupBarrier();
+        write(thread, token + 16u, row);
+    }
+    if TOKEN_TILES > 2u {
+        workgroupBarrier();
+        coopStoreT(sums.c, &out[to], 16u);
+        workgroupBarrier();
+        write(thread, token + 32u, row);
+        workgroupBarrier();
+        coopStoreT(sums.d, &out[to], 16u);
+        workgroupBarrier();
+        write(thread, token + 48u, row);
+    }
+}
