@@ -127,7 +127,7 @@ fn top_of_teams(head: u32) -> f32 {
 // Leaves a split's part for the join.
 fn leave(first: u32, thread: u32) {
     for (var i = thread; i < EACH * HEAD_DIM; i += THREADS) {
-        atomicStore(&parts[first + i], bitcast<u32>(heads[i / 4u][i % 4u]));
+        atomicStore(&parts[first + i], bitcast<u32>(heads[i % ALL_QUADS][i / ALL_QUADS]));
     }
     if thread < EACH {
         atomicStore(&parts[first + EACH * HEAD_DIM + thread], bitcast<u32>(total_of(thread)));

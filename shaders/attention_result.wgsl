@@ -63,12 +63,13 @@ fn left_by_heads(at: u32) -> vec4<f32> {
     ));
 }
 
+// Neighbouring threads read neighbouring words: first of all quads' first columns, and so on.
 fn left_quad(at: u32) -> vec4<f32> {
     return bitcast<vec4<f32>>(vec4<u32>(
         atomicLoad(&parts[at]),
-        atomicLoad(&parts[at + 1u]),
-        atomicLoad(&parts[at + 2u]),
-        atomicLoad(&parts[at + 3u]),
+        atomicLoad(&parts[at + ALL_QUADS]),
+        atomicLoad(&parts[at + 2u * ALL_QUADS]),
+        atomicLoad(&parts[at + 3u * ALL_QUADS]),
     ));
 }
 
@@ -102,7 +103,7 @@ fn top_of(i: u32, last: u32) -> vec4<f32> {
 // is used, so that their latencies overlap; the weight of those beyond the last is zero.
 fn join(first: u32, used: u32, thread: u32) {
     let last = used - 1u;
-    let at = first + min(thread, ALL_QUADS - 1u) * 4u;
+    let at = first + min(thread, ALL_QUADS - 1u);
     let ahead = eight_left(at, 0u, last);
     for (var i = thread; i < STATES; i += THREADS) {
         let state = first + min(i, last) * PART + EACH * HEAD_DIM;
@@ -126,7 +127,7 @@ fn join(first: u32, used: u32, thread: u32) {
         for (var i = 0u; i < used; i += 8u) {
             var left = ahead;
             if i > 0u || q != thread {
-                left = eight_left(first + q * 4u, i, last);
+                left = eight_left(first + q, i, last);
             }
             for (var j = i; j < i + 8u; j++) {
                 total = fma(tops[j][head], totals[j][head], total);

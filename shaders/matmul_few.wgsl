@@ -3,8 +3,8 @@
 // A workgroup makes 16 x ROW_TILES rows for 16 x TOKEN_TILES tokens. Each of its 256 threads brings
 // one group of columns of a row into workgroup memory as halves; the next four are on their way
 // meanwhile. Eight subgroups share the rows, and the columns of a step, whose sums are added up at the
-// end: no value depends on the number of tokens. The host sees to subgroups of 32 threads and to
-// whole tiles of tokens in `x`, and compiles this without bounds checks: every index is in range.
+// end: no value depends on the number of tokens. The host sees to subgroups of 32 threads and
+// compiles this without bounds checks: every index is in range.
 
 enable f16;
 enable wgpu_cooperative_matrix;
@@ -32,19 +32,22 @@ override STEP: u32 = THREADS / TILE_ROWS;
 override SLICES: u32 = SUBGROUPS / ROW_TILES;
 // A row has two quads more, so that eight rows start in different memory banks.
 override PITCH: u32 = STEP * GROUP_QUADS + 2u;
-override BUFFER: u32 = TILE_ROWS * PITCH;
-override BUFFERS: u32 = 2u * BUFFER;
+override W_QUADS: u32 = TILE_ROWS * PITCH;
+override X_QUADS: u32 = 16u * TOKEN_TILES * PITCH;
+// Vectors of eight activations of a token in a step, and those that a thread brings, four at most.
+override X_PARTS: u32 = STEP * 4u;
+override X_EACH: u32 = 16u * TOKEN_TILES * X_PARTS / THREADS;
 
 @group(0) @binding(0) var<uniform> step: Step;
 @group(0) @binding(1) var<storage, read> codes: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read> scales: array<u32>;
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
-@group(0) @binding(4) var<storage, read> x: array<vec4<f16>>;
+@group(0) @binding(4) var<storage, read> x: array<vec4<u32>>;
 @group(0) @binding(5) var<storage, read> x_scales: array<f32>;
 @group(0) @binding(6) var<storage, read_write> y: array<f32>;
 
-// Filled by turns.
-var<workgroup> w_tile: array<vec4<f16>, BUFFERS>;
+var<workgroup> w_tile: array<vec4<f16>, W_QUADS>;
+var<workgroup> x_tile: array<vec4<f16>, X_QUADS>;
 // One matrix of each subgroup on its way out.
 var<workgroup> out: array<f32, 2048>;
 
@@ -100,69 +103,63 @@ fn put_weights(at: u32, w: Coded) {
     }
 }
 
-// 16 tokens' activations in two groups of columns, and 16 rows' weights there.
-struct Inputs {
-    a: coop_mat16x16<f16, A>, b: coop_mat16x16<f16, A>, c: coop_mat16x16<f16, A>, d: coop_mat16x16<f16, A>,
+// What a thread brings of the tokens' activations for a step.
+fn activations(token: u32, base: u32, thread: u32) -> array<vec4<u32>, 4> {
+    var parts: array<vec4<u32>, 4>;
+    for (var i = 0u; i < X_EACH; i++) {
+        let item = thread + i * THREADS;
+        let t = min(token + item / X_PARTS, step.tokens - 1u);
+        let part = base * 4u + item % X_PARTS;
+        if part < groups_of(COLS) * 4u {
+            parts[i] = x[t * groups_of(COLS) * 4u + part];
+        }
+    }
+    return parts;
 }
-struct Weights {
-    a: coop_mat16x16<f16, B>, b: coop_mat16x16<f16, B>, c: coop_mat16x16<f16, B>, d: coop_mat16x16<f16, B>,
+
+fn put_activations(brought: array<vec4<u32>, 4>, thread: u32) {
+    var parts = brought;
+    for (var i = 0u; i < X_EACH; i++) {
+        let item = thread + i * THREADS;
+        let at = item / X_PARTS * PITCH + item % X_PARTS * 2u;
+        x_tile[at] = halves(parts[i].x, parts[i].y);
+        x_tile[at + 1u] = halves(parts[i].z, parts[i].w);
+    }
 }
 
 fn x_matrix(at: u32) -> coop_mat16x16<f16, A> {
-    return coopLoadT<coop_mat16x16<f16, A>>(&x[at], groups_of(COLS) * GROUP_QUADS);
+    return coopLoadT<coop_mat16x16<f16, A>>(&x_tile[at], PITCH);
 }
 
 fn w_matrix(at: u32) -> coop_mat16x16<f16, B> {
     return coopLoad<coop_mat16x16<f16, B>>(&w_tile[at], PITCH);
 }
 
-// Beyond the last group is what is multiplied with zeros.
-fn inputs(first: u32, group: u32) -> Inputs {
-    let last = groups_of(COLS) - 1u;
-    let low = first + min(group, last) * GROUP_QUADS;
-    let high = first + min(group + 1u, last) * GROUP_QUADS;
-    return Inputs(x_matrix(low), x_matrix(low + 4u), x_matrix(high), x_matrix(high + 4u));
+// 16 rows' weights in two groups of columns.
+struct Weights {
+    a: coop_mat16x16<f16, B>, b: coop_mat16x16<f16, B>, c: coop_mat16x16<f16, B>, d: coop_mat16x16<f16, B>,
 }
 
-fn products(x: Inputs, w: Weights, sum: coop_mat16x16<f32, C>) -> coop_mat16x16<f32, C> {
-    let ab = coopMultiplyAdd(x.b, w.b, coopMultiplyAdd(x.a, w.a, sum));
-    return coopMultiplyAdd(x.d, w.d, coopMultiplyAdd(x.c, w.c, ab));
+fn products(x_at: u32, w: Weights, sum: coop_mat16x16<f32, C>) -> coop_mat16x16<f32, C> {
+    let ab = coopMultiplyAdd(x_matrix(x_at + 4u), w.b, coopMultiplyAdd(x_matrix(x_at), w.a, sum));
+    return coopMultiplyAdd(x_matrix(x_at + 12u), w.d, coopMultiplyAdd(x_matrix(x_at + 8u), w.c, ab));
 }
 
 struct Sums {
     a: coop_mat16x16<f32, C>, b: coop_mat16x16<f32, C>, c: coop_mat16x16<f32, C>, d: coop_mat16x16<f32, C>,
 }
 
-// What a thread is to do in each step.
-struct Place { x_first: u32, slice: u32, w_at: u32, put_at: u32 }
-
-// Stages a step's weights and multiplies them.
-fn step_on(before: Sums, coded: Coded, base: u32, buffer: u32, place: Place) -> Sums {
+// Multiplies what is staged: from `w_at` and `x_at` on is this subgroup's.
+fn step_on(before: Sums, w_at: u32, x_at: u32) -> Sums {
     var sums = before;
-    let group = base + place.slice * 2u;
-    let x_tile = 16u * groups_of(COLS) * GROUP_QUADS;
-    put_weights(buffer + place.put_at, coded);
-    let x0 = inputs(place.x_first, group);
-    var x1: Inputs;
-    var x2: Inputs;
-    var x3: Inputs;
+    let w = Weights(w_matrix(w_at), w_matrix(w_at + 4u), w_matrix(w_at + 8u), w_matrix(w_at + 12u));
+    sums.a = products(x_at, w, sums.a);
     if TOKEN_TILES > 1u {
-        x1 = inputs(place.x_first + x_tile, group);
+        sums.b = products(x_at + 16u * PITCH, w, sums.b);
     }
     if TOKEN_TILES > 2u {
-        x2 = inputs(place.x_first + 2u * x_tile, group);
-        x3 = inputs(place.x_first + 3u * x_tile, group);
-    }
-    workgroupBarrier();
-    let at = buffer + place.w_at;
-    let w = Weights(w_matrix(at), w_matrix(at + 4u), w_matrix(at + 8u), w_matrix(at + 12u));
-    sums.a = products(x0, w, sums.a);
-    if TOKEN_TILES > 1u {
-        sums.b = products(x1, w, sums.b);
-    }
-    if TOKEN_TILES > 2u {
-        sums.c = products(x2, w, sums.c);
-        sums.d = products(x3, w, sums.d);
+        sums.c = products(x_at + 32u * PITCH, w, sums.c);
+        sums.d = products(x_at + 48u * PITCH, w, sums.d);
     }
     return sums;
 }
@@ -205,26 +202,28 @@ fn main(
     let token = id.z * 16u * TOKEN_TILES;
     let subgroup = thread / SUBGROUP;
     let slice = subgroup / ROW_TILES;
-    let x_first = token * groups_of(COLS) * GROUP_QUADS;
-    let w_at = subgroup % ROW_TILES * 16u * PITCH + slice * 2u * GROUP_QUADS;
+    let x_at = slice * 2u * GROUP_QUADS;
+    let w_at = subgroup % ROW_TILES * 16u * PITCH + x_at;
     let mine = thread % STEP;
-    let place = Place(x_first, slice, w_at, thread / STEP * PITCH + mine * GROUP_QUADS);
+    let put_at = thread / STEP * PITCH + mine * GROUP_QUADS;
     let first = min(row + thread / STEP, ROWS - 1u) * groups_of(COLS);
-    var next0 = weights(first, mine);
-    var next1 = weights(first, STEP + mine);
-    var next2 = weights(first, 2u * STEP + mine);
-    var next3 = weights(first, 3u * STEP + mine);
+    var next: array<Coded, 4>;
+    for (var i = 0u; i < 4u; i++) {
+        next[i] = weights(first, i * STEP + mine);
+    }
+    var brought = activations(token, 0u, thread);
     var sums: Sums;
     for (var base = 0u; base < groups_of(COLS); base += 4u * STEP) {
-        let later = base + 4u * STEP + mine;
-        sums = step_on(sums, next0, base, 0u, place);
-        next0 = weights(first, later);
-        sums = step_on(sums, next1, base + STEP, BUFFER, place);
-        next1 = weights(first, later + STEP);
-        sums = step_on(sums, next2, base + 2u * STEP, 0u, place);
-        next2 = weights(first, later + 2u * STEP);
-        sums = step_on(sums, next3, base + 3u * STEP, BUFFER, place);
-        next3 = weights(first, later + 3u * STEP);
+        for (var i = 0u; i < 4u; i++) {
+            let here = base + i * STEP;
+            put_weights(put_at, next[i]);
+            put_activations(brought, thread);
+            workgroupBarrier();
+            next[i] = weights(first, here + 4u * STEP + mine);
+            brought = activations(token, here + STEP, thread);
+            sums = step_on(sums, w_at, x_at);
+            workgroupBarrier();
+        }
     }
     let to = subgroup * 256u;
     coopStoreT(sums.a, &out[to], 16u);

@@ -51,7 +51,6 @@ pub fn demand(decoder: &Decoder, facts: &Facts, options: &Options, all_logits: b
             decoder,
             attention_bytes(decoder, facts, options),
             options.work.batch,
-            reads_halves(facts, options),
         ) + decoder.units.iter().map(vectors::bytes).sum::<u64>(),
         table_bytes: table::bytes(decoder),
         token_bytes: workspace::token_bytes(decoder, &flow, reads_halves(facts, options)),

@@ -7,7 +7,7 @@ use super::{CHAINS_MAX, PASSES_MAX};
 use crate::error::{Error, Result};
 use crate::gpu::{Binding, Buffer, Gpu, Readback};
 use crate::kernels::matvec_core::Groups;
-use crate::kernels::{self, argmax, attention, matmul_few};
+use crate::kernels::{self, argmax, attention};
 use crate::model::{Activation, Decoder, Op, Unit};
 use crate::quant::groups;
 
@@ -31,8 +31,6 @@ const Q8_SCALE_BYTES: u64 = 8;
 /// Bytes of a group of activations as halves, and of their token's scale.
 const HALVES_BYTES: u64 = 64;
 const HALVES_SCALE_BYTES: u64 = 4;
-/// Tokens beyond the last whose halves are read, whatever they are: kernels read whole tiles.
-const HALVES_BEYOND: u32 = matmul_few::TOKENS_MAX - 1;
 
 /// Columns of an activation's row in memory: whole groups, the padding being zero at all times.
 pub(super) fn stride(decoder: &Decoder, activation: Activation) -> u32 {
@@ -79,16 +77,11 @@ fn q8_groups(decoder: &Decoder) -> u64 {
     u64::from(inputs.map(|a| groups(decoder.width(a))).max().unwrap_or(0))
 }
 
-/// Bytes of a token's activations as halves.
-fn halves_bytes(decoder: &Decoder) -> u64 {
-    q8_groups(decoder) * HALVES_BYTES
-}
-
 /// GPU bytes that one more token of a pass takes.
 ///
 /// `halves` says whether matrices read activations as halves.
 pub(super) fn token_bytes(decoder: &Decoder, flow: &Flow, halves: bool) -> u64 {
-    let halves_bytes = if halves { halves_bytes(decoder) + HALVES_SCALE_BYTES } else { 0 };
+    let halves_bytes = if halves { q8_groups(decoder) * HALVES_BYTES + HALVES_SCALE_BYTES } else { 0 };
     row_bytes(decoder, flow, &PER_TOKEN)
         + q8_groups(decoder) * (Q8_CODE_BYTES + Q8_SCALE_BYTES)
         + halves_bytes
@@ -103,13 +96,10 @@ pub(super) fn selected_bytes(decoder: &Decoder, flow: &Flow) -> u64 {
 }
 
 /// GPU bytes that do not depend on a pass's number of tokens.
-///
-/// `halves` says whether matrices read activations as halves.
-pub(super) fn fixed_bytes(decoder: &Decoder, attention_bytes: u64, batch: u32, halves: bool) -> u64 {
-    let beyond = if halves { u64::from(HALVES_BEYOND) * halves_bytes(decoder) } else { 0 };
+pub(super) fn fixed_bytes(decoder: &Decoder, attention_bytes: u64, batch: u32) -> u64 {
     let chains = CHAINS_MAX as u64 * chain_bytes(batch) + inputs::ahead_bytes(decoder, batch);
     let normed = normed_groups(decoder, batch).bytes();
-    inputs::fixed_bytes(decoder) + attention_bytes + chains + normed + beyond + 64
+    inputs::fixed_bytes(decoder) + attention_bytes + chains + normed + 64
 }
 
 /// The groups that decode passes' norms leave.
@@ -181,10 +171,7 @@ impl Workspace {
             q8_scales: buffer("activation scales", chunk * q8_groups(decoder) * Q8_SCALE_BYTES)?,
             halves: match sizes.halves {
                 true => Some([
-                    buffer(
-                        "activations as halves",
-                        (chunk + u64::from(HALVES_BEYOND)) * halves_bytes(decoder),
-                    )?,
+                    buffer("activations as halves", chunk * q8_groups(decoder) * HALVES_BYTES)?,
                     buffer("scales of tokens", chunk * HALVES_SCALE_BYTES)?,
                 ]),
                 false => None,

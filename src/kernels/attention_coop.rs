@@ -35,6 +35,7 @@ const fn workgroup_bytes(head_dim: u32) -> u32 {
 /// Whether the kernel does such attention on an adapter.
 pub fn is_supported(facts: &Facts, spec: &Spec) -> bool {
     facts.has_matrix_units()
+        && facts.features.contains(wgpu::Features::SUBGROUP)
         && facts.limits.max_compute_workgroup_storage_size >= workgroup_bytes(spec.head_dim)
         && facts.limits.max_compute_invocations_per_workgroup >= THREADS
         && fits(spec)

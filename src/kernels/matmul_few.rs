@@ -17,18 +17,20 @@ pub const TOKENS_MAX: u32 = 4 * SIDE;
 /// Matrices of fewer rows are cut into narrower tiles, so that there are workgroups for a large GPU.
 const WIDE_ROWS: u32 = 8192;
 
-/// Tokens that a workgroup makes where there are `tokens` at most; `x` holds whole tiles of them.
-pub const fn tile_tokens(tokens: u32) -> u32 {
-    match tokens {
-        0..=16 => 16,
-        17..=32 => 32,
-        _ => TOKENS_MAX,
-    }
-}
-
 /// Rows that a workgroup makes. They decide how sums are rounded.
 const fn tile_rows(rows: u32) -> u32 {
     if rows >= WIDE_ROWS { 4 * SIDE } else { 2 * SIDE }
+}
+
+/// Tokens that a workgroup makes of so many rows where there are `tokens` at most. Narrow tiles have
+/// more columns at a time, and room for fewer tokens.
+const fn tile_tokens(rows: u32, tokens: u32) -> u32 {
+    match tokens {
+        0..=16 => SIDE,
+        17..=32 => 2 * SIDE,
+        _ if rows < WIDE_ROWS => 2 * SIDE,
+        _ => TOKENS_MAX,
+    }
 }
 
 /// The shader's constants, for passes of at most `tokens`.
@@ -38,7 +40,7 @@ pub fn constants(spec: &Spec, tokens: u32) -> Vec<Constant> {
     constants.extend([
         ("KIND", kind_number(spec.kind)),
         ("ROW_TILES", (tile_rows(spec.matrix.rows) / SIDE).into()),
-        ("TOKEN_TILES", (tile_tokens(tokens) / SIDE).into()),
+        ("TOKEN_TILES", (tile_tokens(spec.matrix.rows, tokens) / SIDE).into()),
     ]);
     constants
 }
@@ -46,7 +48,7 @@ pub fn constants(spec: &Spec, tokens: u32) -> Vec<Constant> {
 /// Workgroups, for passes of at most `tokens`.
 pub fn grid(spec: &Spec, tokens: u32) -> Grid {
     let rows = spec.matrix.rows;
-    Grid { groups: rows.div_ceil(tile_rows(rows)), tokens_each: tile_tokens(tokens) }
+    Grid { groups: rows.div_ceil(tile_rows(rows)), tokens_each: tile_tokens(rows, tokens) }
 }
 
 /// Prepares the kernel for passes of at most `tokens`, for adapters that it [`runs_on`].

@@ -5,6 +5,8 @@ use super::{Demand, Home, PassTime, Rates, UnitDemand};
 
 /// What a cache that travels costs besides its bytes: two more copies to ask for and to wait for.
 const CACHE_TRIP_SECONDS: f64 = 50e-6;
+/// What each sequence's keys, and its values, add to that, each way: a region for a copy engine.
+const CACHE_REGION_SECONDS: f64 = 2.3e-6;
 
 /// How a pass uses the machine, seconds each.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -164,13 +166,15 @@ impl Cost<'_> {
         let blocks = layout.caches.count as f64;
         let moved = if in_place { 0.0 } else { blocks };
         let weights_seconds = weights as f64 / rates.link;
-        let caches_seconds = moved * (caches.loaded_bytes / rates.link + CACHE_TRIP_SECONDS);
+        let regions_seconds = 2.0 * self.batch() as f64 * CACHE_REGION_SECONDS;
+        let trip_seconds = CACHE_TRIP_SECONDS + regions_seconds;
+        let caches_seconds = moved * (caches.loaded_bytes / rates.link + trip_seconds);
         let direct = rates.direct.filter(|_| in_place);
         let attention_seconds = direct.map_or(0.0, |direct| blocks * caches.read_bytes / direct);
         let busy = Busy {
             link: weights_seconds + caches_seconds,
             read: read + attention_seconds,
-            save: moved * caches.saved_bytes / rates.save,
+            save: moved * (caches.saved_bytes / rates.save + regions_seconds),
             disk: disk as f64 / rates.disk,
             gpu: compute.units.iter().sum::<f64>() + compute.host + attention_seconds,
         };
