@@ -29,9 +29,9 @@ fn weights(group: u32, quad: u32) -> vec4<f32> {
         words.z = codes[first + 2u];
         words.w = codes[first + 3u];
     }
-    var scale = 1.0;
-    if KIND == W4 || KIND == W8 {
-        scale = half_of(scales[group / 2u], group);
+    var scale = vec2<f32>(1.0, 0.0);
+    if is_coded(KIND) {
+        scale = scale_of(KIND, scales[scale_word(KIND, group)], group);
     }
     return decode_quad(KIND, words, quad, scale);
 }

@@ -9,10 +9,6 @@
 enable f16;
 enable wgpu_cooperative_matrix;
 
-// W4 or W8.
-override KIND: u32;
-override ROWS: u32;
-override COLS: u32;
 override Y_STRIDE: u32;
 override Y_OFFSET: u32;
 override ACCUMULATE: u32;
@@ -28,6 +24,7 @@ const SUBGROUPS: u32 = 8u;
 override TILE_ROWS: u32 = 16u * ROW_TILES;
 // Groups of columns in workgroup memory at a time: a thread brings one of some row.
 override STEP: u32 = THREADS / TILE_ROWS;
+const MAY_END: bool = true;
 // Subgroups with the same rows, each with two groups of columns.
 override SLICES: u32 = SUBGROUPS / ROW_TILES;
 // A row has two quads more, so that eight rows start in different memory banks.
@@ -39,8 +36,6 @@ override X_PARTS: u32 = STEP * 4u;
 override X_EACH: u32 = 16u * TOKEN_TILES * X_PARTS / THREADS;
 
 @group(0) @binding(0) var<uniform> step: Step;
-@group(0) @binding(1) var<storage, read> codes: array<vec4<u32>>;
-@group(0) @binding(2) var<storage, read> scales: array<u32>;
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
 @group(0) @binding(4) var<storage, read> x: array<vec4<u32>>;
 @group(0) @binding(5) var<storage, read> x_scales: array<f32>;
@@ -50,58 +45,6 @@ var<workgroup> w_tile: array<vec4<f16>, W_QUADS>;
 var<workgroup> x_tile: array<vec4<f16>, X_QUADS>;
 // One matrix of each subgroup on its way out.
 var<workgroup> out: array<f32, 2048>;
-
-// Four halves from their bits.
-fn halves(low: u32, high: u32) -> vec4<f16> {
-    return vec4<f16>(vec2<f16>(unpack2x16float(low)), vec2<f16>(unpack2x16float(high)));
-}
-
-// Four weights from the low nibbles of a word's bytes: 0x6400 + n are the bits of 1024 + n, and
-// code 0 stands for -8.
-fn low_nibbles(word: u32, scale: f16) -> vec4<f16> {
-    let even = (word & 0x000f000fu) | 0x64006400u;
-    let odd = ((word >> 8u) & 0x000f000fu) | 0x64006400u;
-    return (halves(even, odd).xzyw - 1032.0h) * scale;
-}
-
-// From the high nibbles, which count in sixteens there.
-fn high_nibbles(word: u32, scale: f16) -> vec4<f16> {
-    let even = (word & 0x00f000f0u) | 0x64006400u;
-    let odd = ((word >> 8u) & 0x00f000f0u) | 0x64006400u;
-    return fma(halves(even, odd).xzyw, vec4<f16>(0.0625h), vec4<f16>(-72.0h)) * scale;
-}
-
-// One group of a row's weights as they are stored.
-struct Coded {
-    low: vec4<u32>,
-    high: vec4<u32>,
-    scale: f16,
-}
-
-// Zeros beyond the last group.
-fn weights(first: u32, group: u32) -> Coded {
-    if group >= groups_of(COLS) {
-        return Coded(vec4<u32>(0u), vec4<u32>(0u), 0.0h);
-    }
-    let at = first + group;
-    let scale = f16(half_of(scales[at / 2u], at));
-    if KIND == W8 {
-        return Coded(codes[at * 2u], codes[at * 2u + 1u], scale);
-    }
-    return Coded(codes[at], vec4<u32>(0u), scale);
-}
-
-fn put_weights(at: u32, w: Coded) {
-    for (var i = 0u; i < 4u; i++) {
-        if KIND == W8 {
-            w_tile[at + i] = vec4<f16>(unpack4xI8(w.low[i])) * w.scale;
-            w_tile[at + i + 4u] = vec4<f16>(unpack4xI8(w.high[i])) * w.scale;
-        } else {
-            w_tile[at + i] = low_nibbles(w.low[i], w.scale);
-            w_tile[at + i + 4u] = high_nibbles(w.low[i], w.scale);
-        }
-    }
-}
 
 // What a thread brings of the tokens' activations for a step.
 fn activations(token: u32, base: u32, thread: u32) -> array<vec4<u32>, 4> {

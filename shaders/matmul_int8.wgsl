@@ -4,7 +4,7 @@
 // go through workgroup memory, each summed exactly in integers, then scaled into the f32 sums; the
 // next two are read meanwhile.
 
-// W4 or W8.
+// A kind of whole codes.
 override KIND: u32;
 override ROWS: u32;
 override COLS: u32;
@@ -44,14 +44,22 @@ struct Piece {
 
 fn weights(row: u32, group: u32) -> Piece {
     let at = min(row, ROWS - 1u) * groups_of(COLS) + group;
-    let scale = vec2<f32>(half_of(scales[at / 2u], at), 0.0);
+    let scale = scale_of(KIND, scales[scale_word(KIND, at)], at);
     if KIND == W8 {
         return Piece(codes[at * 2u], codes[at * 2u + 1u], scale);
     }
     let packed = codes[at];
     let low = packed & vec4<u32>(0x0f0f0f0fu);
     let high = (packed >> vec4<u32>(4u)) & vec4<u32>(0x0f0f0f0fu);
+    if KIND == IQ4 || KIND == FP4 {
+        return Piece(values_of(low), values_of(high), scale);
+    }
     return Piece(low, high, scale);
+}
+
+fn values_of(n: vec4<u32>) -> vec4<u32> {
+    let low = vec2<u32>(nibble_codes(KIND, n.x), nibble_codes(KIND, n.y));
+    return vec4<u32>(low, nibble_codes(KIND, n.z), nibble_codes(KIND, n.w));
 }
 
 fn activations(token: u32, group: u32) -> Piece {
@@ -95,6 +103,8 @@ struct Group {
     low: Rows,
     high: Rows,
     scale: vec4<f32>,
+    // What code 0 stands for, if groups say so.
+    offset: vec4<f32>,
 }
 
 fn row_dots(w: Group, x_low: vec4<u32>, x_high: vec4<u32>) -> vec4<f32> {
@@ -114,17 +124,22 @@ fn add_token(w: Group, slot: u32, part: u32, sums: vec4<f32>) -> vec4<f32> {
         // The codes count from 0, which stands for -8: that adds 8 times the sum of the activations.
         sum -= 8.0 * s.y;
     }
+    if has_offset(KIND) {
+        return fma(w.scale * s.x, sum, fma(w.offset * s.x, vec4<f32>(s.y), sums));
+    }
     return fma(w.scale * s.x, sum, sums);
 }
 
 fn group_rows(first: u32, part: u32) -> Group {
     let at = first * STEP + part;
     let next = SIDE * STEP;
-    let a = tile_scales[at].x;
-    let b = tile_scales[at + next].x;
-    let c = tile_scales[at + 2u * next].x;
-    let d = tile_scales[at + 3u * next].x;
-    return Group(tile_rows(first, part * 2u), tile_rows(first, part * 2u + 1u), vec4<f32>(a, b, c, d));
+    let a = tile_scales[at];
+    let b = tile_scales[at + next];
+    let c = tile_scales[at + 2u * next];
+    let d = tile_scales[at + 3u * next];
+    let scale = vec4<f32>(a.x, b.x, c.x, d.x);
+    let offset = vec4<f32>(a.y, b.y, c.y, d.y);
+    return Group(tile_rows(first, part * 2u), tile_rows(first, part * 2u + 1u), scale, offset);
 }
 
 fn write(token: u32, row: u32, sum: f32) {

@@ -1,44 +1,16 @@
-// The part that all matvecs of int8 activations begin with: one group of a thread's rows.
+// The part that all matvecs of int8 activations begin with: where a row's weights are.
 
-// W4 or W8.
-override KIND: u32;
 override ROWS: u32;
-override COLS: u32;
 override BIAS: u32;
-// 1, 2 or 4.
-override ROWS_EACH: u32;
 
-@group(0) @binding(0) var<uniform> step: Step;
 @group(0) @binding(1) var<storage, read> codes: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read> scales: array<u32>;
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
-@group(0) @binding(4) var<storage, read> x_codes: array<vec4<u32>>;
-@group(0) @binding(5) var<storage, read> x_scales: array<vec2<f32>>;
-
-// 1.5 * 2^23: an integer below 2^22 in magnitude that is added to these bits is the float's
-// fraction, so that no conversion is needed.
-const MAGIC: f32 = 12582912.0;
-const MAGIC_BITS: i32 = 0x4b400000;
-
-// One group of a row as it lies in memory; `more` is for W8 alone.
-struct Raw {
-    codes: vec4<u32>,
-    more: vec4<u32>,
-    scale: u32,
-}
-
-// One group of a thread's rows.
-struct Rows {
-    a: Raw,
-    b: Raw,
-    c: Raw,
-    d: Raw,
-}
 
 fn load_row(row: u32, group: u32) -> Raw {
     let at = min(row, ROWS - 1u) * groups_of(COLS) + group;
     var raw: Raw;
-    raw.scale = scales[at / 2u] >> ((at & 1u) * 16u);
+    raw.scale = lowered(scales[scale_word(KIND, at)], at);
     if KIND == W8 {
         raw.codes = codes[at * 2u];
         raw.more = codes[at * 2u + 1u];
@@ -46,93 +18,4 @@ fn load_row(row: u32, group: u32) -> Raw {
         raw.codes = codes[at];
     }
     return raw;
-}
-
-// Loads a group, or the last one instead of any beyond it.
-fn load(row: u32, group: u32) -> Rows {
-    let near = min(group, groups_of(COLS) - 1u);
-    var rows: Rows;
-    rows.a = load_row(row, near);
-    if ROWS_EACH > 1u {
-        rows.b = load_row(row + 1u, near);
-    }
-    if ROWS_EACH > 2u {
-        rows.c = load_row(row + 2u, near);
-        rows.d = load_row(row + 3u, near);
-    }
-    return rows;
-}
-
-// A group of a row as operands of dot products.
-struct Weights {
-    low: vec4<u32>,
-    high: vec4<u32>,
-}
-
-fn unpack(raw: Raw) -> Weights {
-    if KIND == W8 {
-        return Weights(raw.codes, raw.more);
-    }
-    let mask = vec4<u32>(0x0f0f0f0fu);
-    return Weights(raw.codes & mask, (raw.codes >> vec4<u32>(4u)) & mask);
-}
-
-// The dot product of a group, added to MAGIC.
-fn dot_group(w: Weights, low: vec4<u32>, high: vec4<u32>) -> f32 {
-    var dot = MAGIC_BITS + dot4I8Packed(w.low.x, low.x);
-    dot += dot4I8Packed(w.low.y, low.y);
-    dot += dot4I8Packed(w.low.z, low.z);
-    dot += dot4I8Packed(w.low.w, low.w);
-    dot += dot4I8Packed(w.high.x, high.x);
-    dot += dot4I8Packed(w.high.y, high.y);
-    dot += dot4I8Packed(w.high.z, high.z);
-    dot += dot4I8Packed(w.high.w, high.w);
-    return bitcast<f32>(dot);
-}
-
-// A block of a thread's weights, ready for any number of tokens.
-struct Block {
-    a: Weights,
-    b: Weights,
-    c: Weights,
-    d: Weights,
-    scales: vec4<f32>,
-}
-
-fn block_of(rows: Rows) -> Block {
-    let low = unpack2x16float((rows.a.scale & 0xffffu) | (rows.b.scale << 16u));
-    let high = unpack2x16float((rows.c.scale & 0xffffu) | (rows.d.scale << 16u));
-    return Block(unpack(rows.a), unpack(rows.b), unpack(rows.c), unpack(rows.d), vec4<f32>(low, high));
-}
-
-// One group of a token: the codes, the scale, and the number that makes dot products count from it.
-struct Input {
-    low: vec4<u32>,
-    high: vec4<u32>,
-    scale: f32,
-    zero: f32,
-}
-
-fn zero_of(sum: f32) -> f32 {
-    // W4 codes count from 0, which stands for -8: that adds 8 times the sum of the activations.
-    return select(MAGIC, fma(8.0, sum, MAGIC), KIND == W4);
-}
-
-fn input_at(token: u32, group: u32) -> Input {
-    let at = token * groups_of(COLS) + group;
-    let s = x_scales[at];
-    return Input(x_codes[at * 2u], x_codes[at * 2u + 1u], s.x, zero_of(s.y));
-}
-
-fn add_input(w: Block, x: Input, sums: vec4<f32>) -> vec4<f32> {
-    var out = sums;
-    out.x = fma(w.scales.x * x.scale, dot_group(w.a, x.low, x.high) - x.zero, out.x);
-    if ROWS_EACH > 1u {
-        out.y = fma(w.scales.y * x.scale, dot_group(w.b, x.low, x.high) - x.zero, out.y);
-    }
-    if ROWS_EACH > 2u {
-        out.z = fma(w.scales.z * x.scale, dot_group(w.c, x.low, x.high) - x.zero, out.z);
-        out.w = fma(w.scales.w * x.scale, dot_group(w.d, x.low, x.high) - x.zero, out.w);
-    }
-    return out;
 }

@@ -9,6 +9,7 @@ mod caches;
 mod chains;
 mod cli;
 mod common;
+mod experts;
 mod gguf;
 mod kernels;
 mod lesser;

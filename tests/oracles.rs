@@ -1,7 +1,7 @@
 //! Tiny models against Hugging Face Transformers' logits; see `fixtures/make_fixtures.py`.
 
 use pipo_wgpu::engine::{Engine, Options};
-use pipo_wgpu::model::{Op, Unit};
+use pipo_wgpu::model::{Activation, Op, Unit};
 use pipo_wgpu::quant::WeightKind;
 use pipo_wgpu::sampler::{Sampler, SamplerOptions};
 use pipo_wgpu::session::{Limits, Session};
@@ -162,21 +162,24 @@ fn a_biased_matrix_in_pieces_gives_the_same_bits() {
 
 /// Cuts `fc1` after 64 of its rows.
 fn cut_fc1(unit: &mut Unit) {
-    let at = unit.spec.tensors.iter().position(|tensor| tensor.name == "fc1").unwrap();
-    let first = &mut unit.spec.tensors[at];
-    let mut rest = first.clone();
-    (first.rows, rest.rows) = (64, rest.rows - 64);
-    (first.sources[0].rows.end, rest.sources[0].rows.start) = (64, 64);
-    rest.name.push_str(".1");
-    // At the end, where it moves no other tensor.
-    unit.spec.tensors.push(rest);
-    let last = unit.spec.tensors.len() - 1;
-    let is_fc1 = |op: &Op| matches!(op, Op::Linear { weight, .. } if *weight == at);
+    let is_fc1 = |op: &Op| matches!(op, Op::Linear { to: Activation::Up, .. });
     let number = unit.ops.iter().position(is_fc1).unwrap();
     let mut op = unit.ops[number].clone();
-    if let Op::Linear { weight, to_column, .. } = &mut op {
-        (*weight, *to_column) = (last, 64);
+    let Op::Linear { weight, bias: Some(bias), to_column, .. } = &mut op else { panic!("fc1 has a bias") };
+    for tensor in [weight, bias] {
+        let first = &mut unit.spec.tensors[*tensor];
+        let mut rest = first.clone();
+        match first.rows {
+            1 => (first.cols, rest.cols) = (64, rest.cols - 64),
+            _ => (first.rows, rest.rows) = (64, rest.rows - 64),
+        }
+        (first.sources[0].rows.end, rest.sources[0].rows.start) = (64, 64);
+        rest.name.push_str(".1");
+        // At the end, where it moves no other tensor.
+        unit.spec.tensors.push(rest);
+        *tensor = unit.spec.tensors.len() - 1;
     }
+    *to_column = 64;
     unit.ops.insert(number + 1, op);
 }
 

@@ -137,9 +137,9 @@ fn refuse_other_kind(packed: &Packed, wanted: Option<WeightKind>) -> Result<()> 
     match wanted {
         Some(wanted) if wanted != found => Err(Error::Usage(format!(
             "--weights {}: {} is packed as {}; give the folder that it was packed from",
-            tag(wanted),
+            wanted.name(),
             packed.path().display(),
-            tag(found)
+            found.name()
         ))),
         _ => Ok(()),
     }
@@ -206,7 +206,7 @@ fn folder_in_cache(folder: &Path, source: &SourceArgs, limits: &Limits) -> Resul
     let kind = source.weights.unwrap_or(WeightKind::W4);
     let decoder = describe_folder(&checkpoint, kind)?.1;
     decoder.check_limits(limits)?;
-    let path = cache::cached_pack_path(&checkpoint.identity()?, tag(kind))?;
+    let path = cache::cached_pack_path(&checkpoint.identity()?, kind.name())?;
     if !is_usable(&path, &decoder) {
         make_folder_for(&path)?;
         pack_folder(&checkpoint, kind, &path)?;
@@ -264,7 +264,7 @@ fn dummy_in_cache(shape: &str, source: &SourceArgs, limits: &Limits) -> Result<P
     // A misspelt name is refused before it becomes part of a path.
     let decoder = model::describe(Path::new(shape), &dummy::config(shape)?, kind)?;
     decoder.check_limits(limits)?;
-    let path = cache::cached_pack_path(&format!("dummy-{shape}"), tag(kind))?;
+    let path = cache::cached_pack_path(&format!("dummy-{shape}"), kind.name())?;
     if !is_usable(&path, &decoder) {
         make_folder_for(&path)?;
         pack_dummy(shape, kind, &path)?;
@@ -283,13 +283,4 @@ fn is_usable(path: &Path, decoder: &Decoder) -> bool {
 fn make_folder_for(path: &Path) -> Result<()> {
     let folder = os::folder_of(path);
     std::fs::create_dir_all(folder).map_err(Error::io("make the folder", folder))
-}
-
-fn tag(kind: WeightKind) -> &'static str {
-    match kind {
-        WeightKind::W4 => "w4",
-        WeightKind::W8 => "w8",
-        WeightKind::F16 => "f16",
-        WeightKind::F32 => "f32",
-    }
 }

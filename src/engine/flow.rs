@@ -6,7 +6,6 @@
 
 use crate::model::{Activation, Decoder, Op};
 use crate::pack::layout::TensorSpec;
-use crate::quant::WeightKind;
 
 /// How one operation reads and writes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,6 +28,8 @@ impl Flow {
         let ops = decoder.units.iter().flat_map(|unit| unit.ops.iter().map(move |op| (unit, op)));
         let reads_int8 = |op: &Op, tensors: &[TensorSpec]| match op {
             Op::Linear { weight, .. } => is_int8(&tensors[*weight], exact),
+            Op::ExpertsIn(stack) => is_int8(&tensors[stack.gate_up()], exact),
+            Op::ExpertsOut(stack) => is_int8(&tensors[stack.down()], exact),
             _ => false,
         };
         let ops: Vec<_> = ops.map(|(unit, op)| (op, reads_int8(op, &unit.spec.tensors))).collect();
@@ -53,7 +54,7 @@ impl Flow {
 
 /// Whether a matrix is multiplied with int8 activations.
 pub(super) fn is_int8(tensor: &TensorSpec, exact: bool) -> bool {
-    !exact && matches!(tensor.kind, WeightKind::W4 | WeightKind::W8)
+    !exact && tensor.kind.is_coded()
 }
 
 /// Decides for operations in order, each with whether it reads int8 groups.
@@ -81,7 +82,7 @@ fn decide(ops: &[(&Op, bool)]) -> Vec<Form> {
 fn has_int8_form(op: &Op) -> bool {
     match op {
         Op::RmsNorm { add, .. } => !add,
-        Op::LayerNorm { .. } | Op::Glu(_) | Op::Activate(_) => true,
+        Op::LayerNorm { .. } | Op::Glu(_) | Op::Activate(_) | Op::SharedGlu(_) | Op::ExpertsIn(_) => true,
         _ => false,
     }
 }
@@ -108,6 +109,7 @@ fn is_read_as_int8_alone(made: Activation, later: &[(&Op, bool)]) -> bool {
 mod tests {
     use super::*;
     use crate::model::{Function, describe, dummy};
+    use crate::quant::WeightKind;
     use serde_json::json;
 
     /// One word an operation: `q` where its input is quantised before it, `8` where it writes

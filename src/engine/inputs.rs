@@ -211,7 +211,10 @@ impl Inputs {
         for (rope, angles) in decoder.ropes.iter().zip(&mut self.angles) {
             angles.clear();
             for later in 0..=ahead {
-                pass.tokens.iter().for_each(|token| rope.angles(token.position + later, angles));
+                for token in pass.tokens {
+                    let position = token.position + later;
+                    rope.angles(position, position + 1, angles)?;
+                }
             }
         }
         let (layout, angles) = (&self.layout, &self.angles);

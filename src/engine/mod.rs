@@ -10,6 +10,7 @@ mod cache;
 mod carrier;
 mod chain;
 mod demand;
+mod experts;
 mod flow;
 mod fuse;
 mod inputs;
@@ -42,6 +43,7 @@ use chain::Chains;
 pub use chain::{CHAINS_MAX, PASSES_MAX};
 pub use demand::demand;
 use demand::{cache_kind, reads_halves};
+use experts::ExpertTables;
 use flow::Flow;
 use fuse::{Fusible, Fusion};
 pub use pass::{Class, Ids, Pass, PassToken};
@@ -144,6 +146,7 @@ pub struct Engine {
     selected: u32,
     batch: u32,
     costs: Costs,
+    _tables: ExpertTables,
     /// Keeps weights at home alive: bind groups refer to them.
     _homes: Homes,
     _vectors: Vec<Option<Vectors>>,
@@ -207,6 +210,7 @@ impl Engine {
         let tiles_decode = demand::tiles_decode(&gpu.facts, options);
         let fusible = Fusible { norms: !tiles_decode, attention: attends };
         let fusion = Fusion::new(&decoder, &flow, options.exact, fusible);
+        let tables = ExpertTables::new(gpu, &decoder)?;
         let vectors = |unit: usize| {
             let is_far = plan.direct && plan.homes[unit] == Home::Host;
             let elsewhere = plan.homes[unit] != Home::Vram && fusion.has_norms();
@@ -226,6 +230,7 @@ impl Engine {
             caches: &caches,
             flow: &flow,
             fusion: &fusion,
+            tables: &tables,
             norms: &norms,
             exact: options.exact,
             cache: sizes.cache,
@@ -289,6 +294,7 @@ impl Engine {
             selected: 0,
             batch: options.work.batch,
             costs: Costs::default(),
+            _tables: tables,
             _homes: homes,
             _vectors: vectors,
             _table: table,

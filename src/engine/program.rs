@@ -2,6 +2,7 @@
 
 mod attention;
 mod decode;
+mod experts;
 mod halves;
 mod pointwise;
 
@@ -10,6 +11,7 @@ use std::ops::Range;
 use super::Class;
 use super::cache::Caches;
 use super::carrier::Homes;
+use super::experts::ExpertTables;
 use super::flow::{self, Flow, Form};
 use super::fuse::Fusion;
 use super::table::Table;
@@ -81,12 +83,6 @@ impl<'a> UnitMemory<'a> {
         self.buffer.part(self.sections[tensor].scales.clone())
     }
 
-    /// A float vector from an element on.
-    fn floats(&self, tensor: Tensor, first: u32) -> Binding<'a> {
-        let (buffer, range) = self.place(tensor);
-        buffer.part(range.start + u64::from(first) * 4..range.end)
-    }
-
     /// Where a tensor's codes are.
     fn place(&self, tensor: Tensor) -> (&'a Buffer, Range<u64>) {
         let copied = self.vectors.and_then(|vectors| vectors.place(tensor));
@@ -97,6 +93,8 @@ impl<'a> UnitMemory<'a> {
 /// What an operation's kernels depend on beside the operation.
 #[derive(Clone, Copy)]
 struct Setting<'a> {
+    /// The unit's number.
+    unit: usize,
     /// Of the unit.
     tensors: &'a [TensorSpec],
     memory: &'a UnitMemory<'a>,
@@ -147,6 +145,7 @@ pub(super) struct Builder<'a> {
     pub(super) caches: &'a Caches,
     pub(super) flow: &'a Flow,
     pub(super) fusion: &'a Fusion,
+    pub(super) tables: &'a ExpertTables,
     /// Norms' weights.
     pub(super) norms: &'a Norms<'a>,
     pub(super) exact: bool,
@@ -191,7 +190,7 @@ impl Builder<'_> {
             let dispatches = vec![self.quantize(pipelines, op.input(), selected)?];
             steps.push(Step { dispatches, selected });
         }
-        let setting = Setting { tensors: &unit_of.spec.tensors, memory, form, cache: None, class };
+        let setting = Setting { unit, tensors: &unit_of.spec.tensors, memory, form, cache: None, class };
         let by_place: Vec<_> = match self.cache_places(op) {
             [] => vec![self.op(pipelines, op, &setting)?],
             places => {
@@ -278,7 +277,14 @@ impl Builder<'_> {
             Op::RopeStore { rope, .. } => self.rope_store(pipelines, cache(), rope),
             Op::Attention { .. } if class == Class::Prefill => self.attention_prefill(pipelines, cache(), op),
             Op::Attention { .. } => return self.attention(pipelines, cache(), op),
-            Op::Glu(function) => self.glu(pipelines, function, form),
+            Op::Glu(function) => self.glu(pipelines, function, [Activation::GateUp, Activation::Gated], form),
+            Op::SharedGlu(function) => {
+                self.glu(pipelines, function, [Activation::SharedGateUp, Activation::SharedGated], form)
+            }
+            Op::Route(routing) => self.route(pipelines, &routing, setting),
+            Op::ExpertsIn(stack) => return self.experts_in(pipelines, &stack, setting),
+            Op::ExpertsOut(stack) => return self.experts_out(pipelines, &stack, setting),
+            Op::ExpertsSum => self.experts_sum(pipelines),
             Op::Activate(function) => self.activate(pipelines, function, form),
             Op::Softcap { cap } => self.softcap(pipelines, cap),
         };
@@ -347,7 +353,7 @@ impl Builder<'_> {
         let is_head = linear.to.is_selected();
         let step = self.step(is_head);
         let (codes, scales) = (memory.codes(linear.weight), memory.scales(linear.weight));
-        let bias = linear.bias.map_or(codes.clone(), |bias| memory.floats(bias, linear.to_column));
+        let bias = linear.bias.map_or(codes.clone(), |bias| memory.codes(bias));
         let y = self.f32(linear.to);
         let kind = tensor.kind;
         let class = if is_head { Class::Decode } else { class };

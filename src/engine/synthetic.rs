@@ -90,9 +90,9 @@ impl Synthetic {
 
 fn pattern_of(kind: WeightKind) -> usize {
     match kind {
-        WeightKind::W4 | WeightKind::W8 => CODES,
         WeightKind::F16 => HALVES,
         WeightKind::F32 => FLOATS,
+        _ => CODES,
     }
 }
 

@@ -12,7 +12,7 @@ use crate::model::{Activation, Decoder, Op, Unit};
 use crate::quant::groups;
 
 /// Activations with one row for each token of a pass.
-const PER_TOKEN: [Activation; 9] = [
+const PER_TOKEN: [Activation; 15] = [
     Activation::Embedded,
     Activation::Residual,
     Activation::Normed,
@@ -21,6 +21,12 @@ const PER_TOKEN: [Activation; 9] = [
     Activation::GateUp,
     Activation::Up,
     Activation::Gated,
+    Activation::Router,
+    Activation::Routes,
+    Activation::ExpertGated,
+    Activation::ExpertOut,
+    Activation::SharedGateUp,
+    Activation::SharedGated,
     Activation::Branch,
 ];
 /// Activations with one row for each token whose logits are wanted.
@@ -60,8 +66,12 @@ fn take_turns(decoder: &Decoder, a: Activation, b: Activation) -> bool {
     };
     let uses = |unit: &Unit, a| unit.ops.iter().any(|op| op.input() == a || op.output() == a);
     let apart = |unit: &Unit| !(uses(unit, a) && uses(unit, b)) && fresh(unit, a) && fresh(unit, b);
-    let carried = [Activation::Residual, decoder.embedded(), Activation::Logits];
-    whole(a) && whole(b) && !carried.contains(&a) && !carried.contains(&b) && decoder.units.iter().all(apart)
+    let carried = |a| {
+        let between_units = [Activation::Routes, Activation::ExpertGated, Activation::ExpertOut];
+        [Activation::Residual, decoder.embedded(), Activation::Logits].contains(&a)
+            || between_units.contains(&a)
+    };
+    whole(a) && whole(b) && !carried(a) && !carried(b) && decoder.units.iter().all(apart)
 }
 
 /// Bytes of one row of each buffer.
@@ -73,8 +83,18 @@ fn row_bytes(decoder: &Decoder, flow: &Flow, activations: &[Activation]) -> u64 
 /// Groups of the widest activation that is ever quantised: one that a matrix is applied to.
 fn q8_groups(decoder: &Decoder) -> u64 {
     let ops = decoder.units.iter().flat_map(|unit| &unit.ops);
-    let inputs = ops.filter(|op| matches!(op, Op::Linear { .. })).map(Op::input);
+    let inputs = ops.filter(|op| matches!(op, Op::Linear { .. } | Op::ExpertsIn(_))).map(Op::input);
     u64::from(inputs.map(|a| groups(decoder.width(a))).max().unwrap_or(0))
+}
+
+/// Groups of what is inside a token's experts, where it is quantised.
+fn expert_groups(decoder: &Decoder, flow: &Flow) -> u64 {
+    match decoder.experts {
+        Some(_) if !flow.has_floats(decoder, Activation::ExpertGated) => {
+            u64::from(groups(decoder.width(Activation::ExpertGated)))
+        }
+        _ => 0,
+    }
 }
 
 /// GPU bytes that one more token of a pass takes.
@@ -83,7 +103,7 @@ fn q8_groups(decoder: &Decoder) -> u64 {
 pub(super) fn token_bytes(decoder: &Decoder, flow: &Flow, halves: bool) -> u64 {
     let halves_bytes = if halves { q8_groups(decoder) * HALVES_BYTES + HALVES_SCALE_BYTES } else { 0 };
     row_bytes(decoder, flow, &PER_TOKEN)
-        + q8_groups(decoder) * (Q8_CODE_BYTES + Q8_SCALE_BYTES)
+        + (q8_groups(decoder) + expert_groups(decoder, flow)) * (Q8_CODE_BYTES + Q8_SCALE_BYTES)
         + halves_bytes
         + inputs::token_bytes(decoder)
 }
@@ -126,6 +146,8 @@ pub(super) struct Workspace {
     activations: Vec<(Vec<Activation>, Buffer)>,
     q8_codes: Buffer,
     q8_scales: Buffer,
+    /// Codes and scales of what is inside the chosen experts, where it is quantised.
+    expert_groups: Option<[Buffer; 2]>,
     /// The groups as f16 `[tokens, columns]`, and f32 scales `[tokens]`, where matrices read these.
     halves: Option<[Buffer; 2]>,
     /// What decode passes' norms leave, without their factor.
@@ -169,6 +191,13 @@ impl Workspace {
             activations,
             q8_codes: buffer("int8 activations", chunk * q8_groups(decoder) * Q8_CODE_BYTES)?,
             q8_scales: buffer("activation scales", chunk * q8_groups(decoder) * Q8_SCALE_BYTES)?,
+            expert_groups: match expert_groups(decoder, flow) {
+                0 => None,
+                groups => Some([
+                    buffer("int8 activations in experts", chunk * groups * Q8_CODE_BYTES)?,
+                    buffer("their scales", chunk * groups * Q8_SCALE_BYTES)?,
+                ]),
+            },
             halves: match sizes.halves {
                 true => Some([
                     buffer("activations as halves", chunk * q8_groups(decoder) * HALVES_BYTES)?,
@@ -205,6 +234,11 @@ impl Workspace {
 
     pub(super) fn q8_scales(&self) -> Binding<'_> {
         self.q8_scales.all()
+    }
+
+    /// Codes and scales of what is inside the chosen experts, where it is quantised.
+    pub(super) fn expert_groups(&self) -> Option<[Binding<'_>; 2]> {
+        self.expert_groups.as_ref().map(|buffers| buffers.each_ref().map(Buffer::all))
     }
 
     pub(super) fn normed(&self) -> (Groups, &Buffer) {

@@ -1,9 +1,9 @@
 //! Causal attention of many tokens over an f16 or q8 KV cache on matrix units
 //! (<https://arxiv.org/abs/2205.14135>), which read queries and weights as halves.
 
+pub use super::attention::{Args, Spec};
 use super::attention_prefill::each;
 use super::{CacheKind, Constant};
-pub use super::attention::{Args, Spec};
 use crate::error::Result;
 use crate::gpu::{Dispatch, Facts, Grid, Pipelines, Shader};
 

@@ -6,8 +6,13 @@ use crate::gpu::{Binding, Dispatch, Facts, Grid, Pipelines, Shader};
 use crate::quant::WeightKind;
 
 /// The shader.
-pub const SHADER: Shader =
-    Shader { name: "matmul_coop", source: include_str!("../../shaders/matmul_coop.wgsl") };
+pub const SHADER: Shader = Shader {
+    name: "matmul_coop",
+    source: concat!(
+        include_str!("../../shaders/matmul_halves.wgsl"),
+        include_str!("../../shaders/matmul_coop.wgsl")
+    ),
+};
 
 /// Rows, and tokens, that one workgroup makes.
 const TILE: u32 = 128;
@@ -31,7 +36,7 @@ pub fn runs_on(facts: &Facts) -> bool {
 pub struct Spec {
     /// The product.
     pub matrix: Matrix,
-    /// How the weights are coded: W4 or W8. Weights beyond 65504 become infinite.
+    /// How the weights are coded, in whole codes. Weights beyond 65504 become infinite.
     pub kind: WeightKind,
 }
 
@@ -56,7 +61,7 @@ pub struct Args<'a> {
 
 /// The shader's constants.
 pub fn constants(spec: &Spec) -> Vec<Constant> {
-    assert!(matches!(spec.kind, WeightKind::W4 | WeightKind::W8), "{spec:?}");
+    assert!(spec.kind.is_coded(), "{spec:?}");
     let mut constants = spec.matrix.constants(grid(spec).groups);
     constants.push(("KIND", kind_number(spec.kind)));
     constants

@@ -4,11 +4,15 @@ pub use super::matmul_coop::{Args, Spec, runs_on};
 use super::{Constant, kind_number};
 use crate::error::Result;
 use crate::gpu::{Dispatch, Grid, Pipelines, Shader};
-use crate::quant::WeightKind;
 
 /// The shader.
-pub const SHADER: Shader =
-    Shader { name: "matmul_few", source: include_str!("../../shaders/matmul_few.wgsl") };
+pub const SHADER: Shader = Shader {
+    name: "matmul_few",
+    source: concat!(
+        include_str!("../../shaders/matmul_halves.wgsl"),
+        include_str!("../../shaders/matmul_few.wgsl")
+    ),
+};
 
 /// Tokens and rows of one matrix of a tile.
 const SIDE: u32 = 16;
@@ -35,7 +39,7 @@ const fn tile_tokens(rows: u32, tokens: u32) -> u32 {
 
 /// The shader's constants, for passes of at most `tokens`.
 pub fn constants(spec: &Spec, tokens: u32) -> Vec<Constant> {
-    assert!(matches!(spec.kind, WeightKind::W4 | WeightKind::W8), "{spec:?}");
+    assert!(spec.kind.is_coded(), "{spec:?}");
     let mut constants = spec.matrix.constants(grid(spec, tokens).groups);
     constants.extend([
         ("KIND", kind_number(spec.kind)),

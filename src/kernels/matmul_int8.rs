@@ -17,13 +17,13 @@ const TILE: u32 = 64;
 pub struct Spec {
     /// The product.
     pub matrix: Matrix,
-    /// How the weights are coded: W4 or W8.
+    /// How the weights are coded, in whole codes.
     pub kind: WeightKind,
 }
 
 /// The shader's constants.
 pub fn constants(spec: &Spec) -> Vec<Constant> {
-    assert!(matches!(spec.kind, WeightKind::W4 | WeightKind::W8), "{spec:?}");
+    assert!(spec.kind.is_coded(), "{spec:?}");
     let mut constants = spec.matrix.constants(grid(spec).groups);
     constants.push(("KIND", kind_number(spec.kind)));
     constants

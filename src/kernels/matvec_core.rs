@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use super::experts::{Gate, Records};
 use super::sizes::{BySize, Form, SizeClass};
 use super::{Constant, kind_number};
 use crate::gpu::{Facts, Grid};
@@ -13,6 +14,7 @@ use crate::quant::{GROUP, WeightKind, groups};
 macro_rules! source {
     ($($file:literal),+) => {
         concat!(
+            include_str!("../../shaders/matvec_codes.wgsl"),
             include_str!("../../shaders/matvec_dot.wgsl"),
             include_str!("../../shaders/matvec_core.wgsl"),
             include_str!("../../shaders/matvec_stage.wgsl"),
@@ -21,6 +23,21 @@ macro_rules! source {
     };
 }
 pub(super) use source;
+
+/// The same for the kernels of experts, whose weights are records.
+macro_rules! expert_source {
+    ($($file:literal),+) => {
+        concat!(
+            include_str!("../../shaders/matvec_codes.wgsl"),
+            include_str!("../../shaders/experts_home.wgsl"),
+            include_str!("../../shaders/experts_rows.wgsl"),
+            include_str!("../../shaders/matvec_core.wgsl"),
+            include_str!("../../shaders/matvec_stage.wgsl"),
+            $(include_str!($file)),+
+        )
+    };
+}
+pub(super) use expert_source;
 
 /// The most tokens that share one reading of the weights.
 pub const TOKENS_PER_GROUP_MAX: u32 = 8;
@@ -197,7 +214,7 @@ pub struct Product {
     pub rows: u32,
     /// Columns of the weights: values read for each token.
     pub cols: u32,
-    /// How the weights are coded: W4 or W8.
+    /// How the weights are coded, in whole codes.
     pub kind: WeightKind,
     /// Whether there is a bias.
     pub bias: bool,
@@ -213,10 +230,23 @@ impl Product {
         Grid { groups: self.rows.div_ceil(self.tile.rows()), tokens_each: self.tokens_per_group }
     }
 
+    /// Workgroups for each choice of a token, all of one choice being neighbours.
+    pub(super) fn expert_grid(&self, records: &Records) -> Grid {
+        Grid { groups: self.grid().groups * records.chosen, tokens_each: 1 }
+    }
+
+    /// The constants where the weights are records.
+    pub(super) fn expert_constants(&self, records: &Records, gate: Gate) -> Vec<Constant> {
+        let mut constants = self.constants();
+        constants.retain(|(name, _)| *name != "BIAS");
+        constants.extend(records.constants(gate));
+        constants
+    }
+
     pub(super) fn constants(&self) -> Vec<Constant> {
         assert!(matches!(self.tokens_per_group, 1 | 2 | 4 | 8), "{self:?}");
         let Tile { rows_each, row_lanes, col_lanes, unroll } = self.tile;
-        assert!(matches!(self.kind, WeightKind::W4 | WeightKind::W8), "{self:?}");
+        assert!(self.kind.is_coded(), "{self:?}");
         assert!(self.rows > 0 && self.cols > 0, "an empty matrix: {self:?}");
         vec![
             ("KIND", kind_number(self.kind)),

@@ -32,7 +32,7 @@ pub struct Spec {
     pub bias: bool,
     /// As in [`super::matvec_int8::Spec`].
     pub eps: Option<f32>,
-    /// How the weights are coded: W4 or W8.
+    /// How the weights are coded, in whole codes.
     pub kind: WeightKind,
     /// How a workgroup is laid over rows and columns; see [`Tile::fits`].
     pub tile: Tile,

@@ -17,7 +17,7 @@ pub const SHADER: Shader = Shader {
 pub struct Spec {
     /// The product.
     pub matrix: Matrix,
-    /// How the weights are coded: W4 or W8.
+    /// How the weights are coded, in whole codes.
     pub kind: WeightKind,
     /// How a workgroup is laid over rows and columns.
     pub tile: Tile,

@@ -21,7 +21,7 @@ pub struct Spec {
     pub cols: u32,
     /// Whether there is a bias.
     pub bias: bool,
-    /// How the weights are coded: W4 or W8.
+    /// How the weights are coded, in whole codes.
     pub kind: WeightKind,
     /// How a workgroup is laid over rows and columns: a multiple of 32 rows.
     pub tile: Tile,

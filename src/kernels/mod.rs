@@ -17,6 +17,11 @@ pub mod attention_join;
 pub mod attention_merge;
 pub mod attention_prefill;
 pub mod embed;
+pub mod experts;
+pub mod experts_down;
+pub mod experts_exact;
+pub mod experts_gated;
+pub mod experts_sum;
 pub mod glu;
 pub mod glu_q8;
 pub mod layer_norm;
@@ -36,6 +41,7 @@ pub mod quantize_q8;
 pub mod rms_norm;
 pub mod rms_norm_q8;
 pub mod rope_store;
+pub mod route;
 pub mod select_rows;
 pub mod sizes;
 pub mod softcap;
@@ -403,6 +409,10 @@ fn kind_number(kind: WeightKind) -> f64 {
         WeightKind::W8 => 1.0,
         WeightKind::F16 => 2.0,
         WeightKind::F32 => 3.0,
+        WeightKind::W4Min => 5.0,
+        WeightKind::W4Zero => 6.0,
+        WeightKind::Iq4 => 7.0,
+        WeightKind::Fp4 => 8.0,
     }
 }
 

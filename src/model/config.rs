@@ -118,6 +118,89 @@ impl Fields {
         })
     }
 
+    /// Whether there is a value, be it null.
+    pub fn has(&self, key: &str) -> bool {
+        self.map.contains_key(key)
+    }
+
+    /// Whether there are no values.
+    pub fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+
+    /// A finite number, with a value for when it is absent.
+    ///
+    /// # Errors
+    /// When it is present and no finite number.
+    pub fn number_or(&self, key: &str, default: f64) -> Result<f64> {
+        self.get(key).map_or(Ok(default), |value| {
+            value.as_f64().filter(|n| n.is_finite()).ok_or_else(|| self.wrong(key, "a number", value))
+        })
+    }
+
+    /// A list of so many positive numbers.
+    ///
+    /// # Errors
+    /// When it is missing, or something else.
+    pub fn numbers(&self, key: &str, count: usize) -> Result<Vec<f64>> {
+        let what = format!("a list of {count} positive numbers");
+        let value = self.get(key).ok_or_else(|| self.missing(key, &what))?;
+        let positive = |value: &Value| value.as_f64().filter(|n| n.is_finite() && *n > 0.0);
+        let list = value.as_array().filter(|list| list.len() == count);
+        let numbers = list.and_then(|list| list.iter().map(positive).collect::<Option<Vec<_>>>());
+        numbers.ok_or_else(|| self.wrong(key, &what, value))
+    }
+
+    /// A list of one string for each block, if present.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn texts(&self, key: &str, blocks: u32) -> Result<Option<Vec<String>>> {
+        self.each(key, blocks, "string", |value| value.as_str().map(str::to_owned))
+    }
+
+    /// A list of one truth value, or 0 or 1, for each block, if present.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn switches(&self, key: &str, blocks: u32) -> Result<Option<Vec<bool>>> {
+        let switch = |value: &Value| value.as_bool().or_else(|| value.as_u64().map(|n| n != 0));
+        self.each(key, blocks, "0 or 1", switch)
+    }
+
+    fn each<T>(
+        &self,
+        key: &str,
+        blocks: u32,
+        what: &str,
+        read: impl Fn(&Value) -> Option<T>,
+    ) -> Result<Option<Vec<T>>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let what = format!("a list of one {what} for each of {blocks} blocks");
+        let list = value.as_array().filter(|list| list.len() == blocks as usize);
+        let read = list.and_then(|list| list.iter().map(read).collect::<Option<Vec<_>>>());
+        read.map(Some).ok_or_else(|| self.wrong(key, &what, value))
+    }
+
+    /// The object itself.
+    pub fn to_value(&self) -> Value {
+        Value::Object(self.map.clone())
+    }
+
+    /// The same without some values.
+    pub fn without(&self, keys: &[&str]) -> Fields {
+        let mut fields = self.clone();
+        fields.map.retain(|key, _| !keys.contains(&key.as_str()));
+        fields
+    }
+
+    /// The same with a value added or replaced.
+    pub fn with(&self, key: &str, value: Value) -> Fields {
+        let mut fields = self.clone();
+        fields.map.insert(key.to_owned(), value);
+        fields
+    }
+
     /// Refuses options that change what the model computes and are not implemented, unless they
     /// hold the value that means "off".
     ///

@@ -1,5 +1,6 @@
 //! What a decoder consists of: its sizes, its units and the operations inside them.
 
+use super::experts::{Experts, Routing, Stack};
 use super::rope::Rope;
 use crate::error::{Error, Result};
 use crate::pack::layout::{TensorSpec, UnitSpec};
@@ -25,6 +26,20 @@ pub enum Activation {
     Up,
     /// What the MLP's activation function leaves; `[tokens, intermediate_size]`.
     Gated,
+    /// What a router says of each expert, and the shared expert's gate; see [`Experts`].
+    Router,
+    /// The experts of each token with their weights, 16 bytes each; `[tokens, choices]`.
+    Routes,
+    /// What the activation function leaves inside each chosen expert;
+    /// `[tokens, num_experts_per_tok]` rows of `moe_intermediate_size`.
+    ExpertGated,
+    /// What each chosen expert gives, then the shared one where it has a gate;
+    /// `[tokens, choices]` rows of `hidden_size`.
+    ExpertOut,
+    /// Gate and up projections of a shared expert; `[tokens, 2 * shared_intermediate_size]`.
+    SharedGateUp,
+    /// What the activation function leaves inside it; `[tokens, shared_intermediate_size]`.
+    SharedGated,
     /// What attention or an MLP adds to the stream, where it is normed before; `[tokens, hidden_size]`.
     Branch,
     /// The selected rows as wide as the embedding table; `[selected, embed_size]`.
@@ -96,8 +111,7 @@ pub enum Op {
         from: Activation,
         /// Matrix `[rows, cols]`.
         weight: Tensor,
-        /// Vector, as long as all that is written to `to`, whose elements from `to_column` on are
-        /// added.
+        /// Vector that is added, `[rows]`.
         bias: Option<Tensor>,
         /// Output.
         to: Activation,
@@ -130,6 +144,18 @@ pub enum Op {
     Glu(Function),
     /// A function of `Up` into `Gated`.
     Activate(Function),
+    /// `function(gate) * up` of `SharedGateUp` into `SharedGated`.
+    SharedGlu(Function),
+    /// The choice of experts by `Router`, with their weights, into `Routes`.
+    Route(Routing),
+    /// Gates and values of `Normed` in each token's experts, as far as they lie in this unit, and
+    /// what the activation function makes of them, into `ExpertGated`.
+    ExpertsIn(Stack),
+    /// The way back from `ExpertGated` in each token's experts, as far as they lie in this unit,
+    /// into `ExpertOut`.
+    ExpertsOut(Stack),
+    /// The sum of `ExpertOut` by the weights in `Routes`, added to `Residual`.
+    ExpertsSum,
     /// Holds `Logits` below a cap, in place: `cap * tanh(x / cap)` (arXiv 2408.00118).
     Softcap {
         /// The cap.
@@ -172,6 +198,11 @@ impl Op {
             Op::QkNorm(_) | Op::RopeStore { .. } | Op::Attention { .. } => Activation::Qkv,
             Op::Glu(_) => Activation::GateUp,
             Op::Activate(_) => Activation::Up,
+            Op::SharedGlu(_) => Activation::SharedGateUp,
+            Op::Route(_) => Activation::Router,
+            Op::ExpertsIn(_) => Activation::Normed,
+            Op::ExpertsOut(_) => Activation::ExpertGated,
+            Op::ExpertsSum => Activation::ExpertOut,
             Op::Softcap { .. } => Activation::Logits,
         }
     }
@@ -183,6 +214,11 @@ impl Op {
             Op::RmsNorm { to, .. } | Op::LayerNorm { to, .. } | Op::Linear { to, .. } => to,
             Op::QkNorm(_) | Op::RopeStore { .. } => Activation::Qkv,
             Op::Attention { .. } => Activation::Attended,
+            Op::SharedGlu(_) => Activation::SharedGated,
+            Op::Route(_) => Activation::Routes,
+            Op::ExpertsIn(_) => Activation::ExpertGated,
+            Op::ExpertsOut(_) => Activation::ExpertOut,
+            Op::ExpertsSum => Activation::Residual,
             Op::Glu(_) | Op::Activate(_) => Activation::Gated,
             Op::Softcap { .. } => Activation::Logits,
         }
@@ -192,7 +228,7 @@ impl Op {
     pub fn updates(&self) -> bool {
         match self {
             Op::RmsNorm { add, .. } | Op::Linear { add, .. } => *add,
-            Op::QkNorm(_) | Op::RopeStore { .. } | Op::Softcap { .. } => true,
+            Op::QkNorm(_) | Op::RopeStore { .. } | Op::Softcap { .. } | Op::ExpertsSum => true,
             _ => false,
         }
     }
@@ -262,6 +298,8 @@ pub struct Decoder {
     pub context_max: u32,
     /// Width of the embedding table's rows.
     pub embed_size: u32,
+    /// Sizes of its mixtures of experts, if some blocks have one.
+    pub experts: Option<Experts>,
     /// Factor on the rows of the embedding table.
     pub embed_scale: f32,
     /// Rotary speeds; blocks choose among them.
@@ -344,6 +382,7 @@ impl Decoder {
             Activation::GateUp => 2 * self.intermediate_size,
             Activation::Up | Activation::Gated => self.intermediate_size,
             Activation::Logits => self.vocab_size,
+            _ => self.experts.as_ref().map_or(0, |experts| experts.width(activation, self.hidden_size)),
         }
     }
 

@@ -3,66 +3,80 @@
 use std::ops::Range;
 
 use super::decoder::{Activation, Decoder, Op, TablePart, Tensor, Unit};
-use crate::pack::layout::{Source, TensorSpec, UnitSpec};
+use crate::pack::layout::{Affine, Order, Source, TensorSpec, UnitSpec};
 use crate::quant::WeightKind;
 
 /// What WebGPU lets a kernel bind at once on every adapter; larger matrices come in pieces.
 const BINDING_BYTES: u64 = 128 << 20;
-/// Rows of a piece with a bias: as many floats as WebGPU's alignment of bindings has room for.
-const BIAS_ROWS: u32 = 64;
 
-/// A matrix of whole checkpoint tensors `[rows, cols]`, one below the other.
+/// A matrix of rows of checkpoint tensors, one below the other.
 struct Stack<'a> {
     name: &'a str,
     cols: u32,
     kind: WeightKind,
-    parts: &'a [(String, u32)],
+    parts: Vec<Source>,
+}
+
+/// The sources of some rows of a stack of them.
+fn cut_sources(parts: &[Source], rows: Range<u32>) -> Vec<Source> {
+    let mut sources = Vec::new();
+    let mut first = 0;
+    for part in parts {
+        let count = part.rows.end - part.rows.start;
+        let taken = rows.start.max(first) - first..rows.end.clamp(first, first + count) - first;
+        if !taken.is_empty() {
+            let rows = part.rows.start + taken.start..part.rows.start + taken.end;
+            sources.push(Source { rows, ..part.clone() });
+        }
+        first += count;
+    }
+    sources
 }
 
 impl Stack<'_> {
     fn rows(&self) -> u32 {
-        self.parts.iter().map(|(_, rows)| rows).sum()
+        self.parts.iter().map(|part| part.rows.end - part.rows.start).sum()
     }
 
     /// Some of its rows as a packed tensor.
     fn piece(&self, name: &str, rows: Range<u32>) -> TensorSpec {
-        let is_vector = rows.len() == 1;
-        let mut sources = Vec::new();
-        let mut first = 0;
-        for (tensor, count) in self.parts {
-            let taken = rows.start.max(first) - first..rows.end.clamp(first, first + count) - first;
-            if !taken.is_empty() {
-                let rows = if is_vector { taken.start * self.cols..taken.end * self.cols } else { taken };
-                sources.push(Source { rows, ..Source::whole(tensor, &[*count, self.cols]) });
+        let mut sources = cut_sources(&self.parts, rows.clone());
+        if rows.len() == 1 {
+            // A row alone is a vector, whose sources are counted in elements.
+            for source in &mut sources {
+                let row = source.order.row(source.rows.start) as u32;
+                source.order = Order::default();
+                source.rows = row * self.cols..(row + 1) * self.cols;
             }
-            first += count;
         }
         let rows = rows.end - rows.start;
         TensorSpec { name: name.into(), rows, cols: self.cols, kind: self.kind, sources }
     }
 
-    /// Cuts its rows into as few ranges as possible of at most `bytes`, about equal and each but
-    /// the last a multiple of `multiple` rows.
-    fn cut(&self, bytes: u64, multiple: u32) -> Vec<Range<u32>> {
+    /// Cuts its rows into as few ranges as possible of at most `bytes`, about equal.
+    fn cut(&self, bytes: u64) -> Vec<Range<u32>> {
         let row_bytes = self.kind.code_bytes(1, self.cols) + self.kind.scale_bytes(1, self.cols);
-        let most = u32::try_from(bytes / row_bytes).unwrap_or(u32::MAX) / multiple * multiple;
+        let most = u32::try_from(bytes / row_bytes).unwrap_or(u32::MAX).max(1);
         let rows = self.rows();
-        let each = rows.div_ceil(rows.div_ceil(most.max(multiple))).next_multiple_of(multiple);
+        let each = rows.div_ceil(rows.div_ceil(most));
         (0..rows).step_by(each as usize).map(|first| first..rows.min(first + each)).collect()
     }
 }
 
-/// A float vector whose elements come from whole checkpoint vectors, one after the other.
-fn vector(name: &str, parts: &[(String, u32)]) -> TensorSpec {
-    let sources = parts.iter().map(|(tensor, length)| Source::whole(tensor, &[*length]));
-    let cols = parts.iter().map(|(_, length)| length).sum();
-    let kind = WeightKind::F32;
-    TensorSpec { name: name.into(), rows: 1, cols, kind, sources: sources.collect() }
+/// A float vector of elements of checkpoint vectors, one after the other.
+fn vector(name: &str, sources: Vec<Source>) -> TensorSpec {
+    let cols = sources.iter().map(|source| source.rows.end - source.rows.start).sum();
+    TensorSpec { name: name.into(), rows: 1, cols, kind: WeightKind::F32, sources }
+}
+
+/// What a module is called within the one around it.
+fn last_of(name: &str) -> &str {
+    name.rsplit('.').next().unwrap_or(name)
 }
 
 /// Collects a unit's tensors and operations.
 pub(super) struct UnitBuilder {
-    /// Of the checkpoint's names, e.g. `model.layers.0`.
+    /// Of the checkpoint's names, e.g. `model.layers.0`; they are as they are if it is empty.
     prefix: String,
     /// How matrices are coded.
     kind: WeightKind,
@@ -70,12 +84,53 @@ pub(super) struct UnitBuilder {
     ops: Vec<Op>,
 }
 
+/// Some rows of a checkpoint's module, which are some of a projection's.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Part {
+    /// Name without prefix.
+    pub(super) module: &'static str,
+    /// Rows of all of it.
+    pub(super) height: u32,
+    /// Which of its rows counts as row 0, 1, ...
+    pub(super) order: Order,
+    /// Those that are taken.
+    pub(super) rows: Range<u32>,
+    /// Whether the checkpoint has the matrix the other way round.
+    pub(super) transposed: bool,
+}
+
+impl Part {
+    /// All of a module.
+    pub(super) fn whole(module: &'static str, height: u32) -> Self {
+        Part { module, height, order: Order::default(), rows: 0..height, transposed: false }
+    }
+
+    /// The source of the part's rows of a matrix with so many columns.
+    fn weight(&self, tensor: String, cols: u32) -> Source {
+        let Part { height, order, rows, transposed, .. } = self.clone();
+        let shape = if transposed { [cols, height] } else { [height, cols] };
+        Source { order, rows, transposed, ..Source::whole(tensor, &shape) }
+    }
+
+    /// The source of the part's elements of a bias.
+    fn bias(&self, tensor: String) -> Source {
+        let Part { height, order, rows, .. } = self.clone();
+        Source { order, rows, ..Source::whole(tensor, &[height]) }
+    }
+}
+
+/// The order in which the pairs of a head's `paired` leading values, neighbours in the checkpoint,
+/// stand half of them apart, as they are rotated here.
+pub(super) fn pairs_apart(head_dim: u32, paired: u32) -> Order {
+    if paired == 0 { Order::default() } else { Order { first: 0, head: head_dim, stride: head_dim, paired } }
+}
+
 /// Projections of one activation, one below the other.
 pub(super) struct Projection<'a> {
     /// Name in the packed unit.
     pub(super) name: &'a str,
     /// Checkpoint modules with their rows.
-    pub(super) parts: &'a [(&'a str, u32)],
+    pub(super) parts: &'a [Part],
     /// Whether each has a bias.
     pub(super) bias: bool,
     pub(super) from: Activation,
@@ -94,8 +149,12 @@ pub(super) struct LayerNorm<'a> {
     pub(super) cols: u32,
     pub(super) from: Activation,
     pub(super) to: Activation,
-    /// Whether it has a weight and a bias.
-    pub(super) affine: bool,
+    /// Whether it has a weight.
+    pub(super) weight: bool,
+    /// Whether it has a bias.
+    pub(super) bias: bool,
+    /// What weight and bias become.
+    pub(super) affine: Affine,
     pub(super) eps: f32,
 }
 
@@ -108,50 +167,85 @@ impl UnitBuilder {
         self.ops.push(op);
     }
 
+    /// How many operations there are so far.
+    pub(super) fn ops_len(&self) -> usize {
+        self.ops.len()
+    }
+
+    /// Moves what matrices from operation `first` on write so many columns to the right.
+    pub(super) fn move_columns(&mut self, first: usize, columns: u32) {
+        for op in &mut self.ops[first..] {
+            if let Op::Linear { to_column, .. } = op {
+                *to_column += columns;
+            }
+        }
+    }
+
     pub(super) fn finish(self, name: String) -> Unit {
         Unit { spec: UnitSpec { name, tensors: self.tensors }, ops: self.ops }
     }
 
-    fn push(&mut self, tensor: TensorSpec) -> Tensor {
+    /// Adds a tensor.
+    pub(super) fn push(&mut self, tensor: TensorSpec) -> Tensor {
         self.tensors.push(tensor);
         self.tensors.len() - 1
     }
 
-    /// Adds a root-mean-square norm of an activation with so many columns.
-    pub(super) fn rms_norm(&mut self, name: &str, cols: u32, from: Activation, eps: f32) {
-        let weight = self.push(vector(name, &[(format!("{}.{name}.weight", self.prefix), cols)]));
-        self.op(Op::RmsNorm { from, to: Activation::Normed, add: false, weight, eps });
+    /// The checkpoint's name of a module's tensor.
+    pub(super) fn named(&self, module: &str, what: &str) -> String {
+        if self.prefix.is_empty() {
+            format!("{module}.{what}")
+        } else {
+            format!("{}.{module}.{what}", self.prefix)
+        }
+    }
+
+    /// Adds a vector.
+    pub(super) fn vector(&mut self, name: &str, sources: Vec<Source>) -> Tensor {
+        self.push(vector(name, sources))
+    }
+
+    /// Adds a root-mean-square norm of an activation with so many columns; `eps` comes with what
+    /// its stored weights become.
+    pub(super) fn rms_norm(
+        &mut self,
+        name: &str,
+        cols: u32,
+        [from, to]: [Activation; 2],
+        add: bool,
+        (eps, affine): (f32, Affine),
+    ) {
+        let source = Source { affine, ..Source::whole(self.named(name, "weight"), &[cols]) };
+        let weight = self.vector(last_of(name), vec![source]);
+        self.op(Op::RmsNorm { from, to, add, weight, eps });
     }
 
     /// Adds a norm by mean and variance.
     pub(super) fn layer_norm(&mut self, norm: &LayerNorm<'_>) {
-        let &LayerNorm { name, cols, from, to, affine, eps } = norm;
-        let source = |what: &str| [(format!("{}.{name}.{what}", self.prefix), cols)];
+        let &LayerNorm { name, cols, from, to, weight, bias, affine, eps } = norm;
+        let source = |what: &str| vec![Source { affine, ..Source::whole(self.named(name, what), &[cols]) }];
         let (weights, biases) = (source("weight"), source("bias"));
-        let weight = affine.then(|| self.push(vector(name, &weights)));
-        let bias = affine.then(|| self.push(vector(&format!("{name}.bias"), &biases)));
+        let name = last_of(name);
+        let weight = weight.then(|| self.vector(name, weights));
+        let bias = bias.then(|| self.vector(&format!("{name}.bias"), biases));
         self.op(Op::LayerNorm { from, to, weight, bias, eps });
     }
 
-    /// Adds a projection, in several matrices where one would be more than every adapter binds. A
-    /// bias stays whole.
+    /// Adds a projection, in several matrices where one would be more than every adapter binds.
     pub(super) fn project(&mut self, projection: &Projection<'_>) {
         let &Projection { name, parts, bias, from, cols, to, add } = projection;
-        let named = |what: &str| {
-            let part = |(p, n): &(&str, u32)| (format!("{}.{p}.{what}", self.prefix), *n);
-            parts.iter().map(part).collect::<Vec<_>>()
-        };
-        let (weights, biases) = (named("weight"), named("bias"));
-        let stack = Stack { name, cols, kind: self.kind, parts: &weights };
-        let pieces = stack.cut(BINDING_BYTES, if bias { BIAS_ROWS } else { 1 });
-        let bias_tensor = bias.then_some(self.tensors.len() + pieces.len());
+        let weights = parts.iter().map(|part| part.weight(self.named(part.module, "weight"), cols));
+        let stack = Stack { name, cols, kind: self.kind, parts: weights.collect() };
+        let biases = parts.iter().map(|part| part.bias(self.named(part.module, "bias")));
+        let biases: Option<Vec<_>> = bias.then(|| biases.collect());
+        let pieces = stack.cut(BINDING_BYTES);
         for (number, rows) in pieces.iter().enumerate() {
             let name = if pieces.len() > 1 { format!("{name}.{number}") } else { name.to_owned() };
             let weight = self.push(stack.piece(&name, rows.clone()));
-            self.op(Op::Linear { from, weight, bias: bias_tensor, to, to_column: rows.start, add });
-        }
-        if bias {
-            self.push(vector(&format!("{name}.bias"), &biases));
+            let bias = biases
+                .as_ref()
+                .map(|biases| self.vector(&format!("{name}.bias"), cut_sources(biases, rows.clone())));
+            self.op(Op::Linear { from, weight, bias, to, to_column: rows.start, add });
         }
     }
 }
@@ -166,32 +260,41 @@ pub(super) struct Head<'a> {
     pub(super) embed_tokens: &'a str,
     /// Checkpoint name of the head's own matrix, unless it is the embedding table.
     pub(super) lm_head: Option<&'a str>,
+    /// Checkpoint name of the head's bias.
+    pub(super) bias: Option<&'a str>,
+    /// What the scores are held below.
+    pub(super) softcap: Option<f32>,
 }
 
 /// Adds the head, in pieces no larger than the largest other unit, and the embedding table.
 pub(super) fn add_head(decoder: &mut Decoder, head: Head<'_>) {
-    let Head { before, from, embed_tokens, lm_head } = head;
+    let Head { before, from, embed_tokens, lm_head, bias, softcap } = head;
     let (vocab, cols, kind) = (decoder.vocab_size, decoder.embed_size, before.kind);
     let largest = decoder.units.iter().map(|unit| unit.spec.bytes()).max().unwrap_or(0);
-    let stack_of = |tensor: &str| [(tensor.to_owned(), vocab)];
-    let (table, own) = (stack_of(embed_tokens), lm_head.map(stack_of));
-    if own.is_some() {
+    let stack_of =
+        |name, tensor: &str| Stack { name, cols, kind, parts: vec![Source::whole(tensor, &[vocab, cols])] };
+    if lm_head.is_some() {
         let embed = decoder.embed.get_or_insert_with(|| tables(Vec::new()));
-        let stack = Stack { name: "embed_tokens", cols, kind, parts: &table };
+        let stack = stack_of("embed_tokens", embed_tokens);
         decoder.table.push(TablePart { unit: 0, tensor: embed.tensors.len(), first_row: 0 });
         embed.tensors.push(stack.piece(stack.name, 0..vocab));
     }
-    let is_tied = own.is_none();
-    let stack = Stack { name: "lm_head", cols, kind, parts: own.as_ref().unwrap_or(&table) };
-    let pieces = stack.cut(largest.min(BINDING_BYTES), 1);
+    let stack = stack_of("lm_head", lm_head.unwrap_or(embed_tokens));
+    let biases = bias.map(|tensor| [Source::whole(tensor, &[vocab])]);
+    let pieces = stack.cut(largest.min(BINDING_BYTES));
     let mut unit = before;
     for (number, rows) in pieces.iter().enumerate() {
         let (to_column, to) = (rows.start, Activation::Logits);
         let weight = unit.push(stack.piece(stack.name, rows.clone()));
-        unit.op(Op::Linear { from, weight, bias: None, to, to_column, add: false });
-        if is_tied {
+        let bias =
+            biases.as_ref().map(|biases| unit.vector("lm_head.bias", cut_sources(biases, rows.clone())));
+        unit.op(Op::Linear { from, weight, bias, to, to_column, add: false });
+        if lm_head.is_none() {
             let packed = decoder.packed_index(decoder.units.len());
             decoder.table.push(TablePart { unit: packed, tensor: weight, first_row: to_column });
+        }
+        if let Some(cap) = softcap.filter(|_| number + 1 == pieces.len()) {
+            unit.op(Op::Softcap { cap });
         }
         let name = if pieces.len() > 1 { format!("head.{number}") } else { "head".into() };
         decoder.units.push(std::mem::replace(&mut unit, UnitBuilder::new("", kind)).finish(name));
@@ -204,9 +307,10 @@ pub(super) fn tables(tensors: Vec<TensorSpec>) -> UnitSpec {
 }
 
 /// Learned position embeddings of a checkpoint's `[rows, cols]`, in halves unless weights are floats.
-pub(super) fn position_table(tensor: String, [rows, cols]: [u32; 2], weights: WeightKind) -> TensorSpec {
+pub(super) fn position_table(tensor: String, shape: [u32; 2], weights: WeightKind) -> TensorSpec {
     let kind = if weights == WeightKind::F32 { WeightKind::F32 } else { WeightKind::F16 };
-    Stack { name: "embed_positions", cols, kind, parts: &[(tensor, rows)] }.piece("embed_positions", 0..rows)
+    let parts = vec![Source::whole(tensor, &shape)];
+    Stack { name: "embed_positions", cols: shape[1], kind, parts }.piece("embed_positions", 0..shape[0])
 }
 
 #[cfg(test)]
@@ -215,25 +319,30 @@ mod tests {
 
     #[test]
     fn pieces_cover_all_rows_and_fit() {
-        let parts = [("a".to_owned(), 1000), ("b".to_owned(), 25)];
-        let stack = Stack { name: "ab", cols: 32, kind: WeightKind::F32, parts: &parts };
-        let sixty_fours: Vec<u32> = (0..17).map(|i| i * 64).collect();
-        for (rows_max, multiple, starts) in [
-            (2000, 1, vec![0]),
-            (2000, 64, vec![0]),
-            (1024, 1, vec![0, 513]),
-            (1024, 64, vec![0, 576]),
-            (700, 64, vec![0, 576]),
-            (127, 64, sixty_fours.clone()),
+        let parts =
+            vec![Source::whole("a", &[1000, 32]), Source { rows: 5..30, ..Source::whole("b", &[40, 32]) }];
+        let stack = Stack { name: "ab", cols: 32, kind: WeightKind::F32, parts };
+        for (rows_max, starts) in [
+            (2000, vec![0]),
+            (1024, vec![0, 513]),
+            (700, vec![0, 513]),
+            (400, vec![0, 342, 684]),
             // Nothing fits: as little as can be.
-            (0, 64, sixty_fours),
+            (0, (0..1025).collect()),
         ] {
             let ends = starts[1..].iter().copied().chain([1025]);
             let expected: Vec<_> = starts.iter().zip(ends).map(|(start, end)| *start..end).collect();
-            assert_eq!(stack.cut(rows_max * 128, multiple), expected, "{rows_max}, {multiple}");
+            assert_eq!(stack.cut(rows_max * 128), expected, "{rows_max}");
         }
+        let rows_of = |tensor: &TensorSpec| {
+            tensor.sources.iter().map(|s| (s.tensor.clone(), s.rows.clone())).collect::<Vec<_>>()
+        };
         let tensor = stack.piece("p", 576..1025);
-        let sources: Vec<_> = tensor.sources.iter().map(|s| (s.tensor.as_str(), s.rows.clone())).collect();
-        assert_eq!((tensor.rows, sources), (449, vec![("a", 576..1000), ("b", 0..25)]));
+        assert_eq!(
+            (tensor.rows, rows_of(&tensor)),
+            (449, vec![("a".into(), 576..1000), ("b".into(), 5..30)])
+        );
+        let tensor = stack.piece("p", 1001..1002);
+        assert_eq!((tensor.rows, rows_of(&tensor)), (1, vec![("b".into(), 6 * 32..7 * 32)]));
     }
 }

@@ -13,10 +13,13 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::container::{self, Chunk, Watch};
 use super::layout::{TensorSpec, UnitSpec};
 use crate::error::Result;
-use crate::quant::{GROUP, WeightKind, encode_row, groups};
+use crate::quant::{GROUP, Group4, WeightKind, encode_row, groups};
 
 /// Standard deviation of a uniformly random 4-bit code less 8.
 const W4_CODE_STD: f32 = 4.636_809;
+/// Root mean squares of the values of `Iq4`, and of `Fp4`.
+const IQ4_CODE_STD: f32 = 67.44;
+const FP4_CODE_STD: f32 = 5.852;
 /// Standard deviation of a uniformly random signed byte, with -128 replaced by 0.
 const W8_CODE_STD: f32 = 73.5;
 /// How far vectors stray from 1 (norms) or 0 (biases).
@@ -55,16 +58,21 @@ fn fill(chunk: &mut Chunk<'_>, rng: &mut ChaCha8Rng) {
         return;
     }
     match kind {
-        WeightKind::W4 => {
-            rng.fill_bytes(chunk.codes);
-            fill_scales(chunk.scales, std / W4_CODE_STD, rng);
-        }
         WeightKind::W8 => {
             rng.fill_bytes(chunk.codes);
             chunk.codes.iter_mut().filter(|code| **code == 0x80).for_each(|code| *code = 0);
-            fill_scales(chunk.scales, std / W8_CODE_STD, rng);
+            fill_scales(*kind, chunk.scales, std / W8_CODE_STD, rng);
         }
-        WeightKind::F16 | WeightKind::F32 => {
+        _ if kind.is_nibbles() => {
+            rng.fill_bytes(chunk.codes);
+            let code_std = match kind {
+                WeightKind::Iq4 => IQ4_CODE_STD,
+                WeightKind::Fp4 => FP4_CODE_STD,
+                _ => W4_CODE_STD,
+            };
+            fill_scales(*kind, chunk.scales, std / code_std, rng);
+        }
+        _ => {
             let reach = std * 3.0f32.sqrt();
             fill_floats(*kind, *cols, chunk.codes, chunk.scales, || reach * unit(rng));
             return;
@@ -95,17 +103,33 @@ fn fill_floats(
     }
 }
 
-/// Scales of either sign between half and one and a half times their root mean square.
-fn fill_scales(scales: &mut [u8], rms: f32, rng: &mut ChaCha8Rng) {
+/// Scales of either sign between half and one and a half times their root mean square; the powers
+/// of two of `Fp4` as near as can be.
+fn fill_scales(kind: WeightKind, scales: &mut [u8], rms: f32, rng: &mut ChaCha8Rng) {
     // The mean square of the factors 0.5..1.5 is 13/12.
     let step = rms / (13.0f32 / 12.0).sqrt() / 128.0;
-    let table: [[u8; 2]; 256] = std::array::from_fn(|i| {
-        let magnitude = step * (64.5 + (i % 128) as f32);
-        f16::from_f32(if i < 128 { magnitude } else { -magnitude }).to_le_bytes()
-    });
-    let mut picks = vec![0; scales.len() / 2];
+    let bytes = kind.group_scale_bytes() as usize;
+    let table: Vec<Vec<u8>> = (0..256u16)
+        .map(|i| {
+            let magnitude = step * (64.5 + f32::from(i % 128));
+            let scale = if i < 128 { magnitude } else { -magnitude };
+            let second = match kind {
+                WeightKind::W4Min => -7.5 * scale,
+                WeightKind::W4Zero => 8.0,
+                _ => 0.0,
+            };
+            let scale = if kind == WeightKind::Fp4 { rms * 2.0f32.sqrt() } else { scale };
+            let mut stored = vec![0; bytes];
+            match kind {
+                WeightKind::W8 => stored.copy_from_slice(&f16::from_f32(scale).to_le_bytes()),
+                _ => Group4 { scale, second, q: [0; 32] }.put(kind, &mut [0; 16], &mut stored),
+            }
+            stored
+        })
+        .collect();
+    let mut picks = vec![0; scales.len() / bytes];
     rng.fill_bytes(&mut picks);
-    for (scale, pick) in scales.chunks_exact_mut(2).zip(picks) {
+    for (scale, pick) in scales.chunks_exact_mut(bytes).zip(picks) {
         scale.copy_from_slice(&table[usize::from(pick)]);
     }
 }

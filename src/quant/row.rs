@@ -2,6 +2,7 @@
 
 use half::f16;
 
+use super::groups4::{self, Group4};
 use super::{GROUP, WeightKind, w4};
 
 /// Weights of one group.
@@ -33,7 +34,10 @@ fn advice(value: f32, kind: WeightKind) -> String {
 fn magnitude_max(kind: WeightKind) -> f32 {
     match kind {
         WeightKind::W4 => w4::WEIGHT_MAX,
-        WeightKind::W8 => 65504.0 * 127.0,
+        WeightKind::W4Min => 65504.0,
+        // A little below what the largest scale times the largest value is.
+        WeightKind::W4Zero | WeightKind::Fp4 => 1e38,
+        WeightKind::W8 | WeightKind::Iq4 => 65504.0 * 127.0,
         WeightKind::F16 => 65504.0,
         WeightKind::F32 => f32::MAX,
     }
@@ -75,6 +79,12 @@ pub fn encode_row(
                 encode_w8(&x, codes, scale);
             }
         }
+        WeightKind::W4Min | WeightKind::W4Zero | WeightKind::Iq4 | WeightKind::Fp4 => {
+            let scales = scales.chunks_exact_mut(kind.group_scale_bytes() as usize);
+            for (((part, x), codes), scales) in row.chunks(WEIGHTS).zip(groups).zip(codes).zip(scales) {
+                groups4::encode(kind, &x, part.len()).put(kind, codes, scales);
+            }
+        }
         WeightKind::F16 => groups.zip(codes).for_each(|(x, codes)| {
             for (v, code) in x.iter().zip(codes.chunks_exact_mut(2)) {
                 code.copy_from_slice(&f16::from_f32(*v).to_le_bytes());
@@ -102,6 +112,10 @@ pub fn decode_row(kind: WeightKind, codes: &[u8], scales: &[u8], row: &mut [f32]
         let scale = || f16::from_le_bytes([scales[group * 2], scales[group * 2 + 1]]).to_f32();
         match kind {
             WeightKind::W4 => decode_w4(codes, scale(), row),
+            WeightKind::W4Min | WeightKind::W4Zero | WeightKind::Iq4 | WeightKind::Fp4 => {
+                let bytes = kind.group_scale_bytes() as usize;
+                Group4::take(kind, codes, &scales[group * bytes..][..bytes]).decode(kind, row);
+            }
             WeightKind::W8 => {
                 let scale = scale();
                 for (v, code) in row.iter_mut().zip(codes) {

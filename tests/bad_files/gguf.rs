@@ -147,7 +147,15 @@ fn every_damaged_gguf_file_is_refused() {
         ("a cut header", |f| cut(f, 70), "bytes where the file has"),
         ("cut data", |f| rewrite(f, |s| s.data -= 1), "of which the file has 99"),
         ("an offset beyond the end", |f| rewrite(f, |s| s.second.offset = 1 << 40), "of which the file has"),
-        ("an offset near 2^64", |f| rewrite(f, |s| s.second.offset = u64::MAX - 63), "beyond the end of any"),
+        (
+            "an offset near 2^64",
+            |f| {
+                rewrite(f, |s| {
+                    s.second = Described { offset: u64::MAX - 63, shape: vec![32, 9], ..s.second.clone() }
+                })
+            },
+            "beyond the end of any",
+        ),
         ("a crooked offset", |f| rewrite(f, |s| s.second.offset = 32), "no multiple of 64"),
         ("an overlap", |f| rewrite(f, |s| s.second.offset = 0), "`a` and `b` overlap"),
         ("a name twice", |f| rewrite(f, |s| s.second.name = "a"), "describes tensor `a` twice"),

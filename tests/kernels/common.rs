@@ -141,55 +141,107 @@ pub(crate) struct Weights {
     pub(crate) scales: Vec<u8>,
     /// `[rows, cols]`.
     pub(crate) values: Vec<f64>,
+    /// The sizes of what each is the sum of, `[rows, cols]`.
+    pub(crate) sizes: Vec<f64>,
 }
 
 /// A random matrix of any kind, coded as `pipo_wgpu::quant` says.
 pub(crate) fn weights(random: &mut Random, kind: WeightKind, rows: usize, cols: usize) -> Weights {
-    let mut w = Weights { codes: vec![], scales: vec![], values: vec![] };
+    let mut w = Weights { codes: vec![], scales: vec![], values: vec![], sizes: vec![] };
     for _ in 0..rows {
         let mut row = vec![];
         for group in 0..groups(cols as u32) as usize {
             let valid = (cols - group * GROUP as usize).min(GROUP as usize);
             code_group(random, kind, valid, &mut w, &mut row);
         }
-        w.values.extend(&row[..cols]);
+        w.values.extend(row[..cols].iter().map(|(value, _)| value));
+        w.sizes.extend(row[..cols].iter().map(|(_, size)| size));
     }
     w
 }
 
-fn code_group(random: &mut Random, kind: WeightKind, valid: usize, w: &mut Weights, row: &mut Vec<f64>) {
+/// Appends a group to the matrix, and its values and their sizes to the row.
+fn code_group(
+    random: &mut Random,
+    kind: WeightKind,
+    valid: usize,
+    w: &mut Weights,
+    row: &mut Vec<(f64, f64)>,
+) {
     let n = GROUP as usize;
-    let scale = f16::from_f32(0.01 + random.unit().abs() * 0.1);
+    let scale = 0.01 + random.unit().abs() * 0.1;
+    let half = f16::from_f32(scale);
     let code =
         |random: &mut Random, low: i32, high: i32| low + (random.bits() % (high - low + 1) as u64) as i32;
+    let mut put = |value: f64| row.push((value, value.abs()));
+    if kind.is_nibbles() {
+        let q: Vec<_> = (0..n).map(|i| if i < valid { code(random, 0, 15) } else { 8 }).collect();
+        w.codes.extend((0..n / 2).map(|j| (q[j] | q[j + n / 2] << 4) as u8));
+        let (scales, values) = stand_for(random, kind, scale, &q);
+        w.scales.extend(scales);
+        row.extend(values);
+        return;
+    }
     match kind {
-        WeightKind::W4 => {
-            let q: Vec<_> = (0..n).map(|i| if i < valid { code(random, 0, 15) } else { 8 }).collect();
-            w.codes.extend((0..n / 2).map(|j| (q[j] | q[j + n / 2] << 4) as u8));
-            row.extend(q.iter().map(|q| scale.to_f64() * f64::from(q - 8)));
-        }
         WeightKind::W8 => {
             let q: Vec<_> = (0..n).map(|i| if i < valid { code(random, -128, 127) } else { 0 }).collect();
             w.codes.extend(q.iter().map(|q| *q as u8));
-            row.extend(q.iter().map(|q| scale.to_f64() * f64::from(*q)));
+            w.scales.extend(half.to_le_bytes());
+            q.iter().for_each(|q| put(half.to_f64() * f64::from(*q)));
         }
         WeightKind::F16 => {
             let v = (0..n).map(|i| if i < valid { f16::from_f32(random.unit()) } else { f16::ZERO });
             for v in v.collect::<Vec<_>>() {
                 w.codes.extend(v.to_le_bytes());
-                row.push(v.to_f64());
+                put(v.to_f64());
             }
         }
-        WeightKind::F32 => {
+        _ => {
             for i in 0..n {
                 let v = if i < valid { random.unit() } else { 0.0 };
                 w.codes.extend(v.to_le_bytes());
-                row.push(v.into());
+                put(v.into());
             }
         }
     }
-    if kind.group_scale_bytes() > 0 {
-        w.scales.extend(scale.to_le_bytes());
+}
+
+/// What a group of 4-bit codes has beside them, of about this scale, and its values with their sizes.
+fn stand_for(random: &mut Random, kind: WeightKind, scale: f32, q: &[i32]) -> (Vec<u8>, Vec<(f64, f64)>) {
+    const FP4: [f64; 8] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];
+    const IQ4: [i32; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+    let half = f16::from_f32(scale);
+    let of_half = |codes: &dyn Fn(i32) -> i32| {
+        let values = q.iter().map(|q| half.to_f64() * f64::from(codes(*q)));
+        (half.to_le_bytes().to_vec(), values.map(|v| (v, v.abs())).collect())
+    };
+    match kind {
+        WeightKind::W4Min => {
+            let low = f16::from_f32(random.unit());
+            let value = |q: &i32| {
+                let product = half.to_f64() * f64::from(*q);
+                // The sum is an f32.
+                (f64::from((product + low.to_f64()) as f32), product + low.to_f64().abs())
+            };
+            ([half.to_le_bytes(), low.to_le_bytes()].concat(), q.iter().map(value).collect())
+        }
+        WeightKind::W4Zero => {
+            let (bits, zero) = (scale.to_bits() & !0xff, (random.bits() % 17) as i32);
+            let scale = f64::from(f32::from_bits(bits));
+            let value = |q: &i32| (scale * f64::from(q - zero), scale * f64::from(q + zero));
+            ((bits | zero as u32).to_le_bytes().to_vec(), q.iter().map(value).collect())
+        }
+        WeightKind::Fp4 => {
+            let exponent = 120 + random.bits() as u8 % 9;
+            let scale = 2.0f64.powi(i32::from(exponent) - 127);
+            let value = |q: &i32| {
+                let size = scale * FP4[*q as usize % 8];
+                (if *q < 8 { size } else { -size }, size)
+            };
+            (vec![exponent], q.iter().map(value).collect())
+        }
+        WeightKind::Iq4 => of_half(&|q| IQ4[q as usize]),
+        _ => of_half(&|q| q - 8),
     }
 }
 

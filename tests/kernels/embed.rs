@@ -5,7 +5,7 @@ use pipo_wgpu::gpu::Buffer;
 use pipo_wgpu::kernels::embed::{self, Args, Rows, Spec};
 use pipo_wgpu::quant::WeightKind;
 
-const KINDS: [WeightKind; 4] = [WeightKind::W4, WeightKind::W8, WeightKind::F16, WeightKind::F32];
+const KINDS: [WeightKind; 8] = WeightKind::ALL;
 
 fn embed(spec: &Spec, table: &Weights, ids: &[u32]) -> Vec<f32> {
     let cols = spec.cols as usize;
@@ -101,7 +101,7 @@ fn a_token_beyond_the_table_is_nan() {
 
 #[test]
 fn adds_to_what_is_there() {
-    for (kind, cols) in KINDS.into_iter().zip([1, 31, 33, 172]) {
+    for (kind, cols) in KINDS.into_iter().zip([1, 31, 33, 172, 33, 64, 40, 7]) {
         let (words, positions) = (7, 5);
         let [words, positions] =
             [words, positions].map(|rows| weights(&mut Random::new(rows as u64), kind, rows, cols));

@@ -5,7 +5,7 @@ use super::products::*;
 use pipo_wgpu::gpu::{Dispatch, Pipelines};
 use pipo_wgpu::kernels::Matrix;
 use pipo_wgpu::kernels::matmul_coop::{self, Spec};
-use pipo_wgpu::quant::WeightKind::{self, *};
+use pipo_wgpu::quant::WeightKind;
 
 fn kernel(pipelines: &mut Pipelines, matrix: Matrix, kind: WeightKind, bound: &Bound) -> Dispatch {
     matmul_coop::dispatch(pipelines, &Spec { matrix, kind }, &bound.halves()).unwrap()
@@ -14,7 +14,7 @@ fn kernel(pipelines: &mut Pipelines, matrix: Matrix, kind: WeightKind, bound: &B
 /// The kinds to test: none where the kernel does not run.
 fn kinds() -> &'static [WeightKind] {
     if matmul_coop::runs_on(&gpu().facts) {
-        return &[W4, W8];
+        return CODED;
     }
     eprintln!("NOT TESTED: {} multiplies no matrices of halves", gpu().facts.describe());
     &[]

@@ -4,7 +4,7 @@ use super::products::*;
 use pipo_wgpu::gpu::{Dispatch, Pipelines};
 use pipo_wgpu::kernels::Matrix;
 use pipo_wgpu::kernels::matmul_exact::{self, Spec};
-use pipo_wgpu::quant::WeightKind::{self, *};
+use pipo_wgpu::quant::WeightKind::{self, W4};
 
 fn kernel(pipelines: &mut Pipelines, matrix: Matrix, kind: WeightKind, bound: &Bound) -> Dispatch {
     matmul_exact::dispatch(pipelines, &Spec { matrix, kind }, &bound.exact()).unwrap()
@@ -12,7 +12,7 @@ fn kernel(pipelines: &mut Pipelines, matrix: Matrix, kind: WeightKind, bound: &B
 
 #[test]
 fn equals_the_reference() {
-    equals_reference(&kernel, &[W4, W8, F16, F32], BY_COLUMN);
+    equals_reference(&kernel, &WeightKind::ALL, BY_COLUMN);
 }
 
 #[test]

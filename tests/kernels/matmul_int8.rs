@@ -4,7 +4,7 @@ use super::products::*;
 use pipo_wgpu::gpu::{Dispatch, Pipelines};
 use pipo_wgpu::kernels::Matrix;
 use pipo_wgpu::kernels::matmul_int8::{self, Spec};
-use pipo_wgpu::quant::WeightKind::{self, *};
+use pipo_wgpu::quant::WeightKind;
 
 fn kernel(pipelines: &mut Pipelines, matrix: Matrix, kind: WeightKind, bound: &Bound) -> Dispatch {
     matmul_int8::dispatch(pipelines, &Spec { matrix, kind }, &bound.int8()).unwrap()
@@ -12,23 +12,20 @@ fn kernel(pipelines: &mut Pipelines, matrix: Matrix, kind: WeightKind, bound: &B
 
 #[test]
 fn equals_the_reference() {
-    equals_reference(&kernel, &[W4, W8], BY_GROUP);
+    equals_reference(&kernel, CODED, BY_GROUP);
 }
 
 #[test]
 fn accumulates_and_keeps_other_columns() {
-    accumulates_beside_others(&kernel, W4);
-    accumulates_beside_others(&kernel, W8);
+    SOME.iter().for_each(|kind| accumulates_beside_others(&kernel, *kind));
 }
 
 #[test]
 fn nan_stays_nan() {
-    spreads_nan(&kernel, W4);
-    spreads_nan(&kernel, W8);
+    SOME.iter().for_each(|kind| spreads_nan(&kernel, *kind));
 }
 
 #[test]
 fn tokens_do_not_touch_each_other() {
-    tokens_are_independent(&kernel, W4);
-    tokens_are_independent(&kernel, W8);
+    SOME.iter().for_each(|kind| tokens_are_independent(&kernel, *kind));
 }

@@ -6,8 +6,6 @@ use pipo_wgpu::kernels::matvec_exact::{self, Spec};
 use pipo_wgpu::kernels::{Matrix, Shape};
 use pipo_wgpu::quant::WeightKind::{self, *};
 
-const KINDS: &[WeightKind] = &[W4, W8, F16, F32];
-
 fn kernel(
     shape: Shape,
     tokens_per_group: u32,
@@ -21,7 +19,9 @@ fn kernel(
 #[test]
 fn equals_the_reference_in_every_shape() {
     for (i, shape) in MATVEC_SHAPES.into_iter().enumerate() {
-        equals_reference(&kernel(shape, [1, 2, 4, 8][i % 4]), KINDS, BY_COLUMN);
+        let others = [W4Min, W4Zero, Iq4, Fp4];
+        let kinds = [W4, W8, F16, F32, others[i % 4]];
+        equals_reference(&kernel(shape, [1, 2, 4, 8][i % 4]), &kinds, BY_COLUMN);
     }
 }
 

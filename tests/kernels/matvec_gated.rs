@@ -7,7 +7,7 @@ use super::quantize_q8::Int8;
 use pipo_wgpu::kernels::Activation;
 use pipo_wgpu::kernels::matvec_core::Tile;
 use pipo_wgpu::kernels::matvec_gated::{self, Args, Spec};
-use pipo_wgpu::quant::WeightKind::{W4, W8};
+use pipo_wgpu::quant::WeightKind::W4;
 use pipo_wgpu::quant::groups;
 
 /// How a problem's products are used.
@@ -104,7 +104,7 @@ fn equals_the_reference_in_every_tile() {
                 bias: j % 3 == 0,
                 eps: Some(EPS),
             };
-            let (kind, tokens) = ([W4, W8][(i + j) % 2], [1, 2, 3, 5, 17, 33][(i + j) % 6]);
+            let (kind, tokens) = (CODED[(i + j) % 6], [1, 2, 3, 5, 17, 33][(i + j) % 6]);
             let case = format!("{tile:?} {how:?} {kind:?} {tokens} tokens {rows}x{cols}");
             let problem = Problem::new(j as u64, kind, tokens, (rows, cols));
             let squares = squares(&problem);

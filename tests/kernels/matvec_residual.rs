@@ -6,7 +6,7 @@ use super::quantize_q8::Int8;
 use pipo_wgpu::kernels::matvec_core::{Groups, Tile};
 use pipo_wgpu::kernels::matvec_residual::{self, Args, Spec};
 use pipo_wgpu::kernels::stride;
-use pipo_wgpu::quant::WeightKind::{W4, W8};
+use pipo_wgpu::quant::WeightKind::W4;
 use pipo_wgpu::quant::groups;
 
 /// What the kernel leaves.
@@ -63,7 +63,7 @@ fn equals_the_reference_in_every_tile() {
     let shapes = [(1, 1), (31, 33), (64, 64), (33, 1056), (100, 2080), (160, 96)];
     for (i, tile) in TILES.into_iter().enumerate() {
         for (j, (rows, cols)) in shapes.into_iter().enumerate() {
-            let (kind, tokens) = ([W4, W8][(i + j) % 2], [1, 2, 3, 5, 17, 33][(i + j) % 6]);
+            let (kind, tokens) = (CODED[(i + j) % 6], [1, 2, 3, 5, 17, 33][(i + j) % 6]);
             let case = format!("{tile:?} {kind:?} {tokens} tokens {rows}x{cols}");
             let problem = Problem::new(j as u64, kind, tokens, (rows, cols));
             let (before, norm) = around(&problem);

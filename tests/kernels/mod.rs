@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that fails")]
 
 mod attending;
+mod choices;
 mod common;
 mod products;
 
@@ -16,6 +17,10 @@ mod attention_join;
 mod attention_merge;
 mod attention_prefill;
 mod embed;
+mod experts_down;
+mod experts_exact;
+mod experts_gated;
+mod experts_sum;
 mod glu;
 mod glu_q8;
 mod layer_norm;
@@ -34,6 +39,7 @@ mod quantize_q8;
 mod rms_norm;
 mod rms_norm_q8;
 mod rope_store;
+mod route;
 mod select_rows;
 mod shaders;
 mod softcap;

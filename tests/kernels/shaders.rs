@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Files that are no shaders by themselves: what stands in front of others.
-const PARTS: [&str; 12] = [
+const PARTS: [&str; 16] = [
     "prelude",
     "matvec_groups",
+    "matvec_codes",
     "matvec_dot",
     "matvec_core",
     "matvec_stage",
@@ -15,20 +16,35 @@ const PARTS: [&str; 12] = [
     "attention_rows",
     "attention_team",
     "attention_tile",
+    "experts_home",
+    "experts_rows",
     "attention_coop_tile",
     "attention_coop_row",
+    "matmul_halves",
 ];
 
 /// The files between the prelude and a shader.
 fn parts(stem: &str) -> &'static [&'static str] {
     match stem {
-        "matvec_int8" => &PARTS[2..6],
-        "matvec_gated" => &PARTS[1..6],
-        "matvec_residual" => &PARTS[1..5],
-        "attention_decode" => &PARTS[6..9],
-        "attention_join" => &PARTS[6..7],
-        "attention_prefill" => &PARTS[9..10],
-        "attention_coop" => &PARTS[10..],
+        "attention_coop" => &PARTS[13..15],
+        "matmul_coop" | "matmul_few" => &PARTS[15..],
+        "matvec_int8" => &PARTS[2..7],
+        "matvec_gated" => &PARTS[1..7],
+        "matvec_residual" => &PARTS[1..6],
+        "attention_decode" => &PARTS[7..10],
+        "attention_join" => &PARTS[7..8],
+        "attention_prefill" => &PARTS[10..11],
+        "experts_exact" => &["experts_home"],
+        "experts_down" => &["matvec_codes", "experts_home", "experts_rows", "matvec_core", "matvec_stage"],
+        "experts_gated" => &[
+            "matvec_codes",
+            "experts_home",
+            "experts_rows",
+            "matvec_core",
+            "matvec_stage",
+            "matvec_rstd",
+            "matvec_groups",
+        ],
         _ => &[],
     }
 }
@@ -46,10 +62,14 @@ fn stems(folder: &str, extension: &str, except: &[&str]) -> BTreeSet<String> {
 #[test]
 fn shaders_kernels_and_tests_pair_up() {
     let shaders = stems("shaders", "wgsl", &PARTS);
-    assert_eq!(shaders, stems("src/kernels", "rs", &["mod", "matvec_core", "sizes"]));
+    assert_eq!(shaders, stems("src/kernels", "rs", &["mod", "experts", "matvec_core", "sizes"]));
     assert_eq!(
         shaders,
-        stems("tests/kernels", "rs", &["mod", "attending", "common", "products", "shaders", "timing"])
+        stems(
+            "tests/kernels",
+            "rs",
+            &["mod", "attending", "choices", "common", "products", "shaders", "timing"]
+        )
     );
 }
 

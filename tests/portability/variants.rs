@@ -14,7 +14,9 @@ pub(super) struct Variant {
     pub(super) large: bool,
 }
 
-const KINDS: [WeightKind; 4] = [WeightKind::W4, WeightKind::W8, WeightKind::F16, WeightKind::F32];
+const KINDS: [WeightKind; 8] = WeightKind::ALL;
+/// Those that come in all sizes here.
+const USUAL: [WeightKind; 4] = [WeightKind::W4, WeightKind::W8, WeightKind::F16, WeightKind::F32];
 const CACHES: [CacheKind; 3] = [CacheKind::F32, CacheKind::F16, CacheKind::Q8];
 const ACTIVATIONS: [Activation; 5] =
     [Activation::Silu, Activation::GeluTanh, Activation::GeluErf, Activation::Relu, Activation::ReluSquared];
@@ -95,7 +97,66 @@ pub(super) fn variants() -> Vec<Variant> {
     products(&mut list);
     fused_products(&mut list);
     attentions(&mut list);
+    experts(&mut list);
     list.0
+}
+
+fn experts(list: &mut List) {
+    use kernels::experts::{Gate, Records};
+    use kernels::{experts_down, experts_exact, experts_gated, experts_sum, route};
+    let clamped = Gate::Clamped { alpha: 1.702, limit: 7.0 };
+    for (kind, cached, gate) in [
+        (WeightKind::W4, false, Gate::SwiGlu),
+        (WeightKind::W4, true, clamped),
+        (WeightKind::W8, true, Gate::SwiGlu),
+        (WeightKind::F16, false, clamped),
+        (WeightKind::F32, true, Gate::SwiGlu),
+    ] {
+        let bias_at = (gate == clamped).then_some(1 << 16);
+        let records = Records {
+            first: 32,
+            count: 32,
+            record_bytes: 2_654_208,
+            codes_at: 0,
+            scales_at: 1 << 20,
+            bias_at,
+            kind,
+            cached,
+            chosen: 8,
+            choices: 9,
+        };
+        let (width, cols, strides) = (768, 2048, [2048, 9 * 2048]);
+        let shape = kernels::Shape { rows_each: 2, row_lanes: 1, col_lanes: 32 };
+        for gate in [None, Some(gate)] {
+            let spec = experts_exact::Spec { records, width, cols, gate, strides, shape };
+            list.add(experts_exact::SHADER, experts_exact::constants(&spec));
+        }
+        if matches!(kind, WeightKind::W4 | WeightKind::W8) {
+            let tile = Tile { rows_each: 4, row_lanes: 16, col_lanes: 8, unroll: 1 };
+            let eps = cached.then_some(1e-5);
+            let spec = experts_gated::Spec { records, width, cols, gate, eps, tile };
+            list.add_tiled(experts_gated::SHADER, experts_gated::constants(&spec), &tile, 1);
+            let spec = experts_down::Spec { records, rows: 2048, cols: 768, tile };
+            list.add_tiled(experts_down::SHADER, experts_down::constants(&spec), &tile, 1);
+        }
+    }
+    list.add(experts_sum::SHADER, experts_sum::constants(&experts_sum::Spec { cols: 2048, choices: 8 }));
+    for scoring in [route::Scoring::Softmax, route::Scoring::Sigmoid, route::Scoring::SoftmaxOfChosen] {
+        let grouped = scoring == route::Scoring::Sigmoid;
+        let spec = route::Spec {
+            experts: 256,
+            chosen: 8,
+            scoring,
+            corrected: grouped,
+            n_group: if grouped { 8 } else { 1 },
+            topk_group: if grouped { 4 } else { 1 },
+            best: 2,
+            normalise: grouped,
+            scale: 2.5,
+            shared_gate: !grouped,
+        };
+        list.add(route::SHADER, route::constants(&spec));
+    }
 }
 
 fn pointwise(list: &mut List) {
@@ -155,8 +216,10 @@ fn qk_norms(list: &mut List) {
 
 fn products(list: &mut List) {
     use kernels::{matmul_coop, matmul_exact, matmul_few, matmul_int8, matvec_exact, matvec_int8};
-    for (matrix, kind) in matrices().into_iter().flat_map(|matrix| KINDS.map(|kind| (matrix, kind))) {
-        let is_int8 = matches!(kind, WeightKind::W4 | WeightKind::W8);
+    let all = matrices().into_iter().flat_map(|matrix| KINDS.map(|kind| (matrix, kind)));
+    // How a group is decoded does not depend on the matrix.
+    for (matrix, kind) in all.filter(|(matrix, kind)| USUAL.contains(kind) || matrix.bias) {
+        let is_int8 = kind.is_coded();
         list.add(matmul_exact::SHADER, matmul_exact::constants(&matmul_exact::Spec { matrix, kind }));
         if is_int8 {
             list.add(matmul_int8::SHADER, matmul_int8::constants(&matmul_int8::Spec { matrix, kind }));
@@ -188,11 +251,16 @@ fn fused_products(list: &mut List) {
     for cols in COLS {
         list.add(prenorm_q8::SHADER, prenorm_q8::constants(&prenorm_q8::Spec { cols }));
     }
-    let kinds = [WeightKind::W4, WeightKind::W8].map(|kind| (kind, kind == WeightKind::W4));
-    for ((kind, bias), (row_lanes, col_lanes)) in
-        kinds.into_iter().flat_map(|kind| [(8, 64), (16, 16), (8, 1)].map(|lanes| (kind, lanes)))
+    let kinds = KINDS.map(|kind| (kind, kind == WeightKind::W4));
+    for ((kind, bias), (row_lanes, col_lanes)) in kinds
+        .into_iter()
+        .filter(|(kind, _)| kind.is_coded())
+        .flat_map(|kind| [(8, 64), (16, 16), (8, 1)].map(|lanes| (kind, lanes)))
     {
-        for (rows_each, tokens_per_group) in [(4, 1), (4, 8), (4, 4)] {
+        let groups = [(4, 1), (4, 8), (4, 4)];
+        for (rows_each, tokens_per_group) in
+            groups.into_iter().filter(|(_, t)| USUAL.contains(&kind) || *t == 4)
+        {
             let tile = Tile { rows_each, row_lanes, col_lanes, unroll: 1 };
             let (rows, cols) = (4096, 14_336);
             let out = Groups { tokens: 64, cols: rows };
@@ -222,7 +290,9 @@ fn fused_products(list: &mut List) {
 }
 
 fn attentions(list: &mut List) {
-    use kernels::{attention_coop, attention_decode, attention_join, attention_merge, attention_prefill, rope_store};
+    use kernels::{
+        attention_coop, attention_decode, attention_join, attention_merge, attention_prefill, rope_store,
+    };
     for ((heads, kv_heads, head_dim), cache) in HEADS.into_iter().flat_map(|h| CACHES.map(|c| (h, c))) {
         for rotary_dim in [0, head_dim] {
             let spec = rope_store::Spec { heads, kv_heads, head_dim, rotary_dim, cache };

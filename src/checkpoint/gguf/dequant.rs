@@ -6,7 +6,7 @@ use half::{bf16, f16};
 
 use super::block::BlockType;
 use super::dequant_k;
-use crate::quant::{FP4_VALUES, IQ4_VALUES};
+use crate::quant::{FP4_VALUES, IQ4_VALUES, scale_of_exponent};
 
 /// Replaces `out` by the weights of whole blocks.
 ///
@@ -47,7 +47,7 @@ pub fn dequantize(block_type: BlockType, bytes: &[u8], out: &mut [f32]) {
             nibbles(&b[2..18], out, |q| d * f32::from(IQ4_VALUES[usize::from(q)]));
         },
         BlockType::MXFP4 => |b, out| {
-            let d = half_of_e8m0(b[0]);
+            let d = scale_of_exponent(b[0]);
             nibbles(&b[1..17], out, |q| d * f32::from(FP4_VALUES[usize::from(q)]));
         },
         BlockType::Q2_K => dequant_k::q2,
@@ -67,13 +67,6 @@ pub fn dequantize(block_type: BlockType, bytes: &[u8], out: &mut [f32]) {
 /// The half at a byte offset.
 pub(super) fn half_at(bytes: &[u8], at: usize) -> f32 {
     f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32()
-}
-
-/// Half of two to the power of `code - 127`, the value of the OCP format E8M0; the table of FP4
-/// values is doubled.
-pub(super) fn half_of_e8m0(code: u8) -> f32 {
-    let code = u32::from(code);
-    f32::from_bits(if code < 2 { 0x0020_0000 << code } else { (code - 1) << 23 })
 }
 
 /// Low nibbles first, then the high ones.

@@ -235,7 +235,7 @@ impl Builder<'_> {
         y: Binding<'a>,
     ) -> Int8Args<'a> {
         let (codes, scales) = (memory.codes(linear.weight), memory.scales(linear.weight));
-        let bias = linear.bias.map_or(codes.clone(), |bias| memory.floats(bias, linear.to_column));
+        let bias = linear.bias.map_or(codes.clone(), |bias| memory.codes(bias));
         let step = self.step(false);
         Int8Args { step, codes, scales, bias, x_codes: groups.codes, x_scales: groups.scales, y }
     }

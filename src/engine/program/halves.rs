@@ -34,7 +34,7 @@ impl Builder<'_> {
         let codes = memory.codes(linear.weight);
         let args = matmul_coop::Args {
             step,
-            bias: linear.bias.map_or(codes.clone(), |bias| memory.floats(bias, linear.to_column)),
+            bias: linear.bias.map_or(codes.clone(), |bias| memory.codes(bias)),
             codes,
             scales: memory.scales(linear.weight),
             x,

@@ -116,16 +116,21 @@ impl Builder<'_> {
         quantize_q8::dispatch(pipelines, &quantize_q8::Spec { cols: self.width(from) }, &args)
     }
 
-    pub(super) fn glu(&self, pipelines: &mut Pipelines, function: Function, form: Form) -> Result<Dispatch> {
-        let (step, gate_up) = (self.step(false), self.f32(Activation::GateUp));
-        let cols = self.decoder.intermediate_size;
+    pub(super) fn glu(
+        &self,
+        pipelines: &mut Pipelines,
+        function: Function,
+        [from, to]: [Activation; 2],
+        form: Form,
+    ) -> Result<Dispatch> {
+        let (step, gate_up, cols) = (self.step(false), self.f32(from), self.width(to));
         let activation = fuse::activation(function);
         if form.int8_output {
             let (codes, scales) = (self.workspace.q8_codes(), self.workspace.q8_scales());
             let args = glu_q8::Args { step, gate_up, codes, scales };
             return glu_q8::dispatch(pipelines, &glu_q8::Spec { cols, activation }, &args);
         }
-        let args = glu::Args { step, gate_up, y: self.f32(Activation::Gated) };
+        let args = glu::Args { step, gate_up, y: self.f32(to) };
         glu::dispatch(pipelines, &glu::Spec { cols, activation }, &args)
     }
 

@@ -2,10 +2,12 @@
 
 use serde_json::json;
 
-use super::config::{BLOCKS_MAX, CONTEXT_MAX, Fields, HEAD_DIM_MAX, VOCAB_MAX, WIDTH_MAX};
-use super::decoder::{Activation, Decoder, Function, Op, Positions, Unit};
-use super::parts::{Head, LayerNorm, Projection, UnitBuilder, add_head, position_table, tables};
+use super::super::config::{BLOCKS_MAX, CONTEXT_MAX, Fields, HEAD_DIM_MAX, VOCAB_MAX, WIDTH_MAX};
+use super::super::decoder::{Activation, Decoder, Function, Op, Positions, Unit};
+use super::super::options::{function_or, refuse_common};
+use super::super::parts::{Head, LayerNorm, Part, Projection, UnitBuilder, add_head, position_table, tables};
 use crate::error::Result;
+use crate::pack::layout::Affine;
 use crate::quant::WeightKind;
 
 /// The row of the position table that position 0 uses: two rows were kept for padding.
@@ -19,7 +21,7 @@ const PREFIX: &str = "model.decoder";
 ///
 /// # Errors
 /// For missing or absurd values, and for options that are not implemented.
-pub fn describe(fields: &Fields, weights: WeightKind) -> Result<Decoder> {
+pub(in crate::model) fn describe(fields: &Fields, weights: WeightKind) -> Result<Decoder> {
     let shape = Shape::read(fields)?;
     refuse_unknown(fields, &shape)?;
     let context_max = fields.size_or("max_position_embeddings", 1..=CONTEXT_MAX, 2048)?;
@@ -37,6 +39,7 @@ pub fn describe(fields: &Fields, weights: WeightKind) -> Result<Decoder> {
         embed_size: shape.embed_size,
         embed_scale: 1.0,
         ropes: Vec::new(),
+        experts: None,
         positions: Some(Positions { tensor: 0, first_row: FIRST_POSITION_ROW }),
         embed: Some(tables(vec![positions])),
         table: Vec::new(),
@@ -54,18 +57,14 @@ pub fn describe(fields: &Fields, weights: WeightKind) -> Result<Decoder> {
 }
 
 fn refuse_unknown(fields: &Fields, shape: &Shape) -> Result<()> {
+    refuse_common(fields)?;
     fields.refuse_unless(&[
         ("num_key_value_heads", json!(shape.heads)),
         ("head_dim", json!(shape.hidden_size / shape.heads)),
         ("learned_embeddings", json!(true)),
         ("scale_embedding", json!(false)),
         ("scale_embeddings", json!(false)),
-        ("pruned_heads", json!({})),
         ("sliding_window", json!(false)),
-        ("quantization_config", json!(false)),
-        ("compression_config", json!(false)),
-        ("add_cross_attention", json!(false)),
-        ("is_encoder_decoder", json!(false)),
     ])
 }
 
@@ -104,7 +103,7 @@ impl Shape {
             norm_before: fields.flag_or("do_layer_norm_before", true)?,
             affine: fields.flag_or("layer_norm_elementwise_affine", true)?,
             bias: fields.flag_or("enable_bias", true)?,
-            function: function(fields)?,
+            function: function_or(fields, "activation_function", Function::Relu)?,
         })
     }
 
@@ -119,23 +118,10 @@ impl Shape {
     }
 
     fn norm(&self, unit: &mut UnitBuilder, name: &str, from: Activation, to: Activation) {
-        let (cols, affine) = (self.hidden_size, self.affine);
-        unit.layer_norm(&LayerNorm { name, cols, from, to, affine, eps: EPS });
-    }
-}
-
-/// Reads `activation_function` in Transformers' spelling.
-fn function(fields: &Fields) -> Result<Function> {
-    const KEY: &str = "activation_function";
-    if fields.get(KEY).is_none() {
-        return Ok(Function::Relu);
-    }
-    match fields.text(KEY)?.as_str() {
-        "relu" => Ok(Function::Relu),
-        "gelu" => Ok(Function::GeluErf),
-        "gelu_new" | "gelu_pytorch_tanh" => Ok(Function::GeluTanh),
-        "silu" | "swish" => Ok(Function::Silu),
-        other => Err(fields.unsupported(KEY, &json!(other))),
+        let cols = self.hidden_size;
+        let affine = Affine::default();
+        let (weight, bias) = (self.affine, self.affine);
+        unit.layer_norm(&LayerNorm { name, cols, from, to, weight, bias, affine, eps: EPS });
     }
 }
 
@@ -144,7 +130,7 @@ fn project_in(shape: &Shape, kind: WeightKind) -> Unit {
     let mut unit = UnitBuilder::new(PREFIX, kind);
     unit.project(&Projection {
         name: "project_in",
-        parts: &[("project_in", shape.hidden_size)],
+        parts: &[Part::whole("project_in", shape.hidden_size)],
         bias: false,
         from: Activation::Embedded,
         cols: shape.embed_size,
@@ -163,7 +149,7 @@ fn attention(shape: &Shape, block: u32, kind: WeightKind) -> Unit {
     }
     unit.project(&Projection {
         name: "qkv_proj",
-        parts: &[("self_attn.q_proj", h), ("self_attn.k_proj", h), ("self_attn.v_proj", h)],
+        parts: &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"].map(|name| Part::whole(name, h)),
         bias: shape.bias,
         from: if shape.norm_before { Activation::Normed } else { Activation::Residual },
         cols: h,
@@ -175,7 +161,7 @@ fn attention(shape: &Shape, block: u32, kind: WeightKind) -> Unit {
     unit.op(Op::Attention { block, scale: scale as f32, window: None, softcap: None });
     unit.project(&Projection {
         name: "out_proj",
-        parts: &[("self_attn.out_proj", h)],
+        parts: &[Part::whole("self_attn.out_proj", h)],
         bias: shape.bias,
         from: Activation::Attended,
         cols: h,
@@ -199,7 +185,7 @@ fn mlp(shape: &Shape, block: u32, kind: WeightKind) -> Unit {
     }
     unit.project(&Projection {
         name: "fc1",
-        parts: &[("fc1", ffn)],
+        parts: &[Part::whole("fc1", ffn)],
         bias: shape.bias,
         from: Activation::Normed,
         cols: h,
@@ -209,7 +195,7 @@ fn mlp(shape: &Shape, block: u32, kind: WeightKind) -> Unit {
     unit.op(Op::Activate(shape.function));
     unit.project(&Projection {
         name: "fc2",
-        parts: &[("fc2", h)],
+        parts: &[Part::whole("fc2", h)],
         bias: shape.bias,
         from: Activation::Gated,
         cols: ffn,
@@ -234,7 +220,7 @@ fn head<'a>(fields: &Fields, shape: &Shape, kind: WeightKind) -> Result<Head<'a>
     if shape.has_projections() {
         before.project(&Projection {
             name: "project_out",
-            parts: &[("project_out", shape.embed_size)],
+            parts: &[Part::whole("project_out", shape.embed_size)],
             bias: false,
             from,
             cols: shape.hidden_size,
@@ -249,5 +235,7 @@ fn head<'a>(fields: &Fields, shape: &Shape, kind: WeightKind) -> Result<Head<'a>
         from,
         embed_tokens: "model.decoder.embed_tokens.weight",
         lm_head: (!tied).then_some("lm_head.weight"),
+        bias: None,
+        softcap: None,
     })
 }

@@ -1,0 +1,74 @@
+// What all kernels of experts share: which expert a token has chosen, and where its weights are.
+//
+// An expert is one record of RECORD vectors: matrices and biases, each from a place of its own on.
+// Records lie one behind the other where the unit is at home, and copies of some of them in slots.
+
+// The first expert that is bound, and how many are.
+override FIRST: u32;
+override COUNT: u32;
+override RECORD: u32;
+// Vectors before a record's codes, its scales and its biases.
+override CODES_AT: u32;
+override SCALES_AT: u32;
+override BIAS_AT: u32;
+override BIAS: u32;
+// Whether there are slots.
+override CACHED: u32;
+// Experts of a token, and words between the routes of two tokens.
+override CHOSEN: u32;
+override ROUTES: u32;
+// What becomes of gates and values: CLAMPED, or else the one times silu of the other.
+override GATE: u32;
+override ALPHA: f32;
+override LIMIT: f32;
+const CLAMPED: u32 = 1u;
+
+@group(0) @binding(1) var<storage, read> home: array<vec4<u32>>;
+@group(0) @binding(2) var<storage, read> slots: array<vec4<u32>>;
+// Of each choice: the expert, its weight, its slot counted from 1 or else 0, and one that is unused.
+@group(0) @binding(3) var<storage, read> routes: array<vec4<u32>>;
+
+var<private> record: u32;
+var<private> is_cached: bool;
+
+// Notes where a token's choice is; false if it is not among the experts that are bound.
+fn find(token: u32, choice: u32) -> bool {
+    let route = routes[token * ROUTES + choice];
+    is_cached = CACHED == 1u && route.z > 0u;
+    record = select((route.x - FIRST) * RECORD, (route.z - 1u) * RECORD, is_cached);
+    return route.x >= FIRST && route.x - FIRST < COUNT;
+}
+
+fn vector_at(index: u32) -> vec4<u32> {
+    if CACHED == 1u && is_cached {
+        return slots[record + index];
+    }
+    return home[record + index];
+}
+
+// The word at an index counted from a vector on.
+fn word_at(first: u32, index: u32) -> u32 {
+    let four = vector_at(first + index / 4u);
+    let two = select(four.xy, four.zw, (index & 2u) == 2u);
+    return select(two.x, two.y, (index & 1u) == 1u);
+}
+
+fn bias_at(row: u32) -> f32 {
+    return bitcast<f32>(word_at(BIAS_AT, row));
+}
+
+fn is_finite(value: f32) -> bool {
+    return (bitcast<u32>(value) & 0x7fffffffu) < INFINITY_BITS;
+}
+
+// What an expert makes of a gate and a value.
+fn gated(gate: f32, up: f32) -> f32 {
+    if GATE != CLAMPED {
+        return activation(SILU, gate) * up;
+    }
+    if !is_finite(gate) || !is_finite(up) {
+        return bitcast<f32>(INFINITY_BITS | 0x400000u);
+    }
+    let g = min(gate, LIMIT);
+    return g / (1.0 + exp(-ALPHA * g)) * (clamp(up, -LIMIT, LIMIT) + 1.0);
+}

@@ -1,0 +1,189 @@
+//! Dispatches of mixtures of experts: the choice, the way into the chosen ones and back, the sum.
+
+use super::{Builder, Setting, UnitMemory, stride};
+use crate::error::Result;
+use crate::gpu::{Binding, Dispatch, Pipelines};
+use crate::kernels::experts::{self, Records};
+use crate::kernels::matvec_core::Operation;
+use crate::kernels::{self, experts_down, experts_exact, experts_gated, experts_sum, route};
+use crate::model::experts::{Experts, Gate, Routing, Scoring, Stack};
+use crate::model::{Activation, Tensor};
+
+/// Experts of a unit that a kernel binds together.
+struct Window<'a> {
+    records: Records,
+    home: Binding<'a>,
+}
+
+impl Builder<'_> {
+    fn experts(&self) -> &Experts {
+        self.decoder.experts.as_ref().expect("a decoder with operations on experts has their sizes")
+    }
+
+    pub(super) fn route(
+        &self,
+        pipelines: &mut Pipelines,
+        routing: &Routing,
+        setting: &Setting<'_>,
+    ) -> Result<Dispatch> {
+        let experts = self.experts();
+        let groups = routing.groups;
+        let spec = route::Spec {
+            experts: experts.num_experts,
+            chosen: experts.num_experts_per_tok,
+            scoring: match routing.scoring {
+                Scoring::Softmax => route::Scoring::Softmax,
+                Scoring::Sigmoid => route::Scoring::Sigmoid,
+                Scoring::SoftmaxOfChosen => route::Scoring::SoftmaxOfChosen,
+            },
+            corrected: routing.correction.is_some(),
+            n_group: groups.map_or(1, |groups| groups.n_group),
+            topk_group: groups.map_or(1, |groups| groups.topk_group),
+            best: groups.map_or(1, |groups| groups.best),
+            normalise: routing.normalise,
+            scale: routing.scale,
+            shared_gate: experts.shared_gate,
+        };
+        let logits = self.f32(Activation::Router);
+        let [places, counts] = self.tables.of(setting.unit);
+        let args = route::Args {
+            step: self.step(false),
+            correction: routing.correction.map_or(logits.clone(), |tensor| setting.memory.codes(tensor)),
+            logits,
+            places,
+            routes: self.f32(Activation::Routes),
+            counts,
+        };
+        route::dispatch(pipelines, &spec, &args)
+    }
+
+    /// A matrix of a unit's experts, in as many parts as its adapter's bindings ask for.
+    fn windows<'a>(
+        &self,
+        pipelines: &Pipelines,
+        (stack, matrix): (&Stack, Tensor),
+        setting: &Setting<'a>,
+    ) -> Vec<Window<'a>> {
+        let memory: &UnitMemory<'a> = setting.memory;
+        let (sections, each) = (memory.sections, stack.tensors_each());
+        let start = |expert: u32| sections[expert as usize * each].codes.start;
+        let last = sections[stack.count as usize * each - 1].clone();
+        let end = |expert: u32| match expert {
+            _ if expert == stack.count => last.codes.end.max(last.scales.end),
+            _ => start(expert),
+        };
+        let record_bytes = if stack.count > 1 { start(1) - start(0) } else { end(1).next_multiple_of(16) };
+        let most = pipelines.gpu().facts.limits.max_storage_buffer_binding_size / record_bytes;
+        let most = u32::try_from(most).unwrap_or(stack.count).clamp(1, stack.count);
+        let bias_at = stack.bias.then(|| sections[matrix + 1].codes.start - start(0));
+        let window = |first: u32| {
+            let count = most.min(stack.count - first);
+            let records = Records {
+                first: stack.first + first,
+                count,
+                record_bytes,
+                codes_at: sections[matrix].codes.start - start(0),
+                scales_at: sections[matrix].scales.start - start(0),
+                bias_at,
+                kind: setting.tensors[matrix].kind,
+                cached: false,
+                chosen: self.experts().num_experts_per_tok,
+                choices: self.experts().choices(),
+            };
+            Window { records, home: memory.buffer.part(start(first)..end(first + count)) }
+        };
+        (0..stack.count).step_by(most as usize).map(window).collect()
+    }
+
+    fn stack_args<'a>(&'a self, window: &Window<'a>) -> experts::Stack<'a> {
+        let home = window.home.clone();
+        experts::Stack { slots: home.clone(), home, routes: self.f32(Activation::Routes) }
+    }
+
+    /// Gates and values of all tokens in their experts, and what becomes of them.
+    pub(super) fn experts_in(
+        &self,
+        pipelines: &mut Pipelines,
+        stack: &Stack,
+        setting: &Setting<'_>,
+    ) -> Result<Vec<Dispatch>> {
+        let matrix = stack.gate_up();
+        let tensor = &setting.tensors[matrix];
+        let (width, cols) = (self.experts().moe_intermediate_size, tensor.cols);
+        let gate = match stack.gate {
+            Gate::SwiGlu => experts::Gate::SwiGlu,
+            Gate::Clamped { alpha, limit } => experts::Gate::Clamped { alpha, limit },
+        };
+        let windows = self.windows(pipelines, (stack, matrix), setting);
+        let dispatch = |window: Window<'_>| {
+            let (step, stack) = (self.step(false), self.stack_args(&window));
+            if let Some([out_codes, out_scales]) = self.workspace.expert_groups() {
+                let tile = self.shapes.matvecs.of(Operation::Gated, [tensor.rows, cols], 1);
+                let records = window.records;
+                let spec = experts_gated::Spec { records, width, cols, gate, eps: None, tile };
+                let (x_codes, x_scales) = (self.workspace.q8_codes(), self.workspace.q8_scales());
+                let squares = x_scales.clone();
+                let args =
+                    experts_gated::Args { step, stack, x_codes, x_scales, squares, out_codes, out_scales };
+                return experts_gated::dispatch(pipelines, &spec, &args);
+            }
+            let spec = experts_exact::Spec {
+                records: window.records,
+                width,
+                cols,
+                gate: Some(gate),
+                strides: [kernels::stride(width), stride(self.decoder, Activation::ExpertGated)],
+                shape: self.shapes.matvec_exact.of(tensor.rows, cols),
+            };
+            let (x, y) = (self.f32(Activation::Normed), self.f32(Activation::ExpertGated));
+            experts_exact::dispatch(pipelines, &spec, &experts_exact::Args { step, stack, x, y })
+        };
+        windows.into_iter().map(dispatch).collect()
+    }
+
+    /// What all tokens' experts give, each apart.
+    pub(super) fn experts_out(
+        &self,
+        pipelines: &mut Pipelines,
+        stack: &Stack,
+        setting: &Setting<'_>,
+    ) -> Result<Vec<Dispatch>> {
+        let matrix = stack.down();
+        let tensor = &setting.tensors[matrix];
+        let (rows, cols) = (tensor.rows, tensor.cols);
+        let windows = self.windows(pipelines, (stack, matrix), setting);
+        let dispatch = |window: Window<'_>| {
+            let (step, stack) = (self.step(false), self.stack_args(&window));
+            let (records, y) = (window.records, self.f32(Activation::ExpertOut));
+            if let Some([x_codes, x_scales]) = self.workspace.expert_groups() {
+                let tile = self.shapes.matvecs.of(Operation::Int8, [rows, cols], 1);
+                let spec = experts_down::Spec { records, rows, cols, tile };
+                let args = experts_down::Args { step, stack, x_codes, x_scales, y };
+                return experts_down::dispatch(pipelines, &spec, &args);
+            }
+            let spec = experts_exact::Spec {
+                records,
+                width: rows,
+                cols,
+                gate: None,
+                strides: [kernels::stride(rows), stride(self.decoder, Activation::ExpertOut)],
+                shape: self.shapes.matvec_exact.of(rows, cols),
+            };
+            let x = self.f32(Activation::ExpertGated);
+            experts_exact::dispatch(pipelines, &spec, &experts_exact::Args { step, stack, x, y })
+        };
+        windows.into_iter().map(dispatch).collect()
+    }
+
+    /// The sum of what the experts gave, added to the stream.
+    pub(super) fn experts_sum(&self, pipelines: &mut Pipelines) -> Result<Dispatch> {
+        let spec = experts_sum::Spec { cols: self.decoder.hidden_size, choices: self.experts().choices() };
+        let args = experts_sum::Args {
+            step: self.step(false),
+            routes: self.f32(Activation::Routes),
+            x: self.f32(Activation::ExpertOut),
+            y: self.f32(Activation::Residual),
+        };
+        experts_sum::dispatch(pipelines, &spec, &args)
+    }
+}

@@ -1,0 +1,118 @@
+//! The choice of each token's experts by the router's values, with their weights.
+
+use super::{Constant, TOKEN_GRID, stride};
+use crate::error::Result;
+use crate::gpu::{Binding, Dispatch, Grid, Pipelines, Shader};
+
+/// The shader.
+pub const SHADER: Shader = Shader { name: "route", source: include_str!("../../shaders/route.wgsl") };
+
+/// The most experts that a block may have.
+pub const EXPERTS_MAX: u32 = 1024;
+/// The most experts that a token may choose.
+pub const CHOSEN_MAX: u32 = 32;
+/// Words of a route: the expert, its weight's bits, its slot counted from 1 or else 0, and one that
+/// is unused.
+pub const ROUTE_WORDS: u32 = 4;
+
+/// How values become weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scoring {
+    /// Their softmax over all experts.
+    Softmax,
+    /// Their logistic function.
+    Sigmoid,
+    /// Their softmax over the chosen experts.
+    SoftmaxOfChosen,
+}
+
+/// Sizes and choices.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spec {
+    /// Experts of the block.
+    pub experts: u32,
+    /// Experts of a token.
+    pub chosen: u32,
+    /// How values become scores.
+    pub scoring: Scoring,
+    /// Whether something is added to scores for the choice alone.
+    pub corrected: bool,
+    /// Groups of neighbouring experts.
+    pub n_group: u32,
+    /// Groups that are chosen from.
+    pub topk_group: u32,
+    /// Experts whose scores are a group's: its best 1 or 2.
+    pub best: u32,
+    /// Whether weights are divided by their sum.
+    pub normalise: bool,
+    /// What weights are multiplied with in the end.
+    pub scale: f32,
+    /// Whether one more value is the logistic gate of what all tokens share.
+    pub shared_gate: bool,
+}
+
+/// What the kernel is bound to.
+#[derive(Clone, Debug)]
+pub struct Args<'a> {
+    /// Uniform `Step`.
+    pub step: Binding<'a>,
+    /// f32 `[tokens, stride(experts + shared_gate)]`.
+    pub logits: Binding<'a>,
+    /// f32 `[experts]`; anything where scores are not corrected.
+    pub correction: Binding<'a>,
+    /// u32 `[experts]`: slots counted from 1, 0 for an expert at home.
+    pub places: Binding<'a>,
+    /// Result: u32 `[tokens, stride(4 * choices)]`, [`ROUTE_WORDS`] a choice.
+    pub routes: Binding<'a>,
+    /// u32 `[experts]`, added to: how often each was chosen.
+    pub counts: Binding<'a>,
+}
+
+/// The shader's constants.
+pub fn constants(spec: &Spec) -> Vec<Constant> {
+    assert!((2..=EXPERTS_MAX).contains(&spec.experts) && (1..=CHOSEN_MAX).contains(&spec.chosen), "{spec:?}");
+    assert!(spec.chosen <= spec.experts && spec.experts.is_multiple_of(spec.n_group), "{spec:?}");
+    assert!((1..=spec.n_group).contains(&spec.topk_group) && matches!(spec.best, 1 | 2), "{spec:?}");
+    let scoring = match spec.scoring {
+        Scoring::Softmax => 0.0,
+        Scoring::Sigmoid => 1.0,
+        Scoring::SoftmaxOfChosen => 2.0,
+    };
+    // What is normalised already.
+    let normalise = spec.normalise || spec.scoring == Scoring::SoftmaxOfChosen;
+    let shared = u32::from(spec.shared_gate);
+    vec![
+        ("EXPERTS", spec.experts.into()),
+        ("CHOSEN", spec.chosen.into()),
+        ("SCORING", scoring),
+        ("CORRECTED", u32::from(spec.corrected).into()),
+        ("N_GROUP", spec.n_group.into()),
+        ("TOPK_GROUP", spec.topk_group.into()),
+        ("BEST", spec.best.into()),
+        ("NORMALISE", u32::from(normalise).into()),
+        ("SCALE", spec.scale.into()),
+        ("SHARED_GATE", shared.into()),
+        ("X_STRIDE", stride(spec.experts + shared).into()),
+        ("ROUTES", routes_stride(spec.chosen + shared).into()),
+    ]
+}
+
+/// Vectors of four words between the routes of two tokens with so many choices.
+pub(super) fn routes_stride(choices: u32) -> u32 {
+    stride(choices * ROUTE_WORDS) / ROUTE_WORDS
+}
+
+/// Workgroups.
+pub fn grid(_: &Spec) -> Grid {
+    TOKEN_GRID
+}
+
+/// Prepares the kernel.
+///
+/// # Errors
+/// When the device refuses the shader or a binding.
+pub fn dispatch(pipelines: &mut Pipelines, spec: &Spec, args: &Args<'_>) -> Result<Dispatch> {
+    let a = args.clone();
+    let bindings = [a.step, a.logits, a.correction, a.places, a.routes, a.counts];
+    pipelines.dispatch(SHADER, &constants(spec), &bindings, grid(spec))
+}

@@ -1,0 +1,165 @@
+//! `route` against f64: every scoring, groups, corrections, ties, and what is not finite.
+
+use super::common::*;
+use pipo_wgpu::kernels::route::{self, Args, Scoring, Spec};
+use pipo_wgpu::kernels::stride;
+
+const PLAIN: Spec = Spec {
+    experts: 5,
+    chosen: 2,
+    scoring: Scoring::Softmax,
+    corrected: false,
+    n_group: 1,
+    topk_group: 1,
+    best: 1,
+    normalise: false,
+    scale: 1.0,
+    shared_gate: false,
+};
+
+/// A route of each choice, `[tokens, choices]`, and how often experts were chosen.
+fn route(spec: &Spec, logits: &[f32], correction: &[f32], places: &[u32]) -> (Vec<Vec<[u32; 4]>>, Vec<u32>) {
+    let width = (spec.experts + u32::from(spec.shared_gate)) as usize;
+    let tokens = logits.len() / width;
+    let choices = (spec.chosen + u32::from(spec.shared_gate)) as usize;
+    let (step, x) = (step(tokens), upload(&pad(logits, tokens, width)));
+    let (correction, places) = (upload(correction), upload(places));
+    let counts = upload(&vec![1_u32; spec.experts as usize]);
+    let words = stride(4 * choices as u32) as usize;
+    let routes = upload(&vec![7_u32; tokens * words]);
+    let args = Args {
+        step: step.all(),
+        logits: x.all(),
+        correction: correction.all(),
+        places: places.all(),
+        routes: routes.all(),
+        counts: counts.all(),
+    };
+    run(&route::dispatch(&mut pipelines(), spec, &args).unwrap(), tokens);
+    let found: Vec<u32> = read(&routes, tokens * words);
+    let rows = found
+        .chunks(words)
+        .map(|row| row[..4 * choices].chunks(4).map(|r| [r[0], r[1], r[2], r[3]]).collect::<Vec<_>>());
+    (rows.collect(), read(&counts, spec.experts as usize))
+}
+
+/// The indices of the `count` largest, the first of equals first.
+fn best(values: &[f64], count: usize) -> Vec<usize> {
+    let mut order: Vec<_> = (0..values.len()).collect();
+    order.sort_by(|a, b| values[*b].total_cmp(&values[*a]).then(a.cmp(b)));
+    order.truncate(count);
+    order
+}
+
+/// Experts and weights of one token.
+fn reference(spec: &Spec, logits: &[f32], correction: &[f32]) -> Vec<(usize, f64)> {
+    let logits: Vec<_> = logits.iter().map(|v| f64::from(*v)).collect();
+    let (own, gate) = logits.split_at(spec.experts as usize);
+    let exps: Vec<_> = own.iter().map(|v| v.exp()).collect();
+    let scores: Vec<_> = match spec.scoring {
+        Scoring::Softmax => exps.iter().map(|e| e / exps.iter().sum::<f64>()).collect(),
+        Scoring::Sigmoid => own.iter().map(|v| 1.0 / (1.0 + (-v).exp())).collect(),
+        Scoring::SoftmaxOfChosen => exps,
+    };
+    let mut wanted = scores.clone();
+    if spec.corrected {
+        wanted.iter_mut().zip(correction).for_each(|(score, more)| *score += f64::from(*more));
+    }
+    let each = (spec.experts / spec.n_group) as usize;
+    let groups =
+        wanted.chunks(each).map(|group| best(group, spec.best as usize).iter().map(|i| group[*i]).sum());
+    let open = best(&groups.collect::<Vec<f64>>(), spec.topk_group as usize);
+    let closed = wanted.iter_mut().enumerate().filter(|(i, _)| !open.contains(&(i / each)));
+    closed.for_each(|(_, score)| *score = f64::NEG_INFINITY);
+    let chosen = best(&wanted, spec.chosen as usize);
+    let sum: f64 = chosen.iter().map(|i| scores[*i]).sum();
+    let sum = if spec.normalise || spec.scoring == Scoring::SoftmaxOfChosen { sum } else { 1.0 };
+    let weight = |i: usize| (i, scores[i] / sum * f64::from(spec.scale));
+    let shared = gate.first().map(|v| (0, 1.0 / (1.0 + (-v).exp())));
+    chosen.into_iter().map(weight).chain(shared).collect()
+}
+
+fn check(spec: &Spec, logits: &[f32], correction: &[f32]) -> Option<String> {
+    let width = (spec.experts + u32::from(spec.shared_gate)) as usize;
+    let places: Vec<_> = (0..spec.experts).map(|i| i * 3 % 4).collect();
+    let (found, counts) = route(spec, logits, correction, &places);
+    let mut uses = vec![1; spec.experts as usize];
+    for (token, (row, logits)) in found.iter().zip(logits.chunks(width)).enumerate() {
+        for (choice, (got, (expert, weight))) in
+            row.iter().zip(reference(spec, logits, correction)).enumerate()
+        {
+            let off = (f64::from(f32::from_bits(got[1])) - weight).abs();
+            let is_shared = choice >= spec.chosen as usize;
+            if got[0] as usize != expert || off > 1e-5 * weight.abs() + 1e-7 {
+                return Some(format!(
+                    "{spec:?}: token {token} choice {choice}: {got:?} for {expert}, {weight}"
+                ));
+            }
+            assert_eq!(got[2], if is_shared { 0 } else { places[expert] });
+            uses[expert] += u32::from(!is_shared);
+        }
+    }
+    assert_eq!(counts, uses);
+    None
+}
+
+#[test]
+fn equals_the_reference() {
+    let specs = [
+        PLAIN,
+        Spec { experts: 8, normalise: true, ..PLAIN },
+        Spec { experts: 60, chosen: 4, shared_gate: true, ..PLAIN },
+        Spec { experts: 128, chosen: 8, normalise: true, scale: 1.5, ..PLAIN },
+        Spec { experts: 32, chosen: 4, scoring: Scoring::SoftmaxOfChosen, ..PLAIN },
+        Spec { experts: 64, chosen: 6, n_group: 8, topk_group: 3, scale: 16.0, ..PLAIN },
+        Spec {
+            experts: 256,
+            chosen: 8,
+            scoring: Scoring::Sigmoid,
+            corrected: true,
+            n_group: 8,
+            topk_group: 4,
+            best: 2,
+            normalise: true,
+            scale: 2.5,
+            ..PLAIN
+        },
+        Spec { experts: 512, chosen: 32, ..PLAIN },
+        Spec { experts: 2, chosen: 2, ..PLAIN },
+    ];
+    for spec in specs {
+        let width = spec.experts + u32::from(spec.shared_gate);
+        let mut random = Random::new(spec.experts.into());
+        let mut logits: Vec<_> = random.units(5 * width as usize).iter().map(|v| 3.0 * v).collect();
+        let correction = random.units(spec.experts as usize);
+        assert_eq!(check(&spec, &logits, &correction), None);
+        // The reference sees another value than the kernel.
+        let places = vec![0; spec.experts as usize];
+        let (found, _) = route(&spec, &logits, &correction, &places);
+        logits[0] += 0.5;
+        let other = reference(&spec, &logits[..width as usize], &correction);
+        let own: Vec<_> = found[0].iter().map(|r| (r[0] as usize, f64::from(f32::from_bits(r[1])))).collect();
+        let same = own.iter().zip(&other).all(|(a, b)| a.0 == b.0 && (a.1 - b.1).abs() <= 1e-6 * b.1);
+        let matters = spec.scoring == Scoring::Softmax && !spec.normalise;
+        assert!(!matters || !same, "{spec:?}: a wrong value passed");
+    }
+}
+
+#[test]
+fn the_first_of_equals_is_chosen() {
+    let (found, _) = route(&PLAIN, &[1.0, 2.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.5, 0.5], &[0.0], &[0; 5]);
+    let experts: Vec<_> = found.iter().map(|row| [row[0][0], row[1][0]]).collect();
+    assert_eq!(experts, [[1, 0], [0, 1]]);
+}
+
+#[test]
+fn what_is_not_finite_spoils_the_weights_of_its_token_alone() {
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let mut logits = Random::new(1).units(10);
+        logits[7] = bad;
+        let (found, _) = route(&PLAIN, &logits, &[0.0], &[0; 5]);
+        let is_nan = |row: &[[u32; 4]]| row.iter().all(|r| f32::from_bits(r[1]).is_nan());
+        assert!(!is_nan(&found[0]) && is_nan(&found[1]), "{bad}");
+        assert!(found[1].iter().all(|r| r[0] < 5), "{bad}: {found:?}");
+    }
+}
