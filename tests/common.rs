@@ -47,6 +47,15 @@ impl Model {
         Model::changed(folder, kind, |_| {})
     }
 
+    /// A checkpoint's matrices as they are.
+    pub fn own(path: &Path) -> Model {
+        let checkpoint = Checkpoint::open(path).unwrap();
+        let config = checkpoint.read_json("config.json").unwrap().unwrap();
+        let plain = model::describe(path, &config, WeightKind::W4).unwrap();
+        let kinds = model::Kinds::of(&checkpoint, &plain).unwrap();
+        Model::changed(path, kinds.base, |decoder| decoder.adapt(&kinds))
+    }
+
     /// The same with a change to its description before it is packed.
     pub fn changed(folder: &Path, kind: WeightKind, change: impl FnOnce(&mut Decoder)) -> Model {
         let checkpoint = Checkpoint::open(folder).unwrap();

@@ -10,6 +10,7 @@ use serde_json::Value;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::TEXT_BYTES_MAX;
+use super::gguf::Gguf;
 use super::safetensors::{self, Shard, TensorInfo};
 use crate::error::{Error, Result};
 
@@ -19,6 +20,40 @@ const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 /// Endings of formats that are recognised only to be refused.
 const PICKLES: [&str; 4] = ["bin", "pt", "pth", "ckpt"];
+
+/// The GGUF file that is meant by a path: itself, or the only one, or first of several parts, in a
+/// folder without safetensors.
+pub(super) fn gguf_file(path: &Path) -> Result<Option<PathBuf>> {
+    let has_ending = |path: &Path, ending: &str| path.extension().is_some_and(|e| e == ending);
+    if path.is_file() {
+        let is_meant = Gguf::is_gguf(path) || has_ending(path, "gguf");
+        return Ok(is_meant.then(|| path.to_path_buf()));
+    }
+    if !path.is_dir() {
+        return Ok(None);
+    }
+    let files = list(path)?;
+    if files.iter().any(|file| has_ending(file, "safetensors")) {
+        return Ok(None);
+    }
+    let is_later_part = |file: &PathBuf| {
+        let stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let number = stem.rsplit_once("-of-").and_then(|(rest, _)| rest.rsplit_once('-'));
+        number.is_some_and(|(_, number)| number != "00001" && number.parse::<u32>().is_ok())
+    };
+    let mut found = files.into_iter().filter(|file| has_ending(file, "gguf") && !is_later_part(file));
+    match (found.next(), found.next()) {
+        (Some(first), Some(second)) => Err(Error::file(
+            path,
+            format!(
+                "found several GGUF files, such as `{}` and `{}`; give one of them",
+                first.display(),
+                second.display()
+            ),
+        )),
+        (first, _) => Ok(first),
+    }
+}
 
 /// Refuses what is no model folder.
 pub(super) fn check(folder: &Path) -> Result<()> {
@@ -85,9 +120,6 @@ fn single_file(folder: &Path) -> Result<PathBuf> {
              with `save_pretrained`"
                 .into()
         }
-        (None, _) if files.iter().any(|f| ends_with(f, "gguf")) => {
-            "found a GGUF file where *.safetensors is expected; give the model's original folder".into()
-        }
         (None, _) => format!("found no weights: {SINGLE} or {INDEX} is missing; download it"),
     };
     Err(Error::file(folder, problem))
@@ -138,16 +170,26 @@ pub(super) fn parse_json(path: &Path, bytes: &[u8]) -> Result<Value> {
 }
 
 /// See [`super::Checkpoint::identity`].
-pub(super) fn identity(folder: &Path, shards: &[Shard]) -> Result<String> {
+pub(super) fn identity<'a>(folder: &Path, files: impl Iterator<Item = (&'a Path, u128)>) -> Result<String> {
     let canonical = folder.canonicalize().map_err(Error::io("find", folder))?;
     let mut hash = Xxh3::new();
     hash.update(canonical.as_os_str().as_encoded_bytes());
-    for shard in shards {
-        hash.update(&shard.header_hash.to_le_bytes());
-        hash_file(&mut hash, &shard.path)?;
-    }
-    for path in list(folder)?.iter().filter(|path| path.extension().is_some_and(|e| e == "json")) {
+    for (path, header_hash) in files {
+        hash.update(&header_hash.to_le_bytes());
         hash_file(&mut hash, path)?;
+    }
+    if !folder.is_dir() {
+        return Ok(format!("{:032x}", hash.digest128()));
+    }
+    let is_small = |path: &&PathBuf| path.extension().is_some_and(|e| e == "json" || e == "jinja");
+    for path in list(folder)?.iter().filter(is_small) {
+        hash_file(&mut hash, path)?;
+    }
+    for entry in fs::read_dir(folder).map_err(Error::io("list", folder))?.flatten() {
+        // Folders beside the weights hold chat templates.
+        for path in list(&entry.path()).unwrap_or_default().iter().filter(is_small) {
+            hash_file(&mut hash, path)?;
+        }
     }
     Ok(format!("{:032x}", hash.digest128()))
 }
@@ -161,6 +203,12 @@ fn hash_file(hash: &mut Xxh3, path: &Path) -> Result<()> {
     hash.update(&metadata.len().to_le_bytes());
     hash.update(&modified.unwrap_or_default().as_nanos().to_le_bytes());
     Ok(())
+}
+
+/// The names of a folder's files, in order.
+pub(super) fn names_in(folder: &Path) -> Vec<String> {
+    let files = list(folder).unwrap_or_default();
+    files.iter().filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect()
 }
 
 /// The folder's files in alphabetical order.

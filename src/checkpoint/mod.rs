@@ -1,14 +1,23 @@
-//! A Hugging Face model folder, answering for tensors by name, dtype and shape.
+//! A model as people have it, a Hugging Face folder or a GGUF file, answering for tensors by name and shape.
 //!
 //! Only headers are held in memory: rows are read by position when asked for, so a checkpoint
-//! of any size costs little, and threads may read at the same time.
+//! of any size costs little, and threads may read at the same time. Whatever the format, tensors
+//! have Hugging Face's names and there is a `config.json`. Rows come as f32; where a file has them
+//! in few bits, their codes may be moved into a weight kind that holds them, without a new choice
+//! of scales.
 
+mod blocks;
 mod folder;
+mod fp8;
 pub mod gguf;
+mod int4;
+mod plain;
+mod quantised;
 mod rows;
 pub(crate) mod safetensors;
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -17,68 +26,157 @@ use serde_json::Value;
 pub use self::safetensors::TensorInfo;
 pub use ::safetensors::Dtype;
 
+use self::blocks::Blocks;
+use self::fp8::Fp8;
+use self::gguf::Gguf;
+use self::gguf::model::Named;
+use self::int4::Int4;
 pub(crate) use self::rows::unsupported as unsupported_dtype;
 use self::safetensors::Shard;
 use crate::error::{Error, Result};
+use crate::quant::WeightKind;
 
 /// The largest JSON or tokenizer file that is read; the largest known tokenizers are 33 MB.
 pub const TEXT_BYTES_MAX: u64 = 256 << 20;
 
-/// An opened model folder.
+/// How the rows of a tensor are read.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Form {
+    /// Elements one after the other in a safetensors file.
+    Plain,
+    /// Blocks of a GGUF file.
+    Blocks(Box<Blocks>),
+    /// Whole codes, scales and zero points in safetensors files.
+    Int4(Box<Int4>),
+    /// 8-bit floats and scales in safetensors files.
+    Fp8(Box<Fp8>),
+}
+
+/// An opened model.
 #[derive(Debug)]
 pub struct Checkpoint {
+    /// The folder, or the GGUF file.
     folder: PathBuf,
     shards: Vec<Shard>,
+    gguf: Option<Gguf>,
+    /// Of a GGUF file, or of a folder where it says more than is still true here.
+    config: Option<Value>,
     tensors: BTreeMap<String, TensorInfo>,
+    /// Tensors that may be left over.
+    idle: BTreeSet<String>,
 }
 
 impl Checkpoint {
-    /// Opens a Hugging Face folder: `config.json` beside `model.safetensors`, or beside
-    /// `model.safetensors.index.json` and its shards, or beside one `*.safetensors` of any name.
-    /// Every tensor's place is checked against its file's size.
+    /// Opens a GGUF file, the first one of a split model, or a Hugging Face folder: `config.json`
+    /// beside `model.safetensors`, or beside `model.safetensors.index.json` and its shards, or beside
+    /// one `*.safetensors` of any name. Every tensor's place is checked against its file's size.
     ///
     /// # Errors
-    /// What is missing, unreadable or contradictory, with the file's name and what to do.
-    pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
-        let folder = folder.as_ref().to_path_buf();
-        folder::check(&folder)?;
-        let (shards, tensors) = folder::read_shards(&folder)?;
-        let checkpoint = Checkpoint { folder, shards, tensors };
-        checkpoint.read_json("config.json")?;
+    /// What is missing, unreadable, contradictory or not supported, with the file's name and what to
+    /// do.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref().to_path_buf();
+        if let Some(file) = folder::gguf_file(&path)? {
+            return Checkpoint::open_gguf(&file);
+        }
+        folder::check(&path)?;
+        let (shards, tensors) = folder::read_shards(&path)?;
+        let mut checkpoint = Checkpoint { shards, tensors, ..Checkpoint::bare(path) };
+        if let Some(quantised) = checkpoint.take_quantisation()? {
+            let path = checkpoint.folder.join("config.json");
+            checkpoint.idle =
+                quantised::combine(&path, &quantised, &checkpoint.shards, &mut checkpoint.tensors)?;
+        }
         Ok(checkpoint)
     }
 
-    /// A folder of which only the small files matter, so that its weights may be missing.
-    ///
-    /// # Errors
-    /// As [`Checkpoint::open`], but for the weights.
-    pub fn without_weights(folder: impl AsRef<Path>) -> Result<Self> {
-        let folder = folder.as_ref().to_path_buf();
-        folder::check(&folder)?;
-        Ok(Checkpoint { folder, shards: Vec::new(), tensors: BTreeMap::new() })
+    /// A folder's small files alone.
+    fn bare(folder: PathBuf) -> Self {
+        let (shards, tensors, idle) = (Vec::new(), BTreeMap::new(), BTreeSet::new());
+        Checkpoint { folder, shards, gguf: None, config: None, tensors, idle }
     }
 
-    /// The folder.
+    /// Takes out of the configuration what it says about quantised weights.
+    fn take_quantisation(&mut self) -> Result<Option<Value>> {
+        let mut config = self.read_json("config.json")?.unwrap_or(Value::Null);
+        let beside = self.read_json("quantize_config.json")?;
+        let found = quantised::KEYS.iter().find_map(|key| config.as_object_mut()?.remove(*key));
+        let quantised = found.filter(|value| !value.is_null() && value != &Value::Bool(false)).or(beside);
+        self.config = Some(config).filter(Value::is_object);
+        Ok(quantised)
+    }
+
+    fn open_gguf(path: &Path) -> Result<Self> {
+        let gguf = Gguf::open(path)?;
+        let described = gguf::model::describe(&gguf)?;
+        let mut tensors = BTreeMap::new();
+        for Named { name, tensor, view } in described.tensors {
+            let (bytes, shard) = (tensor.bytes.clone(), tensor.part);
+            let blocks = Blocks { tensor, view };
+            let info = TensorInfo {
+                dtype: Dtype::F32,
+                shape: blocks.shape(),
+                bytes,
+                shard,
+                form: Form::Blocks(Box::new(blocks)),
+            };
+            tensors.insert(name, info);
+        }
+        let (gguf, config) = (Some(gguf), Some(described.config));
+        Ok(Checkpoint { gguf, config, tensors, ..Checkpoint::bare(path.to_path_buf()) })
+    }
+
+    /// A model of which only the small files matter, so that a folder's weights may be missing.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`], but for the weights of a folder.
+    pub fn without_weights(path: impl AsRef<Path>) -> Result<Self> {
+        let folder = path.as_ref().to_path_buf();
+        if let Some(file) = folder::gguf_file(&folder)? {
+            return Checkpoint::open_gguf(&file);
+        }
+        folder::check(&folder)?;
+        let mut checkpoint = Checkpoint::bare(folder);
+        match checkpoint.take_quantisation()? {
+            // How they are coded is known from the weights alone.
+            Some(_) => Checkpoint::open(checkpoint.folder),
+            None => Ok(checkpoint),
+        }
+    }
+
+    /// The folder, or the GGUF file.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// The tensors' names in alphabetical order.
+    /// The GGUF file, if it is one.
+    pub fn gguf(&self) -> Option<&Gguf> {
+        self.gguf.as_ref()
+    }
+
+    /// The tensors' names in alphabetical order, but for those that nothing depends on.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.tensors.keys().map(String::as_str)
+        self.tensors.keys().filter(|name| !self.idle.contains(*name)).map(String::as_str)
     }
 
     /// A tensor's dtype, shape and place.
     pub fn info(&self, name: &str) -> Option<&TensorInfo> {
-        self.tensors.get(self.stored_name(name))
+        self.tensors.get(&*self.stored_name(name))
     }
 
-    /// What the checkpoint calls a tensor: the same, or the same without the leading `model.` that
-    /// checkpoints saved from a bare model, without its head, lack.
-    pub fn stored_name<'a>(&self, name: &'a str) -> &'a str {
-        let bare = name.strip_prefix("model.").unwrap_or(name);
-        let is_bare = !self.tensors.contains_key(name) && self.tensors.contains_key(bare);
-        if is_bare { bare } else { name }
+    /// What the checkpoint calls a tensor: the same; or the same without its first part, which
+    /// checkpoints saved from a bare model, without its head, lack; or as the text part of a model
+    /// that has others is called.
+    pub fn stored_name<'a>(&self, name: &'a str) -> Cow<'a, str> {
+        let has = |name: &str| self.tensors.contains_key(name);
+        if has(name) {
+            return Cow::Borrowed(name);
+        }
+        if let Some(bare) = name.split_once('.').map(|(_, bare)| bare).filter(|bare| has(bare)) {
+            return Cow::Borrowed(bare);
+        }
+        let text = [name.replacen("model.", "model.language_model.", 1), format!("language_model.{name}")];
+        text.into_iter().find(|name| has(name)).map_or(Cow::Borrowed(name), Cow::Owned)
     }
 
     /// A tensor's dtype, shape and place, or the complaint that it is missing.
@@ -98,7 +196,9 @@ impl Checkpoint {
 
     /// The file that holds a tensor.
     pub fn file_of(&self, info: &TensorInfo) -> &Path {
-        &self.shards[info.shard].path
+        self.gguf
+            .as_ref()
+            .map_or_else(|| self.shards[info.shard].path.as_path(), |gguf| gguf.path_of(info.shard))
     }
 
     /// Replaces `out` by rows of a tensor as f32, `[rows.len(), info.cols()]`. A tensor of one
@@ -110,8 +210,7 @@ impl Checkpoint {
     /// # Panics
     /// If `rows` reaches beyond the tensor.
     pub fn read_rows(&self, name: &str, rows: Range<u64>, out: &mut Vec<f32>) -> Result<()> {
-        let info = self.require(name)?;
-        rows::read(&self.shards[info.shard], name, info, rows, out)
+        self.read_lines(name, rows, false, out)
     }
 
     /// Replaces `out` by columns of a tensor as f32, `[columns.len(), info.rows()]`: what
@@ -123,8 +222,100 @@ impl Checkpoint {
     /// # Panics
     /// If `columns` reaches beyond the tensor.
     pub fn read_columns(&self, name: &str, columns: Range<u64>, out: &mut Vec<f32>) -> Result<()> {
+        self.read_lines(name, columns, true, out)
+    }
+
+    /// Rows, or columns, of a tensor.
+    fn read_lines(&self, name: &str, lines: Range<u64>, columns: bool, out: &mut Vec<f32>) -> Result<()> {
         let info = self.require(name)?;
-        rows::read_columns(&self.shards[info.shard], name, info, columns, out)
+        if let Form::Plain = info.form {
+            let shard = &self.shards[info.shard];
+            return match columns {
+                true => rows::read_columns(shard, name, info, lines, out),
+                false => rows::read(shard, name, info, lines, out),
+            };
+        }
+        let count = if columns { info.cols() } else { info.rows() };
+        assert!(lines.start <= lines.end && lines.end <= count, "lines {lines:?} of `{name}`");
+        if columns == info.form.is_transposed() {
+            return self.read_stored(info, lines, out);
+        }
+        // Across the way in which the file has it: all of it, and a part of each line.
+        let (mut all, total) = (Vec::new(), if columns { info.rows() } else { info.cols() });
+        self.read_stored(info, 0..total, &mut all)?;
+        out.clear();
+        for line in lines {
+            out.extend((0..total).map(|at| all[(at * count + line) as usize]));
+        }
+        Ok(())
+    }
+
+    /// Lines of a coded tensor as its file has them.
+    fn read_stored(&self, info: &TensorInfo, lines: Range<u64>, out: &mut Vec<f32>) -> Result<()> {
+        match (&info.form, &self.gguf) {
+            (Form::Blocks(blocks), Some(gguf)) => blocks.read(gguf, lines, out),
+            (Form::Int4(matrix), _) => matrix.read(&self.shards, lines, out),
+            (Form::Fp8(matrix), _) => matrix.read(&self.shards, lines, out),
+            _ => unreachable!("plain tensors are read elsewhere, and blocks come from a GGUF file"),
+        }
+    }
+
+    /// The kind that holds a matrix as the file has it, or else the nearest finer one.
+    ///
+    /// # Errors
+    /// The tensor is missing.
+    pub fn kind_of(&self, name: &str) -> Result<WeightKind> {
+        let info = self.require(name)?;
+        Ok(match &info.form {
+            Form::Plain if info.dtype == Dtype::F32 => WeightKind::F32,
+            Form::Plain => WeightKind::F16,
+            Form::Blocks(blocks) => blocks.kind(),
+            Form::Int4(matrix) if matrix.order.is_some() => {
+                return Err(Error::Unsupported(format!(
+                    "the scattered groups of `{name}` in {}; give --weights",
+                    self.folder.display()
+                )));
+            }
+            Form::Int4(matrix) => matrix.kind,
+            Form::Fp8(_) => WeightKind::F32,
+        })
+    }
+
+    /// Whether a matrix has fewer than 16 bits a weight.
+    pub fn is_quantised(&self) -> bool {
+        let is_coded = |info: &TensorInfo| match &info.form {
+            Form::Plain | Form::Fp8(_) => false,
+            Form::Blocks(blocks) => blocks.kind().is_coded(),
+            Form::Int4(_) => true,
+        };
+        self.tensors.values().any(is_coded)
+    }
+
+    /// Fills `[codes, scales]` of a weight kind with rows of a matrix (columns, where the packed
+    /// matrix is the tensor transposed), if the file's own codes can be moved there as they are; says
+    /// whether they can.
+    ///
+    /// # Errors
+    /// The tensor is missing, or the file cannot be read.
+    ///
+    /// # Panics
+    /// If `lines` reaches beyond the tensor, or the slices are not as long as they need.
+    pub fn read_codes(
+        &self,
+        name: &str,
+        lines: &Lines,
+        kind: WeightKind,
+        to: [&mut [u8]; 2],
+    ) -> Result<bool> {
+        let info = self.require(name)?;
+        if info.form.is_transposed() != lines.transposed {
+            return Ok(false);
+        }
+        match (&info.form, &self.gguf) {
+            (Form::Blocks(blocks), Some(gguf)) => blocks.read_codes(gguf, lines.range.clone(), kind, to),
+            (Form::Int4(matrix), _) => matrix.read_codes(&self.shards, lines.range.clone(), kind, to),
+            _ => Ok(false),
+        }
     }
 
     /// The bytes of a file of the folder such as `tokenizer.json`; `None` if there is no such
@@ -133,7 +324,18 @@ impl Checkpoint {
     /// # Errors
     /// The file cannot be read, or is larger than [`TEXT_BYTES_MAX`].
     pub fn read_file(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        match &self.config {
+            Some(config) if name == "config.json" => return Ok(Some(config.to_string().into_bytes())),
+            _ if self.gguf.is_some() => return Ok(None),
+            _ => {}
+        }
         folder::read_text(&self.folder.join(name))
+    }
+
+    /// The names of files in a folder inside the folder, with its name and `/` in front; none where
+    /// there is no such folder.
+    pub fn names_in(&self, inner: &str) -> Vec<String> {
+        folder::names_in(&self.folder.join(inner)).into_iter().map(|name| format!("{inner}/{name}")).collect()
     }
 
     /// A JSON file of the folder such as `config.json`; `None` if there is no such file.
@@ -151,6 +353,27 @@ impl Checkpoint {
     /// # Errors
     /// A file has gone since the checkpoint was opened.
     pub fn identity(&self) -> Result<String> {
-        folder::identity(&self.folder, &self.shards)
+        let shards = self.shards.iter().map(|shard| (shard.path.as_path(), shard.header_hash));
+        let parts = self.gguf.iter().flat_map(|gguf| gguf.files());
+        folder::identity(&self.folder, shards.chain(parts))
+    }
+}
+
+/// Rows of a matrix, or columns.
+#[derive(Clone, Debug)]
+pub struct Lines {
+    /// Which ones.
+    pub range: Range<u64>,
+    /// Whether they are columns.
+    pub transposed: bool,
+}
+
+impl Form {
+    /// Whether lines of the file are columns of the tensor.
+    fn is_transposed(&self) -> bool {
+        match self {
+            Form::Blocks(blocks) => blocks.view.transposed,
+            _ => false,
+        }
     }
 }

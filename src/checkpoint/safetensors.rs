@@ -6,10 +6,13 @@
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use ::safetensors::Dtype;
 use ::safetensors::tensor::Metadata;
+use memmap2::Mmap;
 
+use super::Form;
 use crate::error::{Error, Result};
 use crate::os;
 
@@ -19,9 +22,9 @@ pub(crate) const HEADER_BYTES_MAX: u64 = 100_000_000;
 pub(crate) const LENGTH_BYTES: u64 = 8;
 
 /// Where a tensor lies and what it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TensorInfo {
-    /// Element type as stored.
+    /// Element type as stored; F32 for what is decoded.
     pub dtype: Dtype,
     /// Dimensions, slowest first.
     pub shape: Vec<u64>,
@@ -29,6 +32,8 @@ pub struct TensorInfo {
     pub bytes: Range<u64>,
     /// Which of the checkpoint's files holds it.
     pub(super) shard: usize,
+    /// How its rows are read.
+    pub(super) form: Form,
 }
 
 impl TensorInfo {
@@ -53,6 +58,23 @@ pub(super) struct Shard {
     pub(super) file: File,
     /// Its header's JSON, for the identity.
     pub(super) header_hash: u128,
+    /// The whole file, where tensors are not read row by row.
+    map: OnceLock<Mmap>,
+}
+
+impl Shard {
+    /// The bytes of a tensor, mapped.
+    pub(super) fn bytes(&self, info: &TensorInfo) -> Result<&[u8]> {
+        let map = match self.map.get() {
+            Some(map) => map,
+            None => {
+                let map = os::map_file(&self.file).map_err(Error::io("map", &self.path))?;
+                self.map.get_or_init(|| map)
+            }
+        };
+        map.get(info.bytes.start as usize..info.bytes.end as usize)
+            .ok_or_else(|| Error::file(&self.path, "it became shorter while it was read; get it again"))
+    }
 }
 
 /// Opens a file, checks its header and lists its tensors as parts of shard number `shard`.
@@ -75,11 +97,12 @@ pub(super) fn open(path: &Path, shard: usize) -> Result<(Shard, Vec<(String, Ten
             shape: info.shape.iter().map(|&n| n as u64).collect(),
             bytes: data + start as u64..data + end as u64,
             shard,
+            form: Form::Plain,
         };
         (name, info)
     });
     let header_hash = xxhash_rust::xxh3::xxh3_128(&header);
-    let shard = Shard { path: path.to_path_buf(), file, header_hash };
+    let shard = Shard { path: path.to_path_buf(), file, header_hash, map: OnceLock::new() };
     Ok((shard, tensors.collect()))
 }
 

@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod bench;
+mod described;
 pub mod devices;
 pub mod generate;
 pub mod measure;
@@ -11,6 +12,7 @@ pub mod plan;
 pub mod prepare;
 pub mod progress;
 pub mod prompt;
+pub mod vocabulary;
 pub mod writer;
 
 use std::io::{self, Write};
@@ -21,6 +23,7 @@ use clap::Parser;
 
 use crate::checkpoint::Checkpoint;
 use crate::cli::args::{Args, PackArgs, Verb};
+use crate::cli::described::Described;
 use crate::cli::output::note;
 use crate::error::{Error, Result};
 use crate::os;
@@ -63,13 +66,14 @@ fn pack(args: &PackArgs) -> Result<()> {
     let kind = args.source.weights.unwrap_or(WeightKind::W4);
     match (&args.src, &args.source.dummy) {
         (_, Some(shape)) => open::pack_dummy(shape, kind, &args.dst)?,
-        (Some(folder), None) => {
-            let checkpoint = Checkpoint::open(folder)?;
-            open::refuse_own_source(folder, &args.dst)?;
-            open::pack_folder(&checkpoint, kind, &args.dst)?;
+        (Some(path), None) => {
+            let checkpoint = Checkpoint::open(path)?;
+            open::refuse_own_source(path, &args.dst)?;
+            let described = Described::new(&checkpoint, args.source.weights)?;
+            open::pack_checkpoint(&checkpoint, &described, &args.dst)?;
         }
         (None, None) => {
-            return Err(Error::Usage("expected a model folder or --dummy, found neither".into()));
+            return Err(Error::Usage("expected a model folder, a GGUF file or --dummy, found none".into()));
         }
     }
     note(format_args!("packed into {}", args.dst.display()));

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::checkpoint::Checkpoint;
+use crate::checkpoint::gguf::Gguf;
 use crate::cli::args::{ModelArgs, SourceArgs};
+use crate::cli::described::{Described, describe_kinds, describe_packed, refuse_other_kind};
 use crate::cli::output::note;
 use crate::cli::progress::Progress;
 use crate::engine::Weights;
@@ -16,14 +18,12 @@ use crate::model::{self, Decoder, Limits, dummy};
 use crate::os;
 use crate::pack::{self, Packed, Watch, cache};
 use crate::quant::WeightKind;
-use crate::text::{GenerationConfig, Tokenizer};
+use crate::text::files::{ADDITIONAL_FOLDER, TEXT_FILES};
+use crate::text::{ChatTemplates, GenerationConfig, TextFiles, Tokenizer};
 
 /// The model that `run` uses when none is named; `assets/train` says how it was made.
 static BUILT_IN: &[u8] = include_bytes!("../../assets/story.safetensors");
 
-/// Files of a model folder that travel inside a packed file.
-const SMALL_FILES: [&str; 4] =
-    ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"];
 /// Seed of dummy weights: everybody times the same ones.
 const DUMMY_SEED: u64 = 0;
 
@@ -39,6 +39,8 @@ pub struct Opened {
     pub tokenizer: Option<Tokenizer>,
     /// Sampling defaults and end tokens.
     pub generation: GenerationConfig,
+    /// How messages become text, if the model was made for that.
+    pub chat: Option<ChatTemplates>,
 }
 
 impl Opened {
@@ -54,8 +56,8 @@ impl Opened {
         let packed = match (&args.model, &args.source.dummy) {
             (_, Some(shape)) => Packed::open(dummy_in_cache(shape, &args.source, &limits)?)?,
             (None, None) => Packed::from_static(BUILT_IN)?,
-            (Some(path), None) if path.is_dir() => {
-                Packed::open(folder_in_cache(path, &args.source, &limits)?)?
+            (Some(path), None) if is_checkpoint(path) => {
+                Packed::open(checkpoint_in_cache(path, &args.source, &limits)?)?
             }
             (Some(path), None) => Packed::open(path)?,
         };
@@ -88,9 +90,12 @@ impl Opened {
             Error::file(path, "expected a config.json inside, found none; pack the model again")
         })?;
         let config = json(path, "config.json", config)?;
-        let decoder = model::describe(&name, &config, matrix_kind(&packed))?;
-        let (generation, tokenizer) = read_text_files(&name, &config, |file| packed.file(file))?;
-        Ok(Opened { packed: Arc::new(packed), name, decoder, tokenizer, generation })
+        let decoder = describe_packed(&packed, &name, &config)?;
+        let names: Vec<&str> = packed.file_names().collect();
+        let text = TextFiles::read(&config, &names, |file| packed.file(file))
+            .map_err(|error| Error::file(&name, error.to_string()))?;
+        let TextFiles { generation, tokenizer, chat } = text;
+        Ok(Opened { packed: Arc::new(packed), name, decoder, tokenizer, generation, chat })
     }
 
     /// The tokenizer.
@@ -113,61 +118,22 @@ impl Opened {
         let d = &self.decoder;
         let bytes = self.packed.units().iter().map(|u| u.bytes.end - u.bytes.start).sum();
         format!(
-            "{}: {} blocks, hidden {}, {}/{} heads, vocabulary {}, {:?} weights, {}",
+            "{}: {} blocks, hidden {}, {}/{} heads, vocabulary {}, {} weights, {}",
             self.name.display(),
             d.blocks,
             d.hidden_size,
             d.heads,
             d.kv_heads,
             d.vocab_size,
-            matrix_kind(&self.packed),
+            describe_kinds(&self.packed),
             crate::size::format(bytes)
         )
-    }
-}
-
-/// How the matrices of a packed file are coded: all alike, and the last tensor is one.
-fn matrix_kind(packed: &Packed) -> WeightKind {
-    let last = packed.units().last().and_then(|unit| unit.tensors.last());
-    last.map_or(WeightKind::F32, |tensor| tensor.kind)
-}
-
-fn refuse_other_kind(packed: &Packed, wanted: Option<WeightKind>) -> Result<()> {
-    let found = matrix_kind(packed);
-    match wanted {
-        Some(wanted) if wanted != found => Err(Error::Usage(format!(
-            "--weights {}: {} is packed as {}; give the folder that it was packed from",
-            wanted.name(),
-            packed.path().display(),
-            found.name()
-        ))),
-        _ => Ok(()),
     }
 }
 
 fn json(path: &Path, name: &str, bytes: &[u8]) -> Result<Value> {
     serde_json::from_slice(bytes)
         .map_err(|error| Error::file(path, format!("its {name} is not JSON: {error}")))
-}
-
-/// Reads what a model says about text: sampling defaults, and its tokenizer if it has one.
-fn read_text_files<Bytes: AsRef<[u8]>>(
-    name: &Path,
-    config: &Value,
-    file: impl Fn(&str) -> Option<Bytes>,
-) -> Result<(GenerationConfig, Option<Tokenizer>)> {
-    let complain = |error: Error| Error::file(name, error.to_string());
-    let generation = file("generation_config.json");
-    let generation =
-        generation.map(|bytes| json(name, "generation_config.json", bytes.as_ref())).transpose()?;
-    let generation = GenerationConfig::from_json(generation.as_ref(), Some(config)).map_err(complain)?;
-    let tokenizer = file("tokenizer.json").map(|bytes| Tokenizer::from_bytes(bytes.as_ref()));
-    let mut tokenizer = tokenizer.transpose().map_err(complain)?;
-    if let (Some(found), Some(config)) = (&tokenizer, file("tokenizer_config.json")) {
-        let config = json(name, "tokenizer_config.json", config.as_ref())?;
-        tokenizer = Some(found.clone().with_config(&config).map_err(complain)?);
-    }
-    Ok((generation, tokenizer))
 }
 
 /// Compares a file with its checksums, once for as long as it does not change.
@@ -201,22 +167,28 @@ fn packed_bytes(decoder: &Decoder) -> u64 {
     decoder.packed_units().iter().map(|unit| unit.bytes()).sum()
 }
 
-fn folder_in_cache(folder: &Path, source: &SourceArgs, limits: &Limits) -> Result<PathBuf> {
-    let checkpoint = Checkpoint::open(folder)?;
-    let kind = source.weights.unwrap_or(WeightKind::W4);
-    let decoder = describe_folder(&checkpoint, kind)?.1;
-    decoder.check_limits(limits)?;
-    let path = cache::cached_pack_path(&checkpoint.identity()?, kind.name())?;
-    if !is_usable(&path, &decoder) {
+/// Whether a path is something to pack: a folder or a GGUF file.
+pub(super) fn is_checkpoint(path: &Path) -> bool {
+    path.is_dir() || Gguf::is_gguf(path) || path.extension().is_some_and(|ending| ending == "gguf")
+}
+
+fn checkpoint_in_cache(path: &Path, source: &SourceArgs, limits: &Limits) -> Result<PathBuf> {
+    let checkpoint = Checkpoint::open(path)?;
+    let described = Described::new(&checkpoint, source.weights)?;
+    described.decoder.check_limits(limits)?;
+    let path = cache::cached_pack_path(&checkpoint.identity()?, described.tag(source.weights))?;
+    if !is_usable(&path, &described.decoder) {
         make_folder_for(&path)?;
-        pack_folder(&checkpoint, kind, &path)?;
+        pack_checkpoint(&checkpoint, &described, &path)?;
         note(format_args!("packed into {}", path.display()));
     }
     Ok(path)
 }
 
-/// Refuses to replace a file of the folder that is packed, unless that is itself a packed file.
-pub(super) fn refuse_own_source(folder: &Path, dst: &Path) -> Result<()> {
+/// Refuses to replace a file of the folder that is packed, or in which the packed file is, unless that
+/// is itself a packed file.
+pub(super) fn refuse_own_source(source: &Path, dst: &Path) -> Result<()> {
+    let folder = if source.is_dir() { source } else { os::folder_of(source) };
     let is_same =
         |a: &Path, b: &Path| matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
     if dst.exists() && is_same(os::folder_of(dst), folder) && Packed::open(dst).is_err() {
@@ -225,25 +197,21 @@ pub(super) fn refuse_own_source(folder: &Path, dst: &Path) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn describe_folder(checkpoint: &Checkpoint, kind: WeightKind) -> Result<(Value, Decoder)> {
-    let path = checkpoint.folder().join("config.json");
-    let config = checkpoint.read_json("config.json")?.unwrap_or(Value::Null);
-    let decoder = model::describe(&path, &config, kind)?;
-    Ok((config, decoder))
-}
-
-/// Packs a Hugging Face folder into `dst`.
-pub(super) fn pack_folder(checkpoint: &Checkpoint, kind: WeightKind, dst: &Path) -> Result<()> {
-    let (config, decoder) = describe_folder(checkpoint, kind)?;
-    let mut files: Vec<(String, Vec<u8>)> = Vec::new();
-    for name in SMALL_FILES {
-        files.extend(checkpoint.read_file(name)?.map(|bytes| (name.to_owned(), bytes)));
+/// Packs a folder or a GGUF file into `dst`.
+pub(super) fn pack_checkpoint(checkpoint: &Checkpoint, described: &Described, dst: &Path) -> Result<()> {
+    let Described { config, decoder, .. } = described;
+    let mut files: Vec<(String, Vec<u8>)> = described.file().into_iter().collect();
+    let fixed = ["config.json"].into_iter().chain(TEXT_FILES).map(str::to_owned);
+    for name in fixed.chain(checkpoint.names_in(ADDITIONAL_FOLDER)) {
+        files.extend(checkpoint.read_file(&name)?.map(|bytes| (name, bytes)));
     }
     // Before the long work, so that nobody packs for minutes to hear of a damaged tokenizer.
+    let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
     let file = |name: &str| files.iter().find(|(found, _)| found == name).map(|(_, bytes)| bytes);
-    read_text_files(checkpoint.folder(), &config, file)?;
+    TextFiles::read(config, &names, file)
+        .map_err(|error| Error::file(checkpoint.folder(), error.to_string()))?;
     let units = decoder.packed_units();
-    with_progress("packing", packed_bytes(&decoder), |watch| {
+    with_progress("packing", packed_bytes(decoder), |watch| {
         pack::write(dst, &units, checkpoint, &files, watch)
     })
 }

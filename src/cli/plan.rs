@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use crate::checkpoint::Checkpoint;
 use crate::cli::args::{CardArgs, ModelArgs, PlanArgs};
-use crate::cli::open::{Opened, describe_folder};
+use crate::cli::described::Described;
+use crate::cli::open::{Opened, is_checkpoint};
 use crate::cli::output::{Output, note};
 use crate::cli::prepare::{self, Need};
 use crate::engine::probe::{Measured, RouteChoice};
@@ -75,8 +76,9 @@ fn outline(args: &ModelArgs) -> Result<Outline> {
             let decoder = model::describe(&name, &dummy::config(shape)?, kind)?;
             Ok(Outline { name, decoder, packed: None })
         }
-        (Some(path), None) if path.is_dir() => {
-            let (_, decoder) = describe_folder(&Checkpoint::without_weights(path)?, kind)?;
+        (Some(path), None) if is_checkpoint(path) => {
+            let checkpoint = Checkpoint::without_weights(path)?;
+            let decoder = Described::new(&checkpoint, args.source.weights)?.decoder;
             Ok(Outline { name: path.clone(), decoder, packed: None })
         }
         _ => {

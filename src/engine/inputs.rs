@@ -1,6 +1,7 @@
 //! What the CPU hands the GPU for a pass, or for several in a row: tokens, angles, and packed rows of
 //! the embedding tables.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::{Ids, PASSES_MAX, Pass, PassToken, Weights};
@@ -141,6 +142,8 @@ pub(super) struct Inputs {
     is_lent: bool,
     /// Angles of the pass at hand by rope; kept to spare allocations.
     angles: Vec<Vec<f32>>,
+    /// Texts beyond [`Decoder::turning_point`], by the cache row of their position 0.
+    long: BTreeSet<u32>,
 }
 
 impl Inputs {
@@ -156,8 +159,18 @@ impl Inputs {
             next: 0,
             is_lent: false,
             angles: vec![Vec::new(); decoder.ropes.len()],
+            long: BTreeSet::new(),
             layout,
         })
+    }
+
+    /// Says whether a text is beyond [`Decoder::turning_point`].
+    pub(super) fn set_long(&mut self, cache_start: u32, is_long: bool) {
+        if is_long {
+            self.long.insert(cache_start);
+        } else {
+            self.long.remove(&cache_start);
+        }
     }
 
     /// The most tokens of a pass.
@@ -212,8 +225,8 @@ impl Inputs {
             angles.clear();
             for later in 0..=ahead {
                 for token in pass.tokens {
-                    let position = token.position + later;
-                    rope.angles(position, position + 1, angles)?;
+                    let is_long = self.long.contains(&token.cache_start);
+                    rope.angles(token.position + later, is_long, angles)?;
                 }
             }
         }

@@ -11,7 +11,11 @@ use super::{Binding, Gpu, PipelineCache, trusted};
 use crate::error::{Error, Result};
 
 /// WGSL that stands in front of every shader.
-const PRELUDE: &str = include_str!("../../shaders/prelude.wgsl");
+const PRELUDE: &str = concat!(
+    include_str!("../../shaders/prelude.wgsl"),
+    include_str!("../../shaders/weights.wgsl"),
+    include_str!("../../shaders/functions.wgsl")
+);
 
 /// A shader file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

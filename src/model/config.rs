@@ -194,6 +194,15 @@ impl Fields {
         fields
     }
 
+    /// The same with values for keys that are absent.
+    pub fn or(&self, defaults: &[(&str, Value)]) -> Fields {
+        let mut fields = self.clone();
+        for (key, value) in defaults.iter().filter(|(key, _)| self.get(key).is_none()) {
+            fields.map.insert((*key).to_owned(), value.clone());
+        }
+        fields
+    }
+
     /// The same with a value added or replaced.
     pub fn with(&self, key: &str, value: Value) -> Fields {
         let mut fields = self.clone();

@@ -412,6 +412,12 @@ impl Decoder {
         &unit.tensors[part.tensor]
     }
 
+    /// The longest text whose positions are turned as usual, if those of longer ones are turned
+    /// otherwise, all of them.
+    pub fn turning_point(&self) -> Option<u32> {
+        self.ropes.iter().filter_map(Rope::turning_point).min()
+    }
+
     /// The table of positions, if they are learned.
     pub fn position_tensor(&self) -> Option<&TensorSpec> {
         let positions = self.positions.as_ref()?;

@@ -11,6 +11,7 @@ pub mod decoder;
 pub mod dummy;
 pub mod experts;
 mod families;
+pub mod kinds;
 mod options;
 mod parts;
 pub mod rope;
@@ -24,6 +25,8 @@ use serde_json::Value;
 pub use decoder::{Activation, Decoder, Function, Limits, Op, QkNorm, QkNormEach, Tensor, Unit};
 
 use families::{cohere, falcon, gemma, gpt, llama, olmo, opt, phi, sparse};
+
+pub use kinds::Kinds;
 
 use crate::error::{Error, Result};
 use crate::quant::WeightKind;

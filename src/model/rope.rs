@@ -179,12 +179,20 @@ impl Rope {
         Ok(())
     }
 
-    /// Cosine and sine for every pair at one position of a text of some length, interleaved;
-    /// appended to `out`.
+    /// The longest text that turns at the usual speeds, if longer ones turn at others.
+    pub fn turning_point(&self) -> Option<u32> {
+        match self.longer {
+            Longer::Other { positions, .. } => Some(positions),
+            _ => None,
+        }
+    }
+
+    /// Cosine and sine for every pair at one position of a text, which may be a long one,
+    /// interleaved; appended to `out`.
     ///
     /// # Errors
     /// At a position of a text that is too long to be turned.
-    pub fn angles(&self, position: u32, length: u32, out: &mut Vec<f32>) -> Result<()> {
+    pub fn angles(&self, position: u32, is_long: bool, out: &mut Vec<f32>) -> Result<()> {
         let speeds = match &self.longer {
             Longer::Refused { positions } if position >= *positions => {
                 return Err(Error::Unsupported(format!(
@@ -192,7 +200,7 @@ impl Rope {
                      turn all of them otherwise then"
                 )));
             }
-            Longer::Other { positions, inverse_frequencies } if length > *positions => inverse_frequencies,
+            Longer::Other { inverse_frequencies, .. } if is_long => inverse_frequencies,
             _ => &self.inverse_frequencies,
         };
         for speed in speeds {
@@ -253,23 +261,23 @@ mod tests {
     fn long_texts_turn_at_other_speeds() {
         let scaling = json!({"type": "longrope", "short_factor": [1, 1, 1, 2], "long_factor": [1, 2, 3, 4]});
         let rope = rope(&json!({"rope_scaling": scaling, "original_max_position_embeddings": 32})).unwrap();
-        let angles = |length| {
+        let angles = |is_long| {
             let mut angles = Vec::new();
-            rope.angles(3, length, &mut angles).unwrap();
+            rope.angles(3, is_long, &mut angles).unwrap();
             angles
         };
-        assert_eq!(angles(5), angles(32));
-        assert_ne!(angles(32), angles(33));
+        assert_eq!(rope.turning_point(), Some(32));
+        assert_ne!(angles(false), angles(true));
         let factor = (1.0 + 2.0f64.ln() / 32.0f64.ln()).sqrt();
-        assert!((f64::from(angles(5)[0]) - 3.0f64.cos() * factor).abs() < 1e-6);
+        assert!((f64::from(angles(false)[0]) - 3.0f64.cos() * factor).abs() < 1e-6);
     }
 
     #[test]
     fn dynamic_ropes_turn_as_usual_and_end() {
         let dynamic = rope(&json!({"rope_scaling": {"type": "dynamic", "factor": 2.0}})).unwrap();
         assert_eq!(dynamic.inverse_frequencies, Rope::plain(10_000.0, 8).inverse_frequencies);
-        assert!(dynamic.angles(63, 64, &mut Vec::new()).is_ok());
-        let problem = dynamic.angles(64, 65, &mut Vec::new()).unwrap_err().to_string();
+        assert!(dynamic.angles(63, false, &mut Vec::new()).is_ok());
+        let problem = dynamic.angles(64, true, &mut Vec::new()).unwrap_err().to_string();
         assert!(problem.contains("longer than the 64 positions"), "{problem}");
     }
 

@@ -167,6 +167,11 @@ impl Packed {
         self.files.iter().find(|(found, _)| found == name).map(|(_, range)| self.slice(range))
     }
 
+    /// The names of the small files inside.
+    pub fn file_names(&self) -> impl Iterator<Item = &str> {
+        self.files.iter().map(|(name, _)| name.as_str())
+    }
+
     /// Compares unit `i` with its checksum.
     ///
     /// # Errors

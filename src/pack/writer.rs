@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::container::{self, Chunk, Watch};
 use super::layout::{Source, TensorSpec, UnitSpec};
-use crate::checkpoint::{Checkpoint, Dtype};
+use crate::checkpoint::{Checkpoint, Dtype, Lines};
 use crate::error::{Error, Result};
 use crate::quant::encode_row;
 
@@ -34,17 +34,25 @@ pub fn write(
 }
 
 /// Parts of the names of tensors in old checkpoints that follow from the configuration.
-const DERIVED: [&str; 2] = [".rotary_emb.", "decoder.version"];
+const DERIVED: [&str; 6] = [
+    ".rotary_emb.",
+    "decoder.version",
+    // The causal mask, and what it hides things with.
+    ".attn.bias",
+    ".attn.masked_bias",
+    ".attention.bias",
+    ".attention.masked_bias",
+];
 
 /// Refuses a checkpoint with a tensor that nothing computes with although it stands beside, or one
 /// step beside, tensors that are used, in the same block or another: a bias, a norm or a block that
 /// the configuration does not speak of. Elsewhere tensors may be left over, such as a tied head.
 fn check_complete(units: &[UnitSpec], checkpoint: &Checkpoint) -> Result<()> {
     let sources = || units.iter().flat_map(|unit| &unit.tensors).flat_map(|tensor| &tensor.sources);
-    let used: HashSet<&str> = sources().map(|source| checkpoint.stored_name(&source.tensor)).collect();
+    let used: HashSet<_> = sources().map(|source| checkpoint.stored_name(&source.tensor)).collect();
     let places: HashSet<String> = used.iter().flat_map(|name| modules_of(name)).collect();
     let is_left_out = |name: &&str| {
-        !used.contains(name)
+        !used.contains(*name)
             && !DERIVED.iter().any(|part| name.contains(part))
             && modules_of(name).any(|place| places.contains(&place))
     };
@@ -144,6 +152,14 @@ fn fill_matrix(checkpoint: &Checkpoint, chunk: &mut Chunk<'_>) -> Result<()> {
         start += count;
         let indices = source.rows.start + wanted.start..source.rows.start + wanted.end;
         for rows in source.order.spans(indices).into_iter().filter(|rows| !rows.is_empty()) {
+            let count = (rows.end - rows.start) as usize;
+            let lines = Lines { range: rows.clone(), transposed: source.transposed };
+            let codes = &mut chunk.codes[done * code_bytes..][..count * code_bytes];
+            let scales = &mut chunk.scales[done * scale_bytes..][..count * scale_bytes];
+            if checkpoint.read_codes(&source.tensor, &lines, *kind, [codes, scales])? {
+                done += count;
+                continue;
+            }
             match source.transposed {
                 true => checkpoint.read_columns(&source.tensor, rows.clone(), &mut weights)?,
                 false => checkpoint.read_rows(&source.tensor, rows.clone(), &mut weights)?,

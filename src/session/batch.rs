@@ -184,6 +184,7 @@ impl<'a> Batch<'a> {
         for timeline in &mut self.timelines {
             timeline.tokens.clear();
             self.engine.forget(timeline.rows.start);
+            self.engine.set_long(timeline.rows.start, false);
         }
     }
 
@@ -206,7 +207,7 @@ impl<'a> Batch<'a> {
         let prompts: Vec<_> =
             (0..).zip(&*requests).map(|(i, r)| Part { sequence: i, ids: r.prompt }).collect();
         self.check(&prompts)?;
-        let (start, before) = (Instant::now(), self.engine.costs());
+        let (start, before) = (Instant::now(), self.engine.costs()?);
         let (chosen, ends) = (vec![0; requests.len()], vec![None; requests.len()]);
         let mut progress = Progress { requests, chosen, ends, each };
         let mut live = Vec::new();
@@ -214,7 +215,7 @@ impl<'a> Batch<'a> {
             let parts: Vec<_> = prompts.iter().filter(|p| reading_class(p.ids) == class).copied().collect();
             live.extend(self.advance(&parts, class, &mut progress)?);
         }
-        let (read, between) = (start.elapsed(), self.engine.costs());
+        let (read, between) = (start.elapsed(), self.engine.costs()?);
         let first_tokens = progress.chosen();
         while !live.is_empty() {
             let tokens = std::mem::take(&mut live);
@@ -222,7 +223,9 @@ impl<'a> Batch<'a> {
                 |chosen: &Chosen| progress.requests[chosen.sequence].sampler.options().takes_likeliest();
             let most = self.most(Class::Decode);
             let fits = tokens.len() <= most.tokens.min(most.selected) as usize;
-            if fits && self.engine.can_chain() && tokens.iter().all(is_likeliest) {
+            let turns = |chosen: &Chosen| self.turns(chosen.sequence, progress.wanted(chosen.sequence));
+            let is_straight = !tokens.iter().any(turns);
+            if fits && is_straight && self.engine.can_chain() && tokens.iter().all(is_likeliest) {
                 live = self.run_ahead(tokens, &mut progress)?;
                 continue;
             }
@@ -239,7 +242,7 @@ impl<'a> Batch<'a> {
             decode: Phase {
                 tokens: new_tokens - first_tokens,
                 time: start.elapsed() - read,
-                costs: self.engine.costs().since(&between),
+                costs: self.engine.costs()?.since(&between),
             },
             new_tokens,
             ends: progress.ends.into_iter().flatten().collect(),
@@ -253,6 +256,7 @@ impl<'a> Batch<'a> {
         class: Class,
         progress: &mut Progress<'_, '_, Each>,
     ) -> Result<Vec<Chosen>> {
+        self.lengthen(parts)?;
         let mut live = Vec::new();
         for draft in cut(parts, self.most(class)) {
             self.pass(&draft, class)?;
@@ -288,6 +292,7 @@ impl<'a> Batch<'a> {
     pub(super) fn read(&mut self, sequence: usize, ids: &[u32]) -> Result<()> {
         let parts = [Part { sequence, ids }];
         self.check(&parts)?;
+        self.lengthen(&parts)?;
         let class = reading_class(ids);
         cut(&parts, self.most(class)).iter().try_for_each(|draft| self.pass(draft, class))
     }
@@ -301,6 +306,7 @@ impl<'a> Batch<'a> {
     ) -> Result<()> {
         let parts = [Part { sequence, ids }];
         self.check(&parts)?;
+        self.lengthen(&parts)?;
         let vocab = self.engine.decoder().vocab_size as usize;
         let most = self.most(Class::Prefill);
         let most = PassMost { tokens: most.tokens.min(most.selected), ..most };
@@ -311,6 +317,33 @@ impl<'a> Batch<'a> {
             for logits in self.engine.logits()?.chunks_exact(vocab) {
                 each(index, logits)?;
                 index += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a sequence, with so many more tokens, passes the length from which on all of its
+    /// positions are turned otherwise.
+    fn turns(&self, sequence: usize, more: usize) -> bool {
+        let seen = self.timelines[sequence].tokens.len();
+        let turning_point = self.engine.decoder().turning_point();
+        turning_point.is_some_and(|turning| (seen..seen + more).contains(&(turning as usize)))
+    }
+
+    /// Reads what was read already once more where a part makes its sequence so long that all of
+    /// its positions are turned otherwise.
+    fn lengthen(&mut self, parts: &[Part<'_>]) -> Result<()> {
+        for part in parts {
+            if !self.turns(part.sequence, part.ids.len()) {
+                continue;
+            }
+            let timeline = &mut self.timelines[part.sequence];
+            let ids = std::mem::take(&mut timeline.tokens);
+            self.engine.set_long(timeline.rows.start, true);
+            let again = [Part { sequence: part.sequence, ids: &ids }];
+            for mut draft in cut(&again, self.most(Class::Prefill)) {
+                draft.ends.clear();
+                self.pass(&draft, Class::Prefill)?;
             }
         }
         Ok(())

@@ -101,7 +101,7 @@ fn as_u32(value: &Value) -> Option<u32> {
 }
 
 /// A JSON value short enough for a sentence.
-fn brief(value: &Value) -> String {
+pub(super) fn brief(value: &Value) -> String {
     const CHARS_MAX: usize = 40;
     let text = value.to_string();
     match text.char_indices().nth(CHARS_MAX) {

@@ -1,10 +1,17 @@
 //! Text to tokens and tokens back to text.
 
+pub mod chat;
+pub mod files;
 pub mod generation_config;
+pub mod gguf;
+mod guard;
+pub(crate) mod marks;
 pub mod stop;
 pub mod stream;
 pub mod tokenizer;
 
+pub use chat::{Chat, ChatTemplate, ChatTemplates};
+pub use files::TextFiles;
 pub use generation_config::GenerationConfig;
 pub use stop::StopMatcher;
 pub use stream::StreamDecoder;

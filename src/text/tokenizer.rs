@@ -6,6 +6,8 @@ use serde_json::Value;
 use tokenizers::models::ModelWrapper;
 
 use crate::error::{Error, Result};
+use crate::text::guard::guard;
+use crate::text::marks::{Controls, Writer};
 
 /// A loaded `tokenizer.json`; clones share it.
 ///
@@ -16,6 +18,8 @@ pub struct Tokenizer {
     inner: Arc<tokenizers::Tokenizer>,
     /// Spelling and id of every control token that text must not turn into.
     control: Arc<[(String, u32)]>,
+    /// How their spellings are kept apart from them.
+    controls: Arc<Controls>,
     /// What stands in front of a text whatever the file's template says.
     start: Option<u32>,
 }
@@ -29,30 +33,36 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Usage`] with the parser's complaint; the caller knows the path.
     pub fn from_bytes(json: &[u8]) -> Result<Self> {
-        let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(|e| {
+        let inner = tokenizers::Tokenizer::from_bytes(json).map_err(|e| {
             Error::Usage(format!(
                 "expected a Hugging Face tokenizer.json, but it cannot be read ({e}); download it again"
             ))
         })?;
-        inner.with_padding(None);
-        inner
-            .with_truncation(None)
-            .map_err(|e| Error::Usage(format!("the tokenizer's truncation cannot be switched off ({e})")))?;
-        inner.set_encode_special_tokens(true);
-
-        let unknown = unknown_token(&inner);
-        let control: Arc<[_]> = inner
-            .get_added_tokens_decoder()
-            .into_iter()
-            .filter(|(_, token)| token.special && Some(token.content.as_str()) != unknown)
-            .map(|(id, token)| (token.content, id))
-            .collect();
         if inner.get_vocab_size(true) == 0 {
             return Err(Error::Usage(
                 "expected a tokenizer.json with a vocabulary, but it has no tokens; download it again".into(),
             ));
         }
-        Ok(Self { inner: Arc::new(inner), control, start: None })
+        Self::new(inner)
+    }
+
+    /// Takes a tokenizer of any origin.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where its settings contradict each other.
+    pub(crate) fn new(mut inner: tokenizers::Tokenizer) -> Result<Self> {
+        let complain = |e: tokenizers::Error| Error::Usage(format!("the tokenizer cannot be set up ({e})"));
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(complain)?;
+        let unknown = unknown_token(&inner).map(str::to_owned);
+        let control: Arc<[_]> = inner
+            .get_added_tokens_decoder()
+            .into_iter()
+            .filter(|(_, token)| token.special && Some(token.content.as_str()) != unknown.as_deref())
+            .map(|(id, token)| (token.content, id))
+            .collect();
+        let controls = guard(&mut inner, unknown.as_deref()).map_err(complain)??;
+        Ok(Self { inner: Arc::new(inner), control, controls: Arc::new(controls), start: None })
     }
 
     /// Heeds a `tokenizer_config.json` that asks for a beginning-of-text token. Transformers' Llama
@@ -82,10 +92,8 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Usage`] where the tokenizer refuses the text.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
-        let encoding = self
-            .inner
-            .encode_fast(text, add_special)
-            .map_err(|e| Error::Usage(format!("the tokenizer cannot encode the text: {e}")))?;
+        let marked = self.controls.mark_spellings(text, Writer::Trusted);
+        let encoding = self.inner.encode_fast(marked, add_special).map_err(cannot_encode)?;
         // The template's own control tokens are marked in the mask; whatever the text itself
         // yields must be ordinary. Only vocabularies that list control tokens among their
         // pieces can break this, so it is checked rather than prevented.
@@ -104,6 +112,26 @@ impl Tokenizer {
         Ok(missing.into_iter().chain(ids.iter().copied()).collect())
     }
 
+    /// The ids of a text in which what must stay text is marked, without any that are put around it.
+    pub(super) fn encode_marked(&self, marked: &str) -> Result<Vec<u32>> {
+        let encoding = self.inner.encode_fast(marked, false).map_err(cannot_encode)?;
+        let ids = encoding.get_ids().to_vec();
+        let found = ids.iter().filter(|id| self.control.iter().any(|(_, control)| control == *id)).count();
+        match found <= self.controls.specials_in(marked) {
+            true => Ok(ids),
+            false => Err(Error::Usage(
+                "a message contains what this tokenizer would read as a control token, however it is written; \
+                 remove it from the text"
+                    .into(),
+            )),
+        }
+    }
+
+    /// The spellings of its control tokens.
+    pub(super) fn controls(&self) -> &Controls {
+        &self.controls
+    }
+
     /// The text of `ids`, without control tokens; ids unknown to the tokenizer give nothing.
     ///
     /// # Errors
@@ -118,6 +146,10 @@ impl Tokenizer {
     pub fn token_id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
     }
+}
+
+fn cannot_encode(error: tokenizers::Error) -> Error {
+    Error::Usage(format!("the tokenizer cannot encode the text: {error}"))
 }
 
 /// The spelling that stands for text outside the vocabulary; text may yield it rightfully.

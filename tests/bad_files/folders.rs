@@ -79,7 +79,7 @@ fn every_damaged_model_folder_is_refused() {
                 remove(f, "model.safetensors");
                 put(f, "model.gguf", "x");
             },
-            "found a GGUF file",
+            "expected a GGUF file",
         ),
         (
             "shards without an index",

@@ -81,7 +81,7 @@ fn models_that_cannot_be_run() {
             "quantised by others",
             |p| config(p, "quantization_config", json!({"quant_method": "gptq"})),
             RUN,
-            "not supported: `quantization_config`",
+            "not supported: `quantization_config.bits`",
         ),
         (
             "an unknown rope",

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Files that are no shaders by themselves: what stands in front of others.
-const PARTS: [&str; 16] = [
+const PARTS: [&str; 18] = [
     "prelude",
     "matvec_groups",
     "matvec_codes",
@@ -21,13 +21,15 @@ const PARTS: [&str; 16] = [
     "attention_coop_tile",
     "attention_coop_row",
     "matmul_halves",
+    "weights",
+    "functions",
 ];
 
 /// The files between the prelude and a shader.
 fn parts(stem: &str) -> &'static [&'static str] {
     match stem {
         "attention_coop" => &PARTS[13..15],
-        "matmul_coop" | "matmul_few" => &PARTS[15..],
+        "matmul_coop" | "matmul_few" => &PARTS[15..16],
         "matvec_int8" => &PARTS[2..7],
         "matvec_gated" => &PARTS[1..7],
         "matvec_residual" => &PARTS[1..6],
@@ -82,10 +84,11 @@ fn every_shader_is_valid_and_portable() {
         assert!(read(&stem).starts_with("// "), "{stem}: the first line gives the purpose");
     }
     for stem in stems("shaders", "wgsl", &PARTS) {
-        let parts: String = parts(&stem).iter().map(|part| read(part)).collect();
+        let parts: String =
+            ["prelude", "weights", "functions"].iter().chain(parts(&stem)).map(|part| read(part)).collect();
         let file = read(&stem);
         let (directives, rest): (Vec<_>, Vec<_>) = file.lines().partition(is_directive);
-        let text = format!("{}\n{}\n{parts}{}", directives.join("\n"), read("prelude"), rest.join("\n"));
+        let text = format!("{}\n{parts}{}", directives.join("\n"), rest.join("\n"));
         let module = naga::front::wgsl::parse_str(&text)
             .unwrap_or_else(|error| panic!("{stem}: {}", error.emit_to_string(&text)));
         // The packing of halves is all that is used beyond the core language.

@@ -126,7 +126,7 @@ fn experts(list: &mut List) {
             choices: 9,
         };
         let (width, cols, strides) = (768, 2048, [2048, 9 * 2048]);
-        let shape = kernels::Shape { rows_each: 2, row_lanes: 1, col_lanes: 32 };
+        let shape = Shape { rows_each: 2, row_lanes: 1, col_lanes: 32 };
         for gate in [None, Some(gate)] {
             let spec = experts_exact::Spec { records, width, cols, gate, strides, shape };
             list.add(experts_exact::SHADER, experts_exact::constants(&spec));

@@ -5,13 +5,13 @@ use crate::quant::IQ4_VALUES;
 
 /// The factor and the minimum of one part of a super-block: `w = factor * code - minimum`.
 #[derive(Clone, Copy)]
-pub(super) struct Scale {
-    pub(super) factor: f32,
-    pub(super) minimum: f32,
+struct Scale {
+    factor: f32,
+    minimum: f32,
 }
 
 /// The eight scales of a `Q4_K` or `Q5_K` block; the first 16 bytes of both.
-pub(super) fn scales(block: &[u8]) -> [Scale; 8] {
+fn scales(block: &[u8]) -> [Scale; 8] {
     let (d, dmin) = (half_at(block, 0), half_at(block, 2));
     let s = &block[4..16];
     std::array::from_fn(|j| {
@@ -24,8 +24,13 @@ pub(super) fn scales(block: &[u8]) -> [Scale; 8] {
     })
 }
 
-/// 4-bit codes of part `part` of a `Q4_K` block.
-pub(super) fn q4_code(block: &[u8], part: usize, column: usize) -> u8 {
+/// The factor, the minimum and the codes of part `part` of a `Q4_K` block.
+pub(in crate::checkpoint) fn q4_k(block: &[u8], part: usize) -> (f32, f32, [u8; 32]) {
+    let Scale { factor, minimum } = scales(block)[part];
+    (factor, minimum, std::array::from_fn(|column| q4_code(block, part, column)))
+}
+
+fn q4_code(block: &[u8], part: usize, column: usize) -> u8 {
     block[16 + part / 2 * 32 + column] >> (part % 2 * 4) & 15
 }
 
@@ -94,7 +99,7 @@ pub(super) fn q6(block: &[u8], out: &mut [f32]) {
 }
 
 /// The scale of part `part` of an `IQ4_XS` block.
-pub(super) fn iq4_xs_scale(block: &[u8], part: usize) -> f32 {
+pub(in crate::checkpoint) fn iq4_xs_scale(block: &[u8], part: usize) -> f32 {
     let high = u16::from_le_bytes([block[2], block[3]]) >> (2 * part) & 3;
     let low = block[4 + part / 2] >> (part % 2 * 4) & 15;
     half_at(block, 0) * (f32::from(low | (high as u8) << 4) - 32.0)

@@ -6,9 +6,13 @@
 pub mod block;
 mod cursor;
 mod dequant;
-mod dequant_k;
+pub(super) mod dequant_k;
 mod header;
+mod keys;
 pub mod metadata;
+pub(super) mod model;
+mod names;
+mod rope;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -123,9 +127,14 @@ impl Gguf {
         Ok(())
     }
 
-    /// The files, for the identity of what was made from them.
-    pub(super) fn parts(&self) -> &[Part] {
-        &self.parts
+    /// The files, and hashes of their headers.
+    pub(super) fn files(&self) -> impl Iterator<Item = (&Path, u128)> {
+        self.parts.iter().map(|part| (part.path.as_path(), part.header_hash))
+    }
+
+    /// The path of one of the model's files.
+    pub(super) fn path_of(&self, part: usize) -> &Path {
+        &self.parts[part].path
     }
 
     fn add(&mut self, tensors: Vec<(String, GgufTensor)>) -> Result<()> {

@@ -1,5 +1,7 @@
 //! Cohere's Command R and Command R7B, and StableLM: norms by mean and variance in a Llama's frame.
 
+use serde_json::json;
+
 use super::super::blocks::{Blueprint, NormKind, Norms, QkNorms};
 use super::super::config::Fields;
 use super::super::decoder::QkNormEach;
@@ -50,6 +52,12 @@ pub(in crate::model) fn cohere(fields: &Fields) -> Result<Blueprint> {
 
 /// Command R7B: blocks with a window are rotated, every fourth sees everything and is not.
 pub(in crate::model) fn cohere2(fields: &Fields) -> Result<Blueprint> {
+    fields.refuse_unless(&[
+        ("position_embedding_type", json!("rope_gptj")),
+        ("rotary_pct", json!(1.0)),
+        ("use_gated_activation", json!(true)),
+        ("use_parallel_block", json!(true)),
+    ])?;
     let mut command = command(fields, 10_000.0)?;
     let head_dim = command.sizes.head_dim;
     command.qkv[..2].iter_mut().for_each(|part| put_pairs_apart(part, head_dim));

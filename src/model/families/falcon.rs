@@ -15,7 +15,10 @@ use crate::error::Result;
 /// Reads a Falcon's configuration, whose sizes have two spellings.
 pub(in crate::model) fn falcon(fields: &Fields) -> Result<Blueprint> {
     refuse_common(fields)?;
-    fields.refuse_unless(&[("alibi", json!(false))])?;
+    fields.refuse_unless(&[
+        ("alibi", json!(false)),
+        ("apply_residual_connection_post_layernorm", json!(false)),
+    ])?;
     let is_new = fields.flag_or("new_decoder_architecture", false)?;
     let is_multi_query = fields.flag_or("multi_query", true)?;
     let first_of = |keys: [&'static str; 2]| keys[usize::from(fields.get(keys[0]).is_none())];

@@ -74,6 +74,14 @@ pub(in crate::model) fn gemma2(fields: &Fields) -> Result<Blueprint> {
 /// Gemma 3's text: five blocks with a window and a rotation of their own to each without; norms of
 /// queries and keys.
 pub(in crate::model) fn gemma3_text(fields: &Fields) -> Result<Blueprint> {
+    // Configurations inside others say only what differs from these.
+    let fields = &fields.or(&[
+        ("vocab_size", json!(262_208)),
+        ("hidden_size", json!(2304)),
+        ("intermediate_size", json!(9216)),
+        ("num_hidden_layers", json!(26)),
+        ("num_attention_heads", json!(8)),
+    ]);
     let spelling = Spelling { context_default: 131_072, ..LLAMA };
     // It has two rotations, which are read below.
     let rotation = ["rope_parameters", "rope_scaling"];

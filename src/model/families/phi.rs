@@ -42,7 +42,12 @@ pub(in crate::model) fn phi(fields: &Fields) -> Result<Blueprint> {
 /// Phi-3 and later: queries, keys and values in one tensor, and so gates and values.
 pub(in crate::model) fn phi3(fields: &Fields) -> Result<Blueprint> {
     refuse_common(fields)?;
-    fields.refuse_unless(&[("embd_layer", json!(false)), ("audio_processor", json!(false))])?;
+    fields.refuse_unless(&[
+        ("attention_bias", json!(false)),
+        ("mlp_bias", json!(false)),
+        ("lm_head_bias", json!(false)),
+        ("embd_layer", json!(false)),
+    ])?;
     let spelling = Spelling { context_default: 4096, ..LLAMA };
     let mut phi = blueprint(
         &with_long_rope(fields)?,

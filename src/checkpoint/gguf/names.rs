@@ -1,0 +1,170 @@
+//! What GGUF calls tensors and what Hugging Face calls them, by architecture.
+
+/// Pairs of a GGUF tensor's name within its block and Hugging Face's; `.weight` and `.bias` follow.
+pub(super) type Pairs = &'static [(&'static str, &'static str)];
+
+/// The names of an architecture.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Names {
+    /// Outside blocks.
+    pub(super) outer: Pairs,
+    /// What stands before a block's number.
+    pub(super) layers: &'static str,
+    /// Within blocks.
+    pub(super) block: Pairs,
+}
+
+const OUTER: Pairs =
+    &[("token_embd", "model.embed_tokens"), ("output_norm", "model.norm"), ("output", "lm_head")];
+
+/// Llama's, Qwen's and most others'.
+pub(super) const LLAMA: Names = Names {
+    outer: OUTER,
+    layers: "model.layers.",
+    block: &[
+        ("attn_norm", "input_layernorm"),
+        ("attn_q", "self_attn.q_proj"),
+        ("attn_k", "self_attn.k_proj"),
+        ("attn_v", "self_attn.v_proj"),
+        ("attn_output", "self_attn.o_proj"),
+        ("attn_q_norm", "self_attn.q_norm"),
+        ("attn_k_norm", "self_attn.k_norm"),
+        ("ffn_norm", "post_attention_layernorm"),
+        ("ffn_gate", "mlp.gate_proj"),
+        ("ffn_up", "mlp.up_proj"),
+        ("ffn_down", "mlp.down_proj"),
+    ],
+};
+
+/// Those with norms on both sides: Gemma 2 and 3.
+pub(super) const GEMMA2: Names = Names {
+    block: &[
+        ("attn_norm", "input_layernorm"),
+        ("attn_q", "self_attn.q_proj"),
+        ("attn_k", "self_attn.k_proj"),
+        ("attn_v", "self_attn.v_proj"),
+        ("attn_output", "self_attn.o_proj"),
+        ("attn_q_norm", "self_attn.q_norm"),
+        ("attn_k_norm", "self_attn.k_norm"),
+        ("post_attention_norm", "post_attention_layernorm"),
+        ("ffn_norm", "pre_feedforward_layernorm"),
+        ("post_ffw_norm", "post_feedforward_layernorm"),
+        ("ffn_gate", "mlp.gate_proj"),
+        ("ffn_up", "mlp.up_proj"),
+        ("ffn_down", "mlp.down_proj"),
+    ],
+    ..LLAMA
+};
+
+/// OLMo2, with norms behind alone.
+pub(super) const OLMO2: Names = Names {
+    block: &[
+        ("attn_q", "self_attn.q_proj"),
+        ("attn_k", "self_attn.k_proj"),
+        ("attn_v", "self_attn.v_proj"),
+        ("attn_output", "self_attn.o_proj"),
+        ("attn_q_norm", "self_attn.q_norm"),
+        ("attn_k_norm", "self_attn.k_norm"),
+        ("post_attention_norm", "post_attention_layernorm"),
+        ("post_ffw_norm", "post_feedforward_layernorm"),
+        ("ffn_gate", "mlp.gate_proj"),
+        ("ffn_up", "mlp.up_proj"),
+        ("ffn_down", "mlp.down_proj"),
+    ],
+    ..LLAMA
+};
+
+/// Phi-1 and 2.
+pub(super) const PHI2: Names = Names {
+    outer: &[
+        ("token_embd", "model.embed_tokens"),
+        ("output_norm", "model.final_layernorm"),
+        ("output", "lm_head"),
+    ],
+    layers: "model.layers.",
+    block: &[
+        ("attn_norm", "input_layernorm"),
+        ("attn_q", "self_attn.q_proj"),
+        ("attn_k", "self_attn.k_proj"),
+        ("attn_v", "self_attn.v_proj"),
+        ("attn_output", "self_attn.dense"),
+        ("ffn_up", "mlp.fc1"),
+        ("ffn_down", "mlp.fc2"),
+    ],
+};
+
+/// Phi-3, whose queries, keys and values are one matrix, and gates and values another.
+pub(super) const PHI3: Names = Names {
+    block: &[
+        ("attn_norm", "input_layernorm"),
+        ("attn_qkv", "self_attn.qkv_proj"),
+        ("attn_output", "self_attn.o_proj"),
+        ("ffn_norm", "post_attention_layernorm"),
+        ("ffn_up", "mlp.gate_up_proj"),
+        ("ffn_down", "mlp.down_proj"),
+    ],
+    ..LLAMA
+};
+
+/// GPT-2.
+pub(super) const GPT2: Names = Names {
+    outer: &[
+        ("token_embd", "transformer.wte"),
+        ("position_embd", "transformer.wpe"),
+        ("output_norm", "transformer.ln_f"),
+        ("output", "lm_head"),
+    ],
+    layers: "transformer.h.",
+    block: &[
+        ("attn_norm", "ln_1"),
+        ("attn_qkv", "attn.c_attn"),
+        ("attn_output", "attn.c_proj"),
+        ("ffn_norm", "ln_2"),
+        ("ffn_up", "mlp.c_fc"),
+        ("ffn_down", "mlp.c_proj"),
+    ],
+};
+
+/// StableLM, whose last norm has a bias like the others.
+pub(super) const STABLELM: Names = LLAMA;
+
+/// Command R.
+pub(super) const COHERE: Names = LLAMA;
+
+impl Names {
+    /// Hugging Face's name of a tensor; `None` if the architecture has no such tensor.
+    pub(super) fn of(&self, name: &str) -> Option<String> {
+        let (stem, ending) = name.rsplit_once('.')?;
+        if !["weight", "bias"].contains(&ending) {
+            return None;
+        }
+        let find = |pairs: Pairs, stem: &str| pairs.iter().find(|(gguf, _)| *gguf == stem).map(|(_, hf)| *hf);
+        let Some(rest) = stem.strip_prefix("blk.") else {
+            return find(self.outer, stem).map(|hf| format!("{hf}.{ending}"));
+        };
+        let (number, stem) = rest.split_once('.')?;
+        let is_number = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+        let hf = find(self.block, stem).filter(|_| is_number)?;
+        Some(format!("{}{number}.{hf}.{ending}", self.layers))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_found_in_and_outside_blocks() {
+        let named = |name: &str| LLAMA.of(name);
+        assert_eq!(named("blk.11.attn_q.bias").as_deref(), Some("model.layers.11.self_attn.q_proj.bias"));
+        assert_eq!(named("output_norm.weight").as_deref(), Some("model.norm.weight"));
+        assert_eq!(
+            GEMMA2.of("blk.0.ffn_norm.weight").as_deref(),
+            Some("model.layers.0.pre_feedforward_layernorm.weight")
+        );
+        for other in ["blk.x.attn_q.weight", "blk.0.attn_z.weight", "attn_q.weight", "output", "output.scale"]
+        {
+            assert_eq!(named(other), None, "{other}");
+        }
+    }
+}

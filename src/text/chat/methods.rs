@@ -1,0 +1,224 @@
+//! Methods of Python's strings and lists that minijinja lacks or understands in another way.
+
+use minijinja::value::{Kwargs, Tuple, ValueKind, from_args};
+use minijinja::{Error, ErrorKind, State, Value};
+use minijinja_contrib::pycompat;
+
+/// Calls a method that minijinja does not know by itself.
+pub(super) fn call(state: &mut State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
+    let own = match value.kind() {
+        ValueKind::String => string(value.as_str().unwrap_or_default(), method, args)?,
+        ValueKind::Seq | ValueKind::Iterable => sequence(value, method, args)?,
+        _ => None,
+    };
+    own.map_or_else(|| pycompat::unknown_method_callback(state, value, method, args), Ok)
+}
+
+/// A method of `str`; `None` for one that is minijinja's.
+fn string(text: &str, method: &str, args: &[Value]) -> Result<Option<Value>, Error> {
+    Ok(Some(match method {
+        "split" | "rsplit" => {
+            let (separator, most, options): (Option<&str>, Option<i64>, Kwargs) = from_args(args)?;
+            let named: Option<String> = options.get("sep")?;
+            let most = most.or(options.get("maxsplit")?).and_then(|most| usize::try_from(most).ok());
+            options.assert_all_used()?;
+            Value::from(split(text, separator.or(named.as_deref()), most, method == "rsplit")?)
+        }
+        "partition" | "rpartition" => {
+            let (separator,): (&str,) = from_args(args)?;
+            let found =
+                if method == "partition" { text.split_once(separator) } else { text.rsplit_once(separator) };
+            let parts = match found {
+                Some((before, after)) => [before, separator, after],
+                None if method == "partition" => [text, "", ""],
+                None => ["", "", text],
+            };
+            Value::from(Tuple::from(parts.map(Value::from)))
+        }
+        "splitlines" => {
+            let (keep, options): (Option<bool>, Kwargs) = from_args(args)?;
+            let keep = keep.or(options.get("keepends")?).unwrap_or(false);
+            options.assert_all_used()?;
+            Value::from(lines(text, keep))
+        }
+        "startswith" | "endswith" if args.len() > 1 => {
+            let (part, from, to): (&str, i64, Option<i64>) = from_args(args)?;
+            let text = between(text, from, to);
+            Value::from(if method == "startswith" { text.starts_with(part) } else { text.ends_with(part) })
+        }
+        "index" | "rindex" => {
+            let (part,): (&str,) = from_args(args)?;
+            let at = if method == "index" { text.find(part) } else { text.rfind(part) };
+            let at =
+                at.ok_or_else(|| wrong(format!("`{part}` is not in the text that `{method}` searches")))?;
+            Value::from(text[..at].chars().count())
+        }
+        "title" => Value::from(title(text)),
+        "swapcase" => Value::from(text.chars().flat_map(swapped).collect::<String>()),
+        "casefold" => Value::from(text.to_lowercase().replace('ß', "ss")),
+        "removeprefix" | "removesuffix" => {
+            let (part,): (&str,) = from_args(args)?;
+            let rest =
+                if method == "removeprefix" { text.strip_prefix(part) } else { text.strip_suffix(part) };
+            Value::from(rest.unwrap_or(text))
+        }
+        "ljust" | "rjust" | "center" | "zfill" => {
+            let (width, fill): (usize, Option<&str>) = from_args(args)?;
+            Value::from(filled(text, method, width, fill.unwrap_or(" "))?)
+        }
+        "expandtabs" => {
+            let (size,): (Option<usize>,) = from_args(args)?;
+            Value::from(expanded(text, size.unwrap_or(8).min(WIDTH_MAX)))
+        }
+        _ => return Ok(None),
+    }))
+}
+
+/// A method of `list`; `None` for one that is minijinja's.
+fn sequence(value: &Value, method: &str, args: &[Value]) -> Result<Option<Value>, Error> {
+    match method {
+        "index" => {
+            let (item,): (&Value,) = from_args(args)?;
+            let at = value.try_iter()?.position(|found| found == *item);
+            at.map(|at| Some(Value::from(at))).ok_or_else(|| wrong(format!("{item:?} is not in the list")))
+        }
+        "append" | "extend" | "insert" | "pop" | "remove" | "clear" | "sort" | "reverse" => Err(wrong(
+            format!("`{method}` would change a list, which templates may not; a new list with `+` may do"),
+        )),
+        _ => Ok(None),
+    }
+}
+
+/// A longer width is a mistake, and would take memory for nothing.
+const WIDTH_MAX: usize = 1 << 16;
+
+fn wrong(problem: String) -> Error {
+    Error::new(ErrorKind::InvalidOperation, problem)
+}
+
+/// Splits as Python does: without a separator at runs of white space, of which none is at the ends.
+fn split(
+    text: &str,
+    separator: Option<&str>,
+    most: Option<usize>,
+    from_end: bool,
+) -> Result<Vec<Value>, Error> {
+    let most = most.unwrap_or(usize::MAX);
+    let mut parts: Vec<&str> = Vec::new();
+    match separator {
+        Some("") => return Err(wrong("a text cannot be split at an empty separator".into())),
+        Some(separator) if from_end => {
+            parts.extend(text.rsplitn(most.saturating_add(1), separator));
+        }
+        Some(separator) => parts.extend(text.splitn(most.saturating_add(1), separator)),
+        None => {
+            let is_space = |c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c);
+            let mut rest = text.trim_matches(is_space);
+            while !rest.is_empty() {
+                let at = if from_end { rest.rfind(is_space) } else { rest.find(is_space) };
+                let Some(at) = at.filter(|_| parts.len() < most) else {
+                    parts.push(rest);
+                    break;
+                };
+                if from_end {
+                    let space = rest[at..].chars().next().map_or(1, char::len_utf8);
+                    parts.push(&rest[at + space..]);
+                    rest = rest[..at].trim_end_matches(is_space);
+                } else {
+                    parts.push(&rest[..at]);
+                    rest = rest[at..].trim_start_matches(is_space);
+                }
+            }
+        }
+    }
+    if from_end {
+        parts.reverse();
+    }
+    Ok(parts.into_iter().map(Value::from).collect())
+}
+
+/// Lines, at all ends that Python knows.
+fn lines(text: &str, keep_ends: bool) -> Vec<Value> {
+    let is_end = |c: char| {
+        matches!(
+            c,
+            '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}'
+        )
+    };
+    let (mut found, mut rest) = (Vec::new(), text);
+    while let Some((at, c)) = rest.char_indices().find(|(_, c)| is_end(*c)) {
+        let end = at + if rest[at..].starts_with("\r\n") { 2 } else { c.len_utf8() };
+        found.push(Value::from(&rest[..if keep_ends { end } else { at }]));
+        rest = &rest[end..];
+    }
+    found.extend((!rest.is_empty()).then(|| Value::from(rest)));
+    found
+}
+
+/// The characters from one place to another, counted from the end where negative.
+fn between(text: &str, from: i64, to: Option<i64>) -> &str {
+    let count = text.chars().count() as i64;
+    let place = |at: i64| if at < 0 { (count + at).max(0) } else { at.min(count) } as usize;
+    let byte = |at: usize| text.char_indices().nth(at).map_or(text.len(), |(byte, _)| byte);
+    let (from, to) = (byte(place(from)), byte(place(to.unwrap_or(count))));
+    text.get(from..to).unwrap_or_default()
+}
+
+/// The first letter after anything that is no letter is a capital, as in Python.
+fn title(text: &str) -> String {
+    let mut after_letter = false;
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match after_letter {
+            true => out.extend(c.to_lowercase()),
+            false => out.extend(c.to_uppercase()),
+        }
+        after_letter = c.is_alphabetic();
+    }
+    out
+}
+
+fn swapped(c: char) -> Vec<char> {
+    if c.is_uppercase() { c.to_lowercase().collect() } else { c.to_uppercase().collect() }
+}
+
+/// Fills a text up to a width.
+fn filled(text: &str, how: &str, width: usize, fill: &str) -> Result<String, Error> {
+    if width > WIDTH_MAX {
+        return Err(wrong(format!("`{how}` makes texts of at most {WIDTH_MAX} characters, found {width}")));
+    }
+    let missing = width.saturating_sub(text.chars().count());
+    Ok(match how {
+        "ljust" => format!("{text}{}", fill.repeat(missing)),
+        "rjust" => format!("{}{text}", fill.repeat(missing)),
+        "zfill" => {
+            let digits = text.trim_start_matches(['-', '+']);
+            let sign = &text[..text.len() - digits.len()];
+            format!("{sign}{}{digits}", "0".repeat(missing))
+        }
+        // Python's rule for the odd one.
+        _ => {
+            let left = missing / 2 + (missing & width & 1);
+            format!("{}{text}{}", fill.repeat(left), fill.repeat(missing - left))
+        }
+    })
+}
+
+fn expanded(text: &str, size: usize) -> String {
+    let (mut out, mut column) = (String::new(), 0);
+    for c in text.chars() {
+        match c {
+            '\t' if size > 0 => {
+                let spaces = size - column % size;
+                out.push_str(&" ".repeat(spaces));
+                column += spaces;
+            }
+            '\t' => {}
+            c => {
+                out.push(c);
+                column = if matches!(c, '\n' | '\r') { 0 } else { column + 1 };
+            }
+        }
+    }
+    out
+}

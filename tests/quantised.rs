@@ -1,0 +1,118 @@
+//! Models that others have quantised against Transformers on what their codes stand for; see
+//! `fixtures/make_quantised.py`.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use pipo_wgpu::checkpoint::Checkpoint;
+use pipo_wgpu::quant::WeightKind::{self, Fp4, Iq4, W4, W4Min, W4Zero, W8};
+use safetensors::SafeTensors;
+
+use crate::common::{Model, fixture};
+use crate::oracles::{all_logits, options, relative_error};
+
+/// Each fixture with the kinds that its matrices are held in, as they are.
+const FIXTURES: [(&str, &[WeightKind]); 11] = [
+    ("gptq_sym", &[W4]),
+    ("gptq_asym", &[W4Zero]),
+    ("gptq_v2", &[W4Zero]),
+    ("awq", &[W4Zero]),
+    ("compressed", &[W4]),
+    ("compressed_asym", &[W4Zero]),
+    ("q4_0.gguf", &[W4]),
+    ("mixed.gguf", &[W4, W4Min, W8]),
+    ("iq4_nl.gguf", &[Iq4]),
+    ("mxfp4.gguf", &[Iq4, Fp4]),
+    ("gptq_8bit", &[W8]),
+];
+/// Those whose codes are rounded once more: to the nearest finer kind, or from floats.
+const ROUNDED: [(&str, f64); 1] = [("q5_1.gguf", 1e-2)];
+const FLOATS: [&str; 4] = ["fp8_block", "fp8_channel", "gptq_act", "compressed_act"];
+/// Of logits by f32 activations.
+const EXACT: f64 = 2e-5;
+/// Of logits by int8 activations, as for any weights on a grid.
+const INT8: f64 = 5e-2;
+
+fn path(name: &str) -> std::path::PathBuf {
+    fixture("quantised").join(name)
+}
+
+/// A prompt, and Transformers' logits for it.
+fn expected(name: &str) -> (Vec<u32>, Vec<f32>) {
+    let stem = name.trim_end_matches(".gguf");
+    let file = std::fs::read(path(&format!("{stem}.safetensors"))).unwrap();
+    let file = SafeTensors::deserialize(&file).unwrap();
+    let ids = file.tensor("ids").unwrap().data().to_vec();
+    let ids = ids.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as u32);
+    (ids.collect(), bytemuck::pod_collect_to_vec(file.tensor("logits").unwrap().data()))
+}
+
+fn error_of(model: &Model, exact: bool, name: &str) -> f64 {
+    let (ids, logits) = expected(name);
+    relative_error(&all_logits(&mut model.resident(&options(exact)), &ids), &logits)
+}
+
+#[test]
+fn codes_are_moved_as_they_are() {
+    for (name, kinds) in FIXTURES {
+        let model = Model::own(&path(name));
+        let found = model.packed.units().iter().flat_map(|unit| &unit.tensors);
+        let found: BTreeSet<_> = found.map(|tensor| tensor.kind).filter(|kind| kind.is_coded()).collect();
+        assert_eq!(found, kinds.iter().copied().collect(), "{name}");
+        let error = error_of(&model, true, name);
+        println!("{name}: {error:e}");
+        assert!(error < EXACT, "{name}: {error}");
+    }
+    for (name, most) in ROUNDED {
+        let error = error_of(&Model::own(&path(name)), true, name);
+        println!("{name}: {error:e}");
+        assert!(error < most && error > EXACT, "{name}: {error}");
+    }
+}
+
+#[test]
+fn int8_activations_come_close() {
+    for (name, _) in FIXTURES {
+        let error = error_of(&Model::own(&path(name)), false, name);
+        println!("{name}: {error:e}");
+        assert!(error < INT8, "{name}: {error}");
+    }
+}
+
+#[test]
+fn codes_are_read_as_floats() {
+    let all = FIXTURES.iter().map(|(name, _)| *name).chain(ROUNDED.map(|(name, _)| name)).chain(FLOATS);
+    for name in all {
+        let error = error_of(&Model::new(&path(name), WeightKind::F32), true, name);
+        assert!(error < EXACT, "{name}: {error}");
+    }
+}
+
+/// The comparison can fail: one bit of one code.
+#[test]
+fn one_other_code_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(path("awq").join(file), folder.path().join(file)).unwrap();
+    }
+    flip(folder.path(), "model.layers.1.mlp.down_proj.qweight");
+    assert!(error_of(&Model::own(folder.path()), true, "awq") > 1e-3);
+}
+
+/// Flips the highest bit of each code of a tensor's first word.
+fn flip(folder: &Path, tensor: &str) {
+    let file = folder.join("model.safetensors");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let (header, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
+    let at = header + 8 + metadata.info(tensor).unwrap().data_offsets.0;
+    bytes[at..at + 4].iter_mut().for_each(|byte| *byte ^= 0x88);
+    std::fs::write(file, bytes).unwrap();
+}
+
+#[test]
+fn what_is_left_as_floats_stays_so() {
+    let checkpoint = Checkpoint::open(path("gptq_sym")).unwrap();
+    assert!(checkpoint.is_quantised());
+    assert_eq!(checkpoint.kind_of("lm_head.weight").unwrap(), WeightKind::F16);
+    assert!(!Checkpoint::open(path("fp8_block")).unwrap().is_quantised());
+}
