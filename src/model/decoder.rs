@@ -120,6 +120,11 @@ pub enum Op {
         /// Whether the result is added to what `to` holds.
         add: bool,
     },
+    /// Holds the values of `Qkv` between a limit and its negative, in place.
+    ClipQkv {
+        /// The limit.
+        limit: f32,
+    },
     /// Norms of the queries and keys in `Qkv`, in place (Henry et al., arXiv 2010.04245).
     QkNorm(QkNorm),
     /// Rotates queries and keys in `Qkv` and writes keys and values to a block's cache.
@@ -195,7 +200,9 @@ impl Op {
         match *self {
             Op::Select => Activation::Residual,
             Op::RmsNorm { from, .. } | Op::LayerNorm { from, .. } | Op::Linear { from, .. } => from,
-            Op::QkNorm(_) | Op::RopeStore { .. } | Op::Attention { .. } => Activation::Qkv,
+            Op::ClipQkv { .. } | Op::QkNorm(_) | Op::RopeStore { .. } | Op::Attention { .. } => {
+                Activation::Qkv
+            }
             Op::Glu(_) => Activation::GateUp,
             Op::Activate(_) => Activation::Up,
             Op::SharedGlu(_) => Activation::SharedGateUp,
@@ -212,7 +219,7 @@ impl Op {
         match *self {
             Op::Select => Activation::Selected,
             Op::RmsNorm { to, .. } | Op::LayerNorm { to, .. } | Op::Linear { to, .. } => to,
-            Op::QkNorm(_) | Op::RopeStore { .. } => Activation::Qkv,
+            Op::ClipQkv { .. } | Op::QkNorm(_) | Op::RopeStore { .. } => Activation::Qkv,
             Op::Attention { .. } => Activation::Attended,
             Op::SharedGlu(_) => Activation::SharedGated,
             Op::Route(_) => Activation::Routes,
@@ -228,7 +235,8 @@ impl Op {
     pub fn updates(&self) -> bool {
         match self {
             Op::RmsNorm { add, .. } | Op::Linear { add, .. } => *add,
-            Op::QkNorm(_) | Op::RopeStore { .. } | Op::Softcap { .. } | Op::ExpertsSum => true,
+            Op::ClipQkv { .. } | Op::QkNorm(_) | Op::RopeStore { .. } => true,
+            Op::Softcap { .. } | Op::ExpertsSum => true,
             _ => false,
         }
     }
