@@ -67,6 +67,8 @@ pub struct Options {
     pub route: Route,
     /// What the model is to do; a decode pass has at most `work.batch` tokens.
     pub work: Work,
+    /// Whether the likeliest token is always taken: then passes may follow each other without the CPU.
+    pub likeliest: bool,
     /// Where the timeline is recorded.
     pub trace: Trace,
     /// What kernels are laid out in, as [`probe::tune`] found; by the kind of adapter if not said.

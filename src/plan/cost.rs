@@ -129,6 +129,11 @@ impl Cost<'_> {
     pub(super) fn decode(&self, layout: &Layout<'_>) -> PassCost {
         let rates = self.rates;
         let mut compute = self.decode_compute();
+        let stays = |home: &Home| *home == Home::Vram || (*home == Home::Host && layout.direct);
+        let is_chained = self.demand.likeliest && layout.homes.iter().all(stays) && layout.caches.slots == 0;
+        if let Some(times) = rates.times.as_ref().filter(|_| !is_chained) {
+            compute.host += times.reading;
+        }
         let mut read = 0.0;
         if let Some(direct) = rates.direct.filter(|_| layout.direct) {
             let homes = layout.homes.iter().zip(&self.demand.units);
