@@ -72,7 +72,7 @@ pub enum Verb {
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
-    /// Hugging Face folder or packed file [default: the small model inside this program]
+    /// Hugging Face folder, GGUF file or packed file [default: the small model inside this program]
     #[arg(conflicts_with = "dummy", help_heading = None)]
     pub model: Option<PathBuf>,
     #[command(flatten)]
@@ -90,7 +90,7 @@ pub struct SourceArgs {
     /// Named shape with random weights instead of a model, e.g. llama-2-7b
     #[arg(long, value_name = "SHAPE")]
     pub dummy: Option<String>,
-    /// How weights are coded: w4, w8, f16 or f32 [default: w4, or as packed]
+    /// How weights are coded: w4, w8, f16 or f32 [default: w4, or as the file has them if it is quantised]
     #[arg(long, value_name = "KIND", value_parser = weight_kind(), hide_possible_values = true)]
     pub weights: Option<WeightKind>,
 }
@@ -251,7 +251,7 @@ pub struct TextArgs {
 #[derive(Clone, Debug, clap::Args)]
 #[command(allow_missing_positional = true)]
 pub struct PackArgs {
-    /// Hugging Face folder
+    /// Hugging Face folder, GGUF file, or packed file to be packed in fewer bits
     #[arg(required_unless_present = "dummy", conflicts_with = "dummy")]
     pub src: Option<PathBuf>,
     /// Packed file to write

@@ -42,6 +42,12 @@ pub enum Activation {
     SharedGated,
     /// What attention or an MLP adds to the stream, where it is normed before; `[tokens, hidden_size]`.
     Branch,
+    /// `Normed`, `Attended` and `Gated` in the order of a matrix's columns; as wide as those.
+    NormedOrdered,
+    /// See [`Activation::NormedOrdered`].
+    AttendedOrdered,
+    /// See [`Activation::NormedOrdered`].
+    GatedOrdered,
     /// The selected rows as wide as the embedding table; `[selected, embed_size]`.
     Projected,
     /// Scores over the vocabulary; `[selected, vocab_size]`.
@@ -120,6 +126,16 @@ pub enum Op {
         /// Whether the result is added to what `to` holds.
         add: bool,
     },
+    /// The columns of an activation in the order that a matrix has them: files may have moved columns
+    /// that share a scale together.
+    Reorder {
+        /// What is put in order.
+        from: Activation,
+        /// Output; not `from`.
+        to: Activation,
+        /// Vector of the columns of `from`.
+        order: Tensor,
+    },
     /// Norms of the queries and keys in `Qkv`, in place (Henry et al., arXiv 2010.04245).
     QkNorm(QkNorm),
     /// Rotates queries and keys in `Qkv` and writes keys and values to a block's cache.
@@ -194,7 +210,8 @@ impl Op {
     pub fn input(&self) -> Activation {
         match *self {
             Op::Select => Activation::Residual,
-            Op::RmsNorm { from, .. } | Op::LayerNorm { from, .. } | Op::Linear { from, .. } => from,
+            Op::RmsNorm { from, .. } | Op::LayerNorm { from, .. } => from,
+            Op::Linear { from, .. } | Op::Reorder { from, .. } => from,
             Op::QkNorm(_) | Op::RopeStore { .. } | Op::Attention { .. } => Activation::Qkv,
             Op::Glu(_) => Activation::GateUp,
             Op::Activate(_) => Activation::Up,
@@ -211,7 +228,8 @@ impl Op {
     pub fn output(&self) -> Activation {
         match *self {
             Op::Select => Activation::Selected,
-            Op::RmsNorm { to, .. } | Op::LayerNorm { to, .. } | Op::Linear { to, .. } => to,
+            Op::RmsNorm { to, .. } | Op::LayerNorm { to, .. } => to,
+            Op::Linear { to, .. } | Op::Reorder { to, .. } => to,
             Op::QkNorm(_) | Op::RopeStore { .. } => Activation::Qkv,
             Op::Attention { .. } => Activation::Attended,
             Op::SharedGlu(_) => Activation::SharedGated,
@@ -374,13 +392,15 @@ impl Decoder {
     pub fn width(&self, activation: Activation) -> u32 {
         match activation {
             Activation::Embedded | Activation::Projected => self.embed_size,
-            Activation::Residual | Activation::Selected | Activation::Normed | Activation::Branch => {
-                self.hidden_size
-            }
+            Activation::Residual
+            | Activation::Selected
+            | Activation::Normed
+            | Activation::NormedOrdered
+            | Activation::Branch => self.hidden_size,
             Activation::Qkv => (self.heads + 2 * self.kv_heads) * self.head_dim,
-            Activation::Attended => self.heads * self.head_dim,
+            Activation::Attended | Activation::AttendedOrdered => self.heads * self.head_dim,
             Activation::GateUp => 2 * self.intermediate_size,
-            Activation::Up | Activation::Gated => self.intermediate_size,
+            Activation::Up | Activation::Gated | Activation::GatedOrdered => self.intermediate_size,
             Activation::Logits => self.vocab_size,
             _ => self.experts.as_ref().map_or(0, |experts| experts.width(activation, self.hidden_size)),
         }

@@ -176,6 +176,7 @@ fn pointwise(list: &mut List) {
         list.add(quantize_q8::SHADER, quantize_q8::constants(&quantize_q8::Spec { cols }));
         list.add(widen_q8::SHADER, widen_q8::constants(&widen_q8::Spec { cols }));
         list.add(softcap::SHADER, softcap::constants(&softcap::Spec { cols, cap: 30.0 }));
+        list.add(kernels::reorder::SHADER, kernels::reorder::constants(&kernels::reorder::Spec { cols }));
         list.add(select_rows::SHADER, select_rows::constants(&select_rows::Spec { cols }));
         for (kind, yes) in KINDS.into_iter().flat_map(|kind| [(kind, false), (kind, true)]) {
             let part = embed::Rows { first: 16_000, count: 16_000, is_last: false };
