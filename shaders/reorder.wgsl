@@ -10,8 +10,8 @@ const THREADS: u32 = 64u;
 @group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;
 
 fn value(token: u32, column: u32) -> f32 {
-    let from = min(u32(order[min(column, COLS - 1u)]), COLS - 1u);
-    return x[token * groups_of(COLS) * GROUP + from];
+    let source = min(u32(order[min(column, COLS - 1u)]), COLS - 1u);
+    return x[token * groups_of(COLS) * GROUP + source];
 }
 
 @compute @workgroup_size(THREADS)

@@ -42,11 +42,11 @@ pub enum Activation {
     SharedGated,
     /// What attention or an MLP adds to the stream, where it is normed before; `[tokens, hidden_size]`.
     Branch,
-    /// `Normed`, `Attended` and `Gated` in the order of a matrix's columns; as wide as those.
+    /// `Normed` in the order of a matrix's columns, and so on; as wide as that.
     NormedOrdered,
-    /// See [`Activation::NormedOrdered`].
+    /// `Attended` likewise.
     AttendedOrdered,
-    /// See [`Activation::NormedOrdered`].
+    /// `Gated` likewise.
     GatedOrdered,
     /// The selected rows as wide as the embedding table; `[selected, embed_size]`.
     Projected,
@@ -126,8 +126,7 @@ pub enum Op {
         /// Whether the result is added to what `to` holds.
         add: bool,
     },
-    /// The columns of an activation in the order that a matrix has them: files may have moved columns
-    /// that share a scale together.
+    /// The columns of an activation in the order that a matrix has them.
     Reorder {
         /// What is put in order.
         from: Activation,

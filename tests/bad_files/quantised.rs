@@ -53,8 +53,8 @@ fn every_gptq_that_does_not_fit_is_refused() {
         ("another method", |f| edit(f, |q| q["quant_method"] = json!("bitsandbytes")), "\"bitsandbytes\""),
         ("no method", |f| edit(f, |q| *q = json!({"bits": 4})), "`quantization_config.quant_method`"),
         ("no scales", |f| hide(f, "scales"), "without `model.layers.0.self_attn.q_proj.scales`"),
-        ("scales of another matrix", |f| reshape(f, "scales", &[64, 2]), "its scales have shape [64, 2]"),
-        ("zeros of another matrix", |f| reshape(f, "qzeros", &[4, 4]), "its zero points have shape"),
+        ("scales of another matrix", |f| reshape(f, "scales", &[64, 1]), "its scales have shape [64, 1]"),
+        ("zeros of another matrix", |f| reshape(f, "qzeros", &[2, 4]), "its zero points have shape"),
     ];
     run(cases, |f| copy(f, "gptq_asym"), open);
 }

@@ -131,7 +131,7 @@ fn experts(list: &mut List) {
             let spec = experts_exact::Spec { records, width, cols, gate, strides, shape };
             list.add(experts_exact::SHADER, experts_exact::constants(&spec));
         }
-        if matches!(kind, WeightKind::W4 | WeightKind::W8) {
+        if kind.is_coded() {
             let tile = Tile { rows_each: 4, row_lanes: 16, col_lanes: 8, unroll: 1 };
             let eps = cached.then_some(1e-5);
             let spec = experts_gated::Spec { records, width, cols, gate, eps, tile };

@@ -53,6 +53,7 @@ pub(super) fn qwen2moe(keys: &Keys<'_>, gguf: &Gguf) -> Result<()> {
 
 pub(super) fn gptneox(keys: &Keys<'_>, gguf: &Gguf) -> Result<()> {
     keys.set("hidden_act", "gelu");
+    keys.set("num_key_value_heads", Json::Null);
     keys.set("use_parallel_residual", keys.flag("use_parallel_residual")?.unwrap_or(true));
     keys.set("attention_bias", has(gguf, "attn_qkv.bias"));
     keys.set("rotary_emb_base", keys.number("rope.freq_base")?.unwrap_or(10_000.0));
@@ -68,6 +69,7 @@ pub(super) fn falcon(keys: &Keys<'_>, gguf: &Gguf) -> Result<()> {
     keys.set("new_decoder_architecture", is_new);
     keys.set("multi_query", is_new || of_keys == 1);
     keys.set("num_kv_heads", of_keys);
+    keys.set("num_key_value_heads", Json::Null);
     keys.set("parallel_attn", true);
     keys.set("bias", has(gguf, "attn_qkv.bias"));
     keys.set("alibi", false);
