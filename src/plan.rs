@@ -62,6 +62,9 @@ pub struct UnitDemand {
     pub name: String,
     /// Bytes of the packed unit.
     pub bytes: u64,
+    /// Of a unit of experts, the bytes that the kernels of a decode pass read for the work's batch:
+    /// those of the experts that its tokens choose.
+    pub chosen_bytes: Option<u64>,
 }
 
 /// What the plan may use.
@@ -229,6 +232,9 @@ pub struct Plan {
     pub table_bytes: u64,
     /// Bytes that travel in every pass, from host memory or from disk.
     pub streamed_bytes: u64,
+    /// Bytes that are expected to travel in a decode pass: fewer than `streamed_bytes` where
+    /// kernels read only those experts in host memory that are chosen.
+    pub decode_bytes: u64,
     /// Whether decode kernels read pinned units where they are, instead of through the ring.
     pub direct: bool,
     /// Bytes of GPU memory in all.

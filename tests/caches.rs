@@ -168,7 +168,7 @@ fn cache_rows_on_their_way_are_on_the_timeline_and_counted() {
     // Passes find 0, 16 and 32 rows of the prompt, then 40 to 44.
     let rows = 16 + 32 + (40..45).sum::<u64>();
     assert_eq!(PROMPT.len(), 40);
-    assert_eq!(engine.costs().cache_bytes, u64::from(model.decoder.blocks) * rows * row);
+    assert_eq!(engine.costs().unwrap().cache_bytes, u64::from(model.decoder.blocks) * rows * row);
     drop(engine);
     let spans = trace.spans();
     for task in [Task::LoadCache, Task::SaveCache, Task::Compute] {

@@ -1,10 +1,15 @@
 //! Mixtures of experts against Hugging Face Transformers, wherever the experts live; see
 //! `fixtures/make_moe_fixtures.py`.
 
+use pipo_wgpu::engine::{self, Class, Engine, Options, Pass, PassToken};
+use pipo_wgpu::gpu::Place;
+use pipo_wgpu::pipeline::Route;
+use pipo_wgpu::plan::{Budget, Home, Plan, Rates};
 use pipo_wgpu::quant::WeightKind;
 
-use crate::common::{Model, fixture};
+use crate::common::{Model, fixture, gpu};
 use crate::oracles::{Expected, all_logits, greedy, options, relative_error};
+use crate::streaming::{self, PROMPT, plan_with, run_on};
 
 const MODELS: [&str; 5] = ["moe_mixtral", "moe_qwen2", "moe_qwen3", "moe_olmoe", "moe_grid"];
 
@@ -46,4 +51,113 @@ fn typical_error(found: &[f32], expected: &[f32], positions: usize) -> f64 {
     let mut errors: Vec<_> = rows.map(|(found, expected)| relative_error(found, expected)).collect();
     errors.sort_by(f64::total_cmp);
     errors[positions / 2]
+}
+
+fn direct_plan(model: &Model, options: &Options) -> Plan {
+    let mut plan = plan_with(model, options, 2, |_| Home::Host);
+    plan.direct = true;
+    plan
+}
+
+/// The bits do not say where the experts were.
+#[test]
+fn every_home_of_the_experts_gives_the_same_bits() {
+    for (name, kind) in [("moe_grid", WeightKind::W4), ("moe_qwen2", WeightKind::F32)] {
+        let model = Model::new(&fixture(name), kind);
+        let staged = streaming::options(Route::Staged);
+        let prompt = PROMPT.map(|id| id % model.decoder.vocab_size);
+        let run = |plan: Plan, options: &Options| run_on(&mut model.engine(plan, options), &prompt, 16);
+        let resident = run(plan_with(&model, &staged, 0, |_| Home::Vram), &staged);
+        let is_of_experts = |unit: usize| model.decoder.units[unit].spec.name.ends_with("experts");
+        let only_experts = |home| move |unit| if is_of_experts(unit) { home } else { Home::Vram };
+        let mut plans = vec![
+            ("experts from disk", plan_with(&model, &staged, 2, only_experts(Home::Disk))),
+            ("everything from disk", plan_with(&model, &staged, 1, |_| Home::Disk)),
+        ];
+        if gpu().has(Place::Pinned) {
+            let mut in_place = plan_with(&model, &staged, 2, only_experts(Home::Host));
+            in_place.direct = true;
+            plans.push(("experts read in place", in_place));
+            plans.push(("everything read in place", direct_plan(&model, &staged)));
+        }
+        for (how, plan) in plans {
+            assert!(run(plan, &staged) == resident, "{name}, {how}");
+        }
+    }
+}
+
+/// Bytes of the experts that a token chooses in all blocks, and of all experts.
+fn expert_bytes(model: &Model) -> [u64; 2] {
+    let experts = model.decoder.experts.unwrap();
+    let of_experts = |name: &str| name.ends_with("experts");
+    let units = model.decoder.units.iter().filter(|unit| of_experts(&unit.spec.name));
+    let blocks = units.map(|unit| {
+        let (sections, _) = unit.spec.layout();
+        // Two tensors each, no biases.
+        let record = sections[2].codes.start - sections[0].codes.start;
+        [record * u64::from(experts.num_experts_per_tok), unit.spec.bytes()]
+    });
+    blocks.fold([0, 0], |sum, bytes| [sum[0] + bytes[0], sum[1] + bytes[1]])
+}
+
+/// What is said to have travelled for a token is what its experts weigh, and what else must travel.
+#[test]
+fn only_the_chosen_experts_travel() {
+    if !gpu().has(Place::Pinned) {
+        eprintln!("SKIPPED: this adapter has no pinned memory");
+        return;
+    }
+    for (name, batch) in [("moe_qwen3", 1), ("moe_grid", 3)] {
+        let model = Model::new(&fixture(name), WeightKind::W4);
+        let mut options = streaming::options(Route::Staged);
+        options.work.batch = batch;
+        let [chosen, all] = expert_bytes(&model);
+        let others: u64 = model.decoder.units.iter().map(|unit| unit.spec.bytes()).sum::<u64>() - all;
+        let plan = direct_plan(&model, &options);
+        let mut engine = model.engine(plan, &options);
+        let bytes = |engine: &mut Engine, class, position| {
+            let token = |i| PassToken { id: 5 + i, position, cache_start: i * 20 };
+            let tokens: Vec<_> = (0..batch).map(token).collect();
+            let before = engine.costs().unwrap();
+            engine.forward(&Pass { tokens: &tokens, selected: &[0], class }).unwrap();
+            engine.costs().unwrap().since(&before).streamed_bytes
+        };
+        assert_eq!(
+            bytes(&mut engine, Class::Prefill, 0),
+            others + all,
+            "{name}: a prompt's experts all travel"
+        );
+        for position in 1..4 {
+            let read = bytes(&mut engine, Class::Decode, position);
+            assert_eq!(read, others + u64::from(batch) * chosen, "{name}");
+            assert!(chosen * 3 / 2 < all, "{name}: the difference can be seen");
+        }
+    }
+}
+
+/// What the planner expects of a decode pass is what it comes to read.
+#[test]
+fn the_plan_knows_how_much_a_token_reads() {
+    let model = Model::new(&fixture("moe_qwen3"), WeightKind::W4);
+    let options = streaming::options(Route::Staged);
+    let demand = engine::demand(&model.decoder, &gpu().facts, &options, false);
+    let [chosen, all] = expert_bytes(&model);
+    let of_experts = || demand.units.iter().filter(|unit| unit.chosen_bytes.is_some());
+    assert_eq!(of_experts().map(|unit| unit.bytes).sum::<u64>(), all);
+    // Each block's share is rounded down.
+    let expected: u64 = of_experts().filter_map(|unit| unit.chosen_bytes).sum();
+    assert!(chosen - expected < of_experts().count() as u64 + 1, "{expected} for {chosen}");
+    let budget = Budget {
+        vram_bytes: demand.fixed_bytes + demand.cache_bytes * demand.caches as u64 + 3 * all / 4 + (1 << 20),
+        pinned_bytes: 1 << 30,
+        direct: Some(true),
+        threads: 1,
+        ..Budget::default()
+    };
+    let rates = Rates { link: 1e9, direct: Some(1e9), kernel: 1e10, ..Rates::default() };
+    let plan = pipo_wgpu::plan::plan(&demand, &budget, &rates).unwrap();
+    if plan.direct {
+        assert!(plan.decode_bytes < plan.streamed_bytes, "{plan}");
+        assert!(plan.to_string().contains("only those that are chosen"), "{plan}");
+    }
 }

@@ -47,6 +47,11 @@ pub fn plan_with(model: &Model, options: &Options, depth: usize, home: impl Fn(u
 /// The bits of the logits after the prompt, read in passes of `chunk`, and after each of a few
 /// tokens chosen by a fixed rule.
 pub fn run(engine: &mut Engine, chunk: usize) -> Vec<u32> {
+    run_on(engine, &PROMPT, chunk)
+}
+
+/// The same after another prompt.
+pub fn run_on(engine: &mut Engine, prompt: &[u32], chunk: usize) -> Vec<u32> {
     let mut bits = Vec::new();
     let mut position = 0;
     let mut pass = |engine: &mut Engine, ids: &[u32], class| {
@@ -59,7 +64,7 @@ pub fn run(engine: &mut Engine, chunk: usize) -> Vec<u32> {
         engine.most_likely().unwrap()
     };
     let mut next = 0;
-    for ids in PROMPT.chunks(chunk) {
+    for ids in prompt.chunks(chunk) {
         next = *pass(engine, ids, Class::Prefill).last().unwrap();
     }
     for _ in 0..5 {

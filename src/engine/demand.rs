@@ -30,7 +30,11 @@ pub(super) fn reads_halves(facts: &Facts, options: &Options) -> bool {
 
 /// What the planner needs to know about a model.
 pub fn demand(decoder: &Decoder, facts: &Facts, options: &Options, all_logits: bool) -> Demand {
-    let unit = |unit: &Unit| UnitDemand { name: unit.spec.name.clone(), bytes: unit.spec.bytes() };
+    let batch = options.work.batch.max(1);
+    let unit = |unit: &Unit| {
+        let chosen_bytes = experts::chosen_bytes(decoder, unit, batch);
+        UnitDemand { name: unit.spec.name.clone(), bytes: unit.spec.bytes(), chosen_bytes }
+    };
     let flow = Flow::new(decoder, options.exact);
     let row_bytes = cache_kind(decoder, options).row_bytes(decoder.cache_width());
     Demand {

@@ -146,7 +146,9 @@ pub struct Engine {
     selected: u32,
     batch: u32,
     costs: Costs,
-    _tables: ExpertTables,
+    tables: ExpertTables,
+    /// Bytes of units of experts that travel in prefill passes alone.
+    in_place_bytes: u64,
     /// Keeps weights at home alive: bind groups refer to them.
     _homes: Homes,
     _vectors: Vec<Option<Vectors>>,
@@ -208,7 +210,7 @@ impl Engine {
         let attends =
             program::attention_bytes(&decoder, &gpu.facts, sizes.cache, (context, sizes.batch)).is_some();
         let fusion = Fusion::new(&decoder, &flow, options.exact, attends);
-        let tables = ExpertTables::new(gpu, &decoder)?;
+        let tables = ExpertTables::new(gpu, &decoder, &plan)?;
         let vectors = |unit: usize| {
             let is_far = plan.direct && plan.homes[unit] == Home::Host;
             let elsewhere = plan.homes[unit] != Home::Vram && fusion.has_norms();
@@ -270,6 +272,10 @@ impl Engine {
         log::info!("{} pipelines compiled in {:.3} s", pipelines.compiled(), start.elapsed().as_secs_f64());
         let (ours, drivers) = (gpu.account().bytes(), gpu.driver_vram_bytes());
         log::info!("GPU memory: {ours} bytes by our books, {drivers:?} by the driver's");
+        let is_read = |unit: usize| plan.direct && plan.homes[unit] == Home::Host;
+        let in_place = decoder.units.iter().enumerate().filter(|(unit, _)| is_read(*unit));
+        let in_place = in_place.filter(|(_, unit)| experts::stack_of(unit).is_some());
+        let in_place_bytes = in_place.map(|(_, unit)| unit.spec.bytes()).sum();
         Ok(Engine {
             gpu: Arc::clone(gpu),
             decoder,
@@ -291,7 +297,8 @@ impl Engine {
             selected: 0,
             batch: options.work.batch,
             costs: Costs::default(),
-            _tables: tables,
+            tables,
+            in_place_bytes,
             _homes: homes,
             _vectors: vectors,
             _table: table,
@@ -318,9 +325,13 @@ impl Engine {
         self.batch
     }
 
-    /// What passes have cost so far.
-    pub fn costs(&self) -> Costs {
-        self.costs
+    /// What passes have cost so far: of experts, what kernels have read by their own count.
+    ///
+    /// # Errors
+    /// When the GPU fails.
+    pub fn costs(&mut self) -> Result<Costs> {
+        self.costs.streamed_bytes += self.tables.read_bytes(&self.gpu)?;
+        Ok(self.costs)
     }
 
     /// Says whether the sequence whose position 0 has the given cache row is longer than

@@ -113,7 +113,8 @@ impl Engine {
             self.encode_unit(unit, pass.class, walk)?;
         }
         self.costs.passes += 1;
-        self.costs.streamed_bytes += self.plan.streamed_bytes;
+        let read = if pass.class == Class::Decode { self.in_place_bytes } else { 0 };
+        self.costs.streamed_bytes += self.plan.streamed_bytes - read;
         self.costs.cache_bytes += self.caches.loaded_bytes();
         Ok(())
     }

@@ -41,6 +41,17 @@ const OTHERS: &[(Llama, &str)] = &[
         r#"{"model_type": "gemma3_text", "head_dim": 128, "rms_norm_eps": 1e-6, "sliding_window": 1024,
             "query_pre_attn_scalar": 168, "rope_theta": 1000000.0, "tie_word_embeddings": true}"#,
     ),
+    (
+        Llama("qwen3-30b-a3b", [2048, 6144, 48, 32, 4, 151_936, 40_960]),
+        r#"{"model_type": "qwen3_moe", "head_dim": 128, "rms_norm_eps": 1e-6, "rope_theta": 1000000.0,
+            "num_experts": 128, "num_experts_per_tok": 8, "moe_intermediate_size": 768,
+            "norm_topk_prob": true}"#,
+    ),
+    (
+        Llama("mixtral-8x7b", [4096, 14_336, 32, 32, 8, 32_000, 32_768]),
+        r#"{"model_type": "mixtral", "rope_theta": 1000000.0, "num_local_experts": 8,
+            "num_experts_per_tok": 2}"#,
+    ),
 ];
 
 /// A named OPT: hidden, blocks, heads. The MLP is four times as wide, vocabulary and context are

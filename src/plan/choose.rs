@@ -303,6 +303,10 @@ impl Planner<'_> {
         let units = self.demand.units.iter().zip(&homes);
         let travelling = units.clone().filter(|(_, home)| **home != Home::Vram);
         let streamed_bytes = pinned_bytes + disk_bytes;
+        let decode_bytes = match direct {
+            true => travelling.clone().map(|(unit, _)| unit.chosen_bytes.unwrap_or(unit.bytes)).sum(),
+            false => streamed_bytes,
+        };
         let resident_bytes = units.map(|(unit, _)| unit.bytes).sum::<u64>() - streamed_bytes;
         sizes.slot_bytes = travelling.map(|(unit, _)| unit.bytes).max().unwrap_or(0);
         sizes.depth = if streamed_bytes == 0 { 0 } else { sizes.depth };
@@ -334,6 +338,7 @@ impl Planner<'_> {
             read_ahead_bytes: read_ahead::bytes(room, &self.demand.units, &homes),
             pinned_cache_bytes,
             streamed_bytes,
+            decode_bytes,
             direct,
             table,
             table_bytes,
@@ -384,9 +389,26 @@ fn pin(units: &[UnitDemand], homes: &mut [Home], room: u64) {
     keep(units, homes, room, Home::Host);
 }
 
-/// Gives units that are at home on disk a new home for `room` bytes, evenly spread.
+/// Gives units that are at home on disk a new home for `room` bytes: first those that every pass reads
+/// whole, then those of experts.
 fn keep(units: &[UnitDemand], homes: &mut [Home], room: u64, new: Home) {
-    let on_disk = |homes: &[Home]| (0..units.len()).filter(|i| homes[*i] == Home::Disk).collect::<Vec<_>>();
+    let mut left = room;
+    for whole in [true, false] {
+        let is_meant = |unit: &UnitDemand| unit.chosen_bytes.is_none() == whole;
+        left -= keep_some(units, homes, left, (new, &is_meant));
+    }
+}
+
+/// Gives some of the units that are at home on disk a new home for `room` bytes, evenly spread; how
+/// many bytes that takes.
+fn keep_some(
+    units: &[UnitDemand],
+    homes: &mut [Home],
+    room: u64,
+    (new, is_meant): (Home, &dyn Fn(&UnitDemand) -> bool),
+) -> u64 {
+    let is_open = |homes: &[Home], i: &usize| homes[*i] == Home::Disk && is_meant(&units[*i]);
+    let on_disk = |homes: &[Home]| (0..units.len()).filter(|i| is_open(homes, i)).collect::<Vec<_>>();
     let total: u64 = on_disk(homes).iter().map(|i| units[*i].bytes).sum();
     let mut left = room;
     // Bytes that should have the new home by now if they were spread perfectly.
@@ -411,4 +433,5 @@ fn keep(units: &[UnitDemand], homes: &mut [Home], room: u64, new: Home) {
             left -= units[i].bytes;
         }
     }
+    room - left
 }

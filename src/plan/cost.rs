@@ -100,6 +100,11 @@ impl Cost<'_> {
         self.batch().div_ceil(TOKENS_PER_READ) as f64
     }
 
+    /// Bytes that the kernels of a decode pass read of a unit.
+    fn decode_bytes(&self, unit: &UnitDemand) -> f64 {
+        unit.chosen_bytes.map_or(unit.bytes as f64 * self.reads(), |bytes| bytes as f64)
+    }
+
     /// Bytes of one token's keys and values in one block.
     fn row_bytes(&self) -> f64 {
         self.demand.cache_bytes as f64 / f64::from(self.demand.tokens_max.max(1))
@@ -126,7 +131,7 @@ impl Cost<'_> {
             for (seconds, (_, unit)) in
                 compute.units.iter_mut().zip(homes).filter(|(_, (home, _))| **home == Home::Host)
             {
-                let bytes = unit.bytes as f64 * self.reads();
+                let bytes = self.decode_bytes(unit);
                 read += bytes / direct;
                 *seconds += (bytes / direct - bytes / rates.kernel).max(0.0);
             }
@@ -165,12 +170,14 @@ impl Cost<'_> {
         let caches_seconds = moved * (caches.loaded_bytes / rates.link + CACHE_TRIP_SECONDS);
         let direct = rates.direct.filter(|_| in_place);
         let attention_seconds = direct.map_or(0.0, |direct| blocks * caches.read_bytes / direct);
+        // Beside kernels that read over the link themselves, no journey hides.
+        let waiting = if layout.direct { caches_seconds } else { 0.0 };
         let busy = Busy {
             link: weights_seconds + caches_seconds,
             read: read + attention_seconds,
             save: moved * caches.saved_bytes / rates.save,
             disk: disk as f64 / rates.disk,
-            gpu: compute.units.iter().sum::<f64>() + compute.host + attention_seconds,
+            gpu: compute.units.iter().sum::<f64>() + compute.host + attention_seconds + waiting,
         };
         if !rates.overlap {
             return PassCost { busy, seconds: busy.in_turn() };
@@ -213,9 +220,8 @@ impl Cost<'_> {
             return self.by_trial(times.decode, |_| 1.0);
         }
         let cache = self.decode_filled_bytes() * self.demand.caches as f64 / units.len().max(1) as f64;
-        let seconds = |unit: &UnitDemand| {
-            (unit.bytes as f64 * self.reads() + cache) / rates.kernel + rates.unit_seconds
-        };
+        let seconds =
+            |unit: &UnitDemand| (self.decode_bytes(unit) + cache) / rates.kernel + rates.unit_seconds;
         Compute { units: units.iter().map(seconds).collect(), host: 0.0 }
     }
 

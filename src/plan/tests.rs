@@ -5,9 +5,13 @@ use super::cost::{Cost, HostCaches, Layout};
 use super::*;
 use crate::error::Result;
 
+fn unit(name: &str, bytes: u64) -> UnitDemand {
+    UnitDemand { name: name.into(), bytes, chosen_bytes: None }
+}
+
 fn demand(units: &[u64]) -> Demand {
     Demand {
-        units: units.iter().map(|b| UnitDemand { name: "u".into(), bytes: *b }).collect(),
+        units: units.iter().map(|b| unit("u", *b)).collect(),
         caches: 1,
         table_bytes: 0,
         cache_bytes: 1 << 19,
@@ -66,7 +70,7 @@ fn every_plan_stays_within_its_budget() {
 
 #[test]
 fn resident_units_are_spread_evenly() {
-    let units: Vec<_> = (0..32).map(|i| UnitDemand { name: format!("{i}"), bytes: 100 }).collect();
+    let units: Vec<_> = (0..32).map(|i| unit(&i.to_string(), 100)).collect();
     let homes = choose_homes(&units, 1600, 100);
     assert_eq!(homes.iter().filter(|h| **h == Home::Vram).count(), 16);
     let longest = homes.chunk_by(|a, b| a == b).map(<[Home]>::len).max();
@@ -75,7 +79,7 @@ fn resident_units_are_spread_evenly() {
 
 #[test]
 fn units_too_large_for_a_slot_stay() {
-    let units: Vec<_> = [10, 30, 10, 30, 10].map(|bytes| UnitDemand { name: "u".into(), bytes }).into();
+    let units: Vec<_> = [10, 30, 10, 30, 10].map(|bytes| unit("u", bytes)).into();
     let homes = choose_homes(&units, 70, 10);
     assert_eq!(homes.iter().filter(|home| **home == Home::Vram).count(), 3, "{homes:?}");
     assert!(homes[1] == Home::Vram && homes[3] == Home::Vram, "{homes:?}");

@@ -24,6 +24,9 @@ impl fmt::Display for Plan {
             let how = if self.direct { ", which decode kernels read in place" } else { "" };
             line(f, "in host memory", self.pinned_bytes, &format!("{} units{how}", count(Home::Host)))?;
         }
+        if self.decode_bytes < self.streamed_bytes {
+            line(f, "a token reads", self.decode_bytes, "of it: of experts only those that are chosen")?;
+        }
         if count(Home::Disk) > 0 {
             let bytes = self.streamed_bytes - self.pinned_bytes;
             line(f, "in the file", bytes, &format!("{} units", count(Home::Disk)))?;

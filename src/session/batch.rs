@@ -207,7 +207,7 @@ impl<'a> Batch<'a> {
         let prompts: Vec<_> =
             (0..).zip(&*requests).map(|(i, r)| Part { sequence: i, ids: r.prompt }).collect();
         self.check(&prompts)?;
-        let (start, before) = (Instant::now(), self.engine.costs());
+        let (start, before) = (Instant::now(), self.engine.costs()?);
         let (chosen, ends) = (vec![0; requests.len()], vec![None; requests.len()]);
         let mut progress = Progress { requests, chosen, ends, each };
         let mut live = Vec::new();
@@ -215,7 +215,7 @@ impl<'a> Batch<'a> {
             let parts: Vec<_> = prompts.iter().filter(|p| reading_class(p.ids) == class).copied().collect();
             live.extend(self.advance(&parts, class, &mut progress)?);
         }
-        let (read, between) = (start.elapsed(), self.engine.costs());
+        let (read, between) = (start.elapsed(), self.engine.costs()?);
         let first_tokens = progress.chosen();
         while !live.is_empty() {
             let tokens = std::mem::take(&mut live);
@@ -242,7 +242,7 @@ impl<'a> Batch<'a> {
             decode: Phase {
                 tokens: new_tokens - first_tokens,
                 time: start.elapsed() - read,
-                costs: self.engine.costs().since(&between),
+                costs: self.engine.costs()?.since(&between),
             },
             new_tokens,
             ends: progress.ends.into_iter().flatten().collect(),

@@ -1,6 +1,7 @@
 //! Dispatches of mixtures of experts: the choice, the way into the chosen ones and back, the sum.
 
 use super::{Builder, Setting, UnitMemory, stride};
+use crate::engine::experts::record_bytes;
 use crate::error::Result;
 use crate::gpu::{Binding, Dispatch, Pipelines};
 use crate::kernels::experts::{self, Records};
@@ -45,7 +46,7 @@ impl Builder<'_> {
             shared_gate: experts.shared_gate,
         };
         let logits = self.f32(Activation::Router);
-        let [places, counts] = self.tables.of(setting.unit);
+        let [places, counts] = self.tables.of(setting.unit, setting.class);
         let args = route::Args {
             step: self.step(false),
             correction: routing.correction.map_or(logits.clone(), |tensor| setting.memory.codes(tensor)),
@@ -72,7 +73,7 @@ impl Builder<'_> {
             _ if expert == stack.count => last.codes.end.max(last.scales.end),
             _ => start(expert),
         };
-        let record_bytes = if stack.count > 1 { start(1) - start(0) } else { end(1).next_multiple_of(16) };
+        let record_bytes = record_bytes(stack, sections);
         let most = pipelines.gpu().facts.limits.max_storage_buffer_binding_size / record_bytes;
         let most = u32::try_from(most).unwrap_or(stack.count).clamp(1, stack.count);
         let bias_at = stack.bias.then(|| sections[matrix + 1].codes.start - start(0));
