@@ -166,9 +166,19 @@ fn int(
         let group_of = columns.map(|info| columns_of(shards, &module, &info, cols)).transpose()?;
         let name = format!("{module}.weight");
         let (bytes, shard) = (codes.bytes.clone(), codes.shard);
-        let kind = WeightKind::W8;
-        let matrix =
-            Int4 { scheme, bits, rows, cols, codes, scales, zeros, group_of: Vec::new(), order: None, kind };
+        let matrix = Int4 {
+            scheme,
+            bits,
+            rows,
+            cols,
+            codes,
+            scales,
+            zeros,
+            group_of: Vec::new(),
+            order: None,
+            kind: WeightKind::W8,
+            is_symmetric: false,
+        };
         let matrix = matrix.finish(&name, shards, group_of)?;
         if let Some(order) = &matrix.order {
             let (name, bytes) = (order_name(&name), bytes.clone());

@@ -10,7 +10,7 @@ fn columns_come_in_the_order_that_is_named() {
         let x = activations(&mut Random::new(cols as u64), tokens, cols);
         let mut random = Random::new(3);
         let mut order: Vec<usize> = (0..cols).collect();
-        order.sort_by_key(|_| random.bits());
+        order.sort_by_cached_key(|_| random.bits());
         let floats: Vec<f32> = order.iter().map(|column| *column as f32).collect();
         let (step, order_at, x_at, y) = (step(tokens), upload(&floats), upload(&x), poisoned(tokens, cols));
         let args = Args { step: step.all(), order: order_at.all(), x: x_at.all(), y: y.all() };
