@@ -1,6 +1,7 @@
 //! What a decoder consists of: its sizes, its units and the operations inside them.
 
 use super::experts::{Experts, Routing, Stack};
+pub use super::qk_norm::{QkNorm, QkNormEach};
 use super::rope::Rope;
 use crate::error::{Error, Result};
 use crate::pack::layout::{TensorSpec, UnitSpec};
@@ -135,6 +136,11 @@ pub enum Op {
         /// Vector of the columns of `from`.
         order: Tensor,
     },
+    /// Holds the values of `Qkv` between a limit and its negative, in place.
+    ClipQkv {
+        /// The limit.
+        limit: f32,
+    },
     /// Norms of the queries and keys in `Qkv`, in place (Henry et al., arXiv 2010.04245).
     QkNorm(QkNorm),
     /// Rotates queries and keys in `Qkv` and writes keys and values to a block's cache.
@@ -178,32 +184,6 @@ pub enum Op {
     },
 }
 
-/// How queries and keys are normed. The vectors are those of the queries, then those of the keys.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct QkNorm {
-    /// Weights; as long as `each` says.
-    pub weight: Tensor,
-    /// Biases, if not 0; as long as the weights.
-    pub bias: Option<Tensor>,
-    /// Whether the mean is taken away first, as in a norm by mean and variance.
-    pub centred: bool,
-    /// What is normed at a time.
-    pub each: QkNormEach,
-    /// Added to the mean square or the variance.
-    pub eps: f32,
-}
-
-/// What a norm of queries and keys takes at a time, and how long its vectors are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum QkNormEach {
-    /// A head, with weights that all heads of queries, and all of keys, share; `2 * head_dim`.
-    Head,
-    /// A head, with weights of its own; `(heads + kv_heads) * head_dim`.
-    OwnHead,
-    /// All queries, and all keys; `(heads + kv_heads) * head_dim`.
-    Whole,
-}
-
 impl Op {
     /// The activation that it reads.
     pub fn input(&self) -> Activation {
@@ -211,7 +191,9 @@ impl Op {
             Op::Select => Activation::Residual,
             Op::RmsNorm { from, .. } | Op::LayerNorm { from, .. } => from,
             Op::Linear { from, .. } | Op::Reorder { from, .. } => from,
-            Op::QkNorm(_) | Op::RopeStore { .. } | Op::Attention { .. } => Activation::Qkv,
+            Op::ClipQkv { .. } | Op::QkNorm(_) | Op::RopeStore { .. } | Op::Attention { .. } => {
+                Activation::Qkv
+            }
             Op::Glu(_) => Activation::GateUp,
             Op::Activate(_) => Activation::Up,
             Op::SharedGlu(_) => Activation::SharedGateUp,
@@ -229,7 +211,7 @@ impl Op {
             Op::Select => Activation::Selected,
             Op::RmsNorm { to, .. } | Op::LayerNorm { to, .. } => to,
             Op::Linear { to, .. } | Op::Reorder { to, .. } => to,
-            Op::QkNorm(_) | Op::RopeStore { .. } => Activation::Qkv,
+            Op::ClipQkv { .. } | Op::QkNorm(_) | Op::RopeStore { .. } => Activation::Qkv,
             Op::Attention { .. } => Activation::Attended,
             Op::SharedGlu(_) => Activation::SharedGated,
             Op::Route(_) => Activation::Routes,
@@ -245,7 +227,8 @@ impl Op {
     pub fn updates(&self) -> bool {
         match self {
             Op::RmsNorm { add, .. } | Op::Linear { add, .. } => *add,
-            Op::QkNorm(_) | Op::RopeStore { .. } | Op::Softcap { .. } | Op::ExpertsSum => true,
+            Op::ClipQkv { .. } | Op::QkNorm(_) | Op::RopeStore { .. } => true,
+            Op::Softcap { .. } | Op::ExpertsSum => true,
             _ => false,
         }
     }
