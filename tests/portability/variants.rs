@@ -217,7 +217,7 @@ fn qk_norms(list: &mut List) {
 }
 
 fn products(list: &mut List) {
-    use kernels::{matmul_coop, matmul_exact, matmul_int8, matvec_exact, matvec_int8};
+    use kernels::{matmul_coop, matmul_exact, matmul_few, matmul_int8, matvec_exact, matvec_int8};
     let all = matrices().into_iter().flat_map(|matrix| KINDS.map(|kind| (matrix, kind)));
     // How a group is decoded does not depend on the matrix.
     for (matrix, kind) in all.filter(|(matrix, kind)| USUAL.contains(kind) || matrix.bias) {
@@ -225,7 +225,11 @@ fn products(list: &mut List) {
         list.add(matmul_exact::SHADER, matmul_exact::constants(&matmul_exact::Spec { matrix, kind }));
         if is_int8 {
             list.add(matmul_int8::SHADER, matmul_int8::constants(&matmul_int8::Spec { matrix, kind }));
-            list.add(matmul_coop::SHADER, matmul_coop::constants(&matmul_coop::Spec { matrix, kind }));
+            let spec = matmul_coop::Spec { matrix, kind };
+            list.add(matmul_coop::SHADER, matmul_coop::constants(&spec));
+            for tokens in [16, 32, 64] {
+                list.add(matmul_few::SHADER, matmul_few::constants(&spec, tokens));
+            }
         }
         for (number, shape) in SHAPES.into_iter().enumerate() {
             // Every number of tokens with some shape, every shape with some number.
@@ -288,7 +292,9 @@ fn fused_products(list: &mut List) {
 }
 
 fn attentions(list: &mut List) {
-    use kernels::{attention_decode, attention_join, attention_merge, attention_prefill, rope_store};
+    use kernels::{
+        attention_coop, attention_decode, attention_join, attention_merge, attention_prefill, rope_store,
+    };
     for ((heads, kv_heads, head_dim), cache) in HEADS.into_iter().flat_map(|h| CACHES.map(|c| (h, c))) {
         for rotary_dim in [0, head_dim] {
             let spec = rope_store::Spec { heads, kv_heads, head_dim, rotary_dim, cache };
@@ -320,6 +326,9 @@ fn attentions(list: &mut List) {
                 softcap: None,
             };
             list.add(attention_prefill::SHADER, attention_prefill::constants(&spec));
+            if attention_coop::fits(&spec) {
+                list.add(attention_coop::SHADER, attention_coop::constants(&spec));
+            }
         }
         for (splits, joins) in [(1, true), (32, true), (8, false)] {
             let layout = attention_decode::Layout { threads: 128, splits, tiles_min: 2, joins };
