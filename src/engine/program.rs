@@ -273,6 +273,7 @@ impl Builder<'_> {
                 }
                 self.linear(pipelines, &linear, tensor, memory, class)
             }
+            Op::Reorder { from, to, order } => self.reorder(pipelines, [from, to], memory.codes(order)),
             Op::ClipQkv { limit } => self.clip_qkv(pipelines, limit),
             Op::QkNorm(norm) => self.qk_norm(pipelines, &norm, memory),
             Op::RopeStore { rope, .. } => self.rope_store(pipelines, cache(), rope),

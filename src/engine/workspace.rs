@@ -12,7 +12,7 @@ use crate::model::{Activation, Decoder, Op, Unit};
 use crate::quant::groups;
 
 /// Activations with one row for each token of a pass.
-const PER_TOKEN: [Activation; 15] = [
+const PER_TOKEN: [Activation; 18] = [
     Activation::Embedded,
     Activation::Residual,
     Activation::Normed,
@@ -28,6 +28,9 @@ const PER_TOKEN: [Activation; 15] = [
     Activation::SharedGateUp,
     Activation::SharedGated,
     Activation::Branch,
+    Activation::NormedOrdered,
+    Activation::AttendedOrdered,
+    Activation::GatedOrdered,
 ];
 /// Activations with one row for each token whose logits are wanted.
 const PER_SELECTED: [Activation; 3] = [Activation::Selected, Activation::Projected, Activation::Logits];

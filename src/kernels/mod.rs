@@ -39,6 +39,7 @@ pub mod matvec_residual;
 pub mod prenorm_q8;
 pub mod qk_norm;
 pub mod quantize_q8;
+pub mod reorder;
 pub mod rms_norm;
 pub mod rms_norm_q8;
 pub mod rope_store;

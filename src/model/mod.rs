@@ -14,6 +14,7 @@ mod families;
 pub mod kinds;
 mod options;
 mod parts;
+mod qk_norm;
 pub mod rope;
 mod rope_scaling;
 mod sizes;

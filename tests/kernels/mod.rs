@@ -37,6 +37,7 @@ mod matvec_residual;
 mod prenorm_q8;
 mod qk_norm;
 mod quantize_q8;
+mod reorder;
 mod rms_norm;
 mod rms_norm_q8;
 mod rope_store;

@@ -131,7 +131,7 @@ fn experts(list: &mut List) {
             let spec = experts_exact::Spec { records, width, cols, gate, strides, shape };
             list.add(experts_exact::SHADER, experts_exact::constants(&spec));
         }
-        if matches!(kind, WeightKind::W4 | WeightKind::W8) {
+        if kind.is_coded() {
             let tile = Tile { rows_each: 4, row_lanes: 16, col_lanes: 8, unroll: 1 };
             let eps = cached.then_some(1e-5);
             let spec = experts_gated::Spec { records, width, cols, gate, eps, tile };
@@ -177,6 +177,7 @@ fn pointwise(list: &mut List) {
         list.add(widen_q8::SHADER, widen_q8::constants(&widen_q8::Spec { cols }));
         list.add(clip::SHADER, clip::constants(&clip::Spec { cols, limit: 8.0 }));
         list.add(softcap::SHADER, softcap::constants(&softcap::Spec { cols, cap: 30.0 }));
+        list.add(kernels::reorder::SHADER, kernels::reorder::constants(&kernels::reorder::Spec { cols }));
         list.add(select_rows::SHADER, select_rows::constants(&select_rows::Spec { cols }));
         for (kind, yes) in KINDS.into_iter().flat_map(|kind| [(kind, false), (kind, true)]) {
             let part = embed::Rows { first: 16_000, count: 16_000, is_last: false };
