@@ -255,7 +255,7 @@ pub struct TextArgs {
     #[arg(long, hide_short_help = true)]
     pub ignore_eos: bool,
     /// Print token ids instead of text
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub print_ids: bool,
 }
 
