@@ -1,6 +1,7 @@
 //! What a decoder consists of: its sizes, its units and the operations inside them.
 
-use super::experts::{Experts, Routing, Stack};
+use super::experts::{Experts, Router, Routing, Stack};
+use super::latent::Latent;
 use super::rope::Rope;
 use crate::error::{Error, Result};
 use crate::pack::layout::{TensorSpec, UnitSpec};
@@ -18,6 +19,22 @@ pub enum Activation {
     Normed,
     /// Queries, keys and values side by side; `[tokens, (heads + 2 * kv_heads) * head_dim]`.
     Qkv,
+    /// What queries are made from in latent attention; `[tokens, q_lora_rank]`.
+    QueryLatent,
+    /// Its norm; as wide.
+    QueryLatentNormed,
+    /// Queries of latent attention; `[tokens, heads * (qk_nope_head_dim + qk_rope_head_dim)]`.
+    Queries,
+    /// What keys and values are made from in latent attention; `[tokens, kv_lora_rank]`.
+    KeyLatent,
+    /// Its norm; as wide.
+    KeyLatentNormed,
+    /// What all keys share in latent attention; `[tokens, qk_rope_head_dim]`.
+    KeyRope,
+    /// Keys and values of latent attention; `[tokens, heads * (qk_nope_head_dim + v_head_dim)]`.
+    KeysValues,
+    /// What latent attention gathered, without zeros; `[tokens, heads * v_head_dim]`.
+    AttendedValues,
     /// What attention gathered; `[tokens, heads * head_dim]`.
     Attended,
     /// Gate and up projections side by side; `[tokens, 2 * intermediate_size]`.
@@ -146,6 +163,12 @@ pub enum Op {
     Activate(Function),
     /// `function(gate) * up` of `SharedGateUp` into `SharedGated`.
     SharedGlu(Function),
+    /// Heads of `Queries`, `KeysValues` and `KeyRope` side by side, filled with zeros, into `Qkv`.
+    LatentHeads,
+    /// The heads of `Attended` without what they were filled with, into `AttendedValues`.
+    NarrowHeads,
+    /// What a router says of `Residual`, into `Router`.
+    Router(Router),
     /// The choice of experts by `Router`, with their weights, into `Routes`.
     Route(Routing),
     /// Gates and values of `Normed` in each token's experts, as far as they lie in this unit, and
@@ -193,10 +216,12 @@ impl Op {
     /// The activation that it reads.
     pub fn input(&self) -> Activation {
         match *self {
-            Op::Select => Activation::Residual,
+            Op::Select | Op::Router(_) => Activation::Residual,
             Op::RmsNorm { from, .. } | Op::LayerNorm { from, .. } | Op::Linear { from, .. } => from,
             Op::QkNorm(_) | Op::RopeStore { .. } | Op::Attention { .. } => Activation::Qkv,
             Op::Glu(_) => Activation::GateUp,
+            Op::LatentHeads => Activation::Queries,
+            Op::NarrowHeads => Activation::Attended,
             Op::Activate(_) => Activation::Up,
             Op::SharedGlu(_) => Activation::SharedGateUp,
             Op::Route(_) => Activation::Router,
@@ -215,6 +240,9 @@ impl Op {
             Op::QkNorm(_) | Op::RopeStore { .. } => Activation::Qkv,
             Op::Attention { .. } => Activation::Attended,
             Op::SharedGlu(_) => Activation::SharedGated,
+            Op::LatentHeads => Activation::Qkv,
+            Op::NarrowHeads => Activation::AttendedValues,
+            Op::Router(_) => Activation::Router,
             Op::Route(_) => Activation::Routes,
             Op::ExpertsIn(_) => Activation::ExpertGated,
             Op::ExpertsOut(_) => Activation::ExpertOut,
@@ -298,6 +326,8 @@ pub struct Decoder {
     pub context_max: u32,
     /// Width of the embedding table's rows.
     pub embed_size: u32,
+    /// Sizes of its latent attention, if it has that.
+    pub latent: Option<Latent>,
     /// Sizes of its mixtures of experts, if some blocks have one.
     pub experts: Option<Experts>,
     /// Factor on the rows of the embedding table.
@@ -382,7 +412,11 @@ impl Decoder {
             Activation::GateUp => 2 * self.intermediate_size,
             Activation::Up | Activation::Gated => self.intermediate_size,
             Activation::Logits => self.vocab_size,
-            _ => self.experts.as_ref().map_or(0, |experts| experts.width(activation, self.hidden_size)),
+            _ => {
+                let in_experts =
+                    self.experts.map_or(0, |experts| experts.width(activation, self.hidden_size));
+                in_experts.max(self.latent.map_or(0, |latent| latent.width(activation)))
+            }
         }
     }
 
