@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     drop(gpu);
     let mut rows = Vec::new();
     for (shape, vram_mib, [n_prompt, n_gen]) in CASES.into_iter().chain(resident) {
-        let source = SourceArgs { dummy: shape.map(str::to_owned), weights: None };
+        let source = SourceArgs { dummy: shape.map(str::to_owned), ..SourceArgs::default() };
         let opened = Opened::new(&ModelArgs { source, ..ModelArgs::default() }, &facts)?;
         let budget = BudgetArgs { vram: vram_mib.map(|mib| mib << 20), ..BudgetArgs::default() };
         rows.extend(measure(&Case {

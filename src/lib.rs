@@ -38,7 +38,7 @@
 //! pipeline     tickets and slots; threads that carry pieces      kernels   shader + description
 //! gpu          every wgpu object, booked buffers, prepared dispatches; Vulkan-only code
 //! -----------------------------------------------------------------------------------------
-//! plan  quant  checkpoint  pack  text  sampler  trace  os  size  error      (no wgpu in these)
+//! plan  quant  checkpoint  pack  text  hub  sampler  trace  os  size  error   (no wgpu in these)
 //! ```
 //!
 //! # The way of a token
@@ -86,6 +86,7 @@ pub mod cli;
 pub mod engine;
 pub mod error;
 pub mod gpu;
+pub mod hub;
 pub mod kernels;
 pub mod model;
 pub mod os;

@@ -61,13 +61,14 @@ pub fn free_ram_bytes() -> Option<u64> {
     Some(container.map_or(machine, |container| container.min(machine)))
 }
 
+static RAISED: AtomicBool = AtomicBool::new(false);
+
 /// A flag that the first Ctrl-C (or request to terminate) raises; the second ends the process at once with
 /// [`INTERRUPTED_EXIT_CODE`].
 ///
 /// The first call installs the handler; all calls give the same flag. Where no handler can be
 /// installed, a warning is logged and Ctrl-C keeps ending the process as it always does.
 pub fn interrupt_flag() -> &'static AtomicBool {
-    static RAISED: AtomicBool = AtomicBool::new(false);
     static INSTALLED: OnceLock<()> = OnceLock::new();
     INSTALLED.get_or_init(|| {
         let handler = || {
@@ -91,6 +92,11 @@ pub fn check_interrupt() -> Result<()> {
         true => Err(Error::Interrupted),
         false => Ok(()),
     }
+}
+
+/// Takes note of a Ctrl-C that has ended what it was meant to end.
+pub fn clear_interrupt() {
+    RAISED.store(false, Ordering::SeqCst);
 }
 
 /// Whether a write failed because the reader of the pipe went away.

@@ -7,8 +7,10 @@ use pipo_wgpu::engine::{Class, Engine, Pass, PassToken};
 use pipo_wgpu::model::{Op, describe};
 use pipo_wgpu::pack::Packed;
 use pipo_wgpu::pipeline::Route;
-use pipo_wgpu::plan::Home;
+use pipo_wgpu::plan::{Budget, Home};
 use pipo_wgpu::quant::WeightKind;
+use pipo_wgpu::sampler::{Sampler, SamplerOptions};
+use pipo_wgpu::session::{Batch, Event, Limits, Request};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
@@ -142,6 +144,48 @@ fn streamed_equals_resident_bit_for_bit() {
         assert!(bits(2, |_| Home::Disk) == resident, "{name}");
         assert!(bits(1, |unit| [Home::Disk, Home::Vram][unit % 2]) == resident, "{name}");
     }
+}
+
+/// What a token sees, and how it is turned, does not depend on how a prompt is cut into passes.
+#[test]
+fn prompts_are_read_in_chunks() {
+    for name in ["gemma3_text", "phi3", "gpt2"] {
+        let expected = expected(name);
+        let model = Model::new(&folder(name), WeightKind::F32);
+        let options = options(true);
+        let budget = Budget { vram_bytes: 256 << 20, threads: 1, ..Budget::default() };
+        let mut plan = model.plan(&options, &budget).unwrap();
+        (plan.chunk, plan.selected) = (7, 7);
+        let found = all_logits(&mut model.engine(plan, &options), &expected.ids("ids"));
+        let error = relative_error(&found, &expected.floats("logits"));
+        assert!(error < 1e-3, "{name}: {error}");
+    }
+}
+
+/// One text of a batch becomes a long one, whose positions are turned otherwise, and the other not.
+#[test]
+fn texts_turn_by_themselves() {
+    let expected = expected("phi3_turning");
+    let (ids, text) = (expected.ids("ids"), expected.ids("greedy"));
+    let model = Model::new(&folder("phi3_turning"), WeightKind::F32);
+    assert!((ids.len()..ids.len() + text.len()).contains(&(model.decoder.turning_point().unwrap() as usize)));
+    let mut engine = model.resident(&options(true));
+    let short = &ids[..9];
+    let alone = greedy(&mut engine, short, text.len());
+    let mut texts = [Vec::new(), Vec::new()];
+    let limits = Limits { max_tokens: text.len(), end_tokens: Vec::new() };
+    let mut samplers = [0, 1].map(|_| Sampler::new(SamplerOptions::default()).unwrap());
+    let [first, second] = &mut samplers;
+    let mut requests = [
+        Request { prompt: &ids, limits: &limits, sampler: first },
+        Request { prompt: short, limits: &limits, sampler: second },
+    ];
+    let each = |sequence: usize, event| {
+        texts[sequence].extend(if let Event::Token(id) = event { Some(id) } else { None });
+        Ok(true)
+    };
+    Batch::new(&mut engine, &[96, 96]).generate(&mut requests, each).unwrap();
+    assert_eq!(texts, [text, alone]);
 }
 
 /// The comparison with Transformers sees each option: another value gives other logits.

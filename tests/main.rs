@@ -24,6 +24,7 @@ mod published;
 mod published_families;
 mod quantised;
 mod quantiser;
+mod sessions;
 mod starts;
 mod streaming;
 mod tidy;

@@ -7,7 +7,7 @@ use clap::{CommandFactory, Parser};
 use pipo_wgpu::cli::args::Args;
 
 /// The modules bottom up, each with what it may import; `wgpu` and `ash` are crates.
-const MODULES: [(&str, &[&str]); 20] = [
+const MODULES: [(&str, &[&str]); 21] = [
     ("error", &[]),
     ("size", &["error"]),
     ("os", &["error"]),
@@ -16,6 +16,7 @@ const MODULES: [(&str, &[&str]); 20] = [
     ("plan", &["error", "size"]),
     ("sampler", &["error"]),
     ("text", &["error"]),
+    ("hub", &["error", "os"]),
     ("checkpoint", &["error", "os", "quant"]),
     ("pack", &["error", "os", "quant", "checkpoint"]),
     ("gpu", &["error", "os", "wgpu", "ash"]),
@@ -38,6 +39,7 @@ const MODULES: [(&str, &[&str]); 20] = [
             "plan",
             "sampler",
             "text",
+            "hub",
             "checkpoint",
             "pack",
             "gpu",

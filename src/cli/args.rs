@@ -66,20 +66,24 @@ pub enum Verb {
     Logits(LogitsArgs),
     /// Measure how well a model predicts a text
     Perplexity(PerplexityArgs),
+    /// Write a script that completes commands in a shell
+    Completions(CompletionsArgs),
+    /// Write the manual page, or one for each verb into a folder
+    Man(ManArgs),
 }
 
 /// Which model, and how its weights are coded.
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
-    /// Hugging Face folder or packed file [default: the small model inside this program]
+    /// Folder, GGUF or packed file, or name on the hub [default: the small model inside]
     #[arg(conflicts_with = "dummy", help_heading = None)]
     pub model: Option<PathBuf>,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub source: SourceArgs,
     /// Trust the checksums of packed files instead of checking them
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub no_verify: bool,
 }
 
@@ -93,6 +97,12 @@ pub struct SourceArgs {
     /// How weights are coded: w4, w8, f16 or f32 [default: w4, or as packed]
     #[arg(long, value_name = "KIND", value_parser = weight_kind(), hide_possible_values = true)]
     pub weights: Option<WeightKind>,
+    /// Branch, tag or commit of a model on the hub [default: main]
+    #[arg(long, value_name = "REVISION", hide_short_help = true)]
+    pub revision: Option<String>,
+    /// Download nothing: models of the hub come from the cache; so does HF_HUB_OFFLINE=1
+    #[arg(long, hide_short_help = true)]
+    pub offline: bool,
 }
 
 /// How much memory may be used.
@@ -133,7 +143,7 @@ pub struct DeviceArgs {
     #[arg(long, value_name = "ROUTE", value_parser = route(), hide_possible_values = true)]
     pub route: Option<RouteChoice>,
     /// Measure the adapter again instead of remembering its rates and shapes
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub probe: bool,
     /// Use the usual kernel shapes, not the fastest; so does PIPO_WGPU_NO_TUNE=1
     #[arg(long, hide_short_help = true)]
@@ -220,6 +230,8 @@ pub struct RunArgs {
     #[command(flatten)]
     pub text: TextArgs,
     #[command(flatten)]
+    pub chat: ChatArgs,
+    #[command(flatten)]
     pub sampling: SamplingArgs,
     /// Write a timeline for ui.perfetto.dev
     #[arg(long, value_name = "FILE", help_heading = "GPU")]
@@ -233,25 +245,40 @@ pub struct TextArgs {
     /// Continue each prompt N times, all texts in the same passes
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = batch())]
     pub batch: u32,
-    /// Tokens to write at most
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 256)]
-    pub max_tokens: u32,
+    /// Tokens to write at most [default: 256; in a chat, what fits]
+    #[arg(short = 'n', long, value_name = "N")]
+    pub max_tokens: Option<u32>,
     /// Text that ends the output; may be given several times
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
     /// Go on after the model's own end of text
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub ignore_eos: bool,
     /// Print token ids instead of text
     #[arg(long)]
     pub print_ids: bool,
 }
 
+/// What becomes of a prompt where the model has a chat template.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Text")]
+pub struct ChatArgs {
+    /// Chat until Ctrl-D, also where the input is no terminal
+    #[arg(long, conflicts_with_all = ["raw", "prompt", "prompt_file", "ids", "batch", "print_ids"])]
+    pub chat: bool,
+    /// Continue the prompt as it is, although the model has a chat template
+    #[arg(long, alias = "no-chat-template")]
+    pub raw: bool,
+    /// What the model is told in front of the messages, by its chat template
+    #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
+    pub system: Option<String>,
+}
+
 /// Options of `pack`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(allow_missing_positional = true)]
 pub struct PackArgs {
-    /// Hugging Face folder
+    /// Folder, GGUF file, or name on the hub
     #[arg(required_unless_present = "dummy", conflicts_with = "dummy")]
     pub src: Option<PathBuf>,
     /// Packed file to write
@@ -307,6 +334,20 @@ pub struct PerplexityArgs {
     /// Text between documents that are scored apart, e.g. "<|endoftext|>"
     #[arg(long, value_name = "TEXT", help_heading = None)]
     pub separator: Option<String>,
+}
+
+/// Options of `completions`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct CompletionsArgs {
+    /// Shell to complete in
+    pub shell: clap_complete::Shell,
+}
+
+/// Options of `man`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ManArgs {
+    /// Folder for pipo-wgpu.1 and a page for each verb [default: one page on standard output]
+    pub folder: Option<PathBuf>,
 }
 
 /// A number of sequences.

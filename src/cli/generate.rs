@@ -3,10 +3,14 @@
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use crate::cli::args::RunArgs;
+use crate::cli::chat;
 use crate::cli::open::Opened;
 use crate::cli::output::{self, Output, note};
 use crate::cli::prepare::{Need, open_gpu, prepare};
+use crate::cli::progress::Waiting;
 use crate::cli::prompt::Prompt;
 use crate::cli::writer::{Style, Writer};
 use crate::engine::{BATCH_MAX, Engine};
@@ -14,8 +18,11 @@ use crate::error::{Error, Result};
 use crate::plan::Work;
 use crate::sampler::{Sampler, SamplerOptions};
 use crate::session::{Batch, End, Event, Figures, Limits, Request};
-use crate::text::{GenerationConfig, StopMatcher};
+use crate::text::{Chat, GenerationConfig, StopMatcher};
 use crate::trace::Trace;
+
+/// Tokens to write at most where the user does not say.
+const MAX_TOKENS: u32 = 256;
 
 /// Runs the verb.
 ///
@@ -23,13 +30,20 @@ use crate::trace::Trace;
 /// Whatever goes wrong on the way from the model to the last token.
 pub fn run(args: &RunArgs) -> Result<()> {
     check_options(args)?;
+    let is_chat = chat::is_wanted(args);
     // The prompt is read before Ctrl-C is caught, so that it can end a read from a terminal.
-    let prompts = Prompt::from_process(&args.prompt)?;
+    let prompts = match is_chat {
+        true => vec![Prompt::Text(String::new())],
+        false => Prompt::from_process(&args.prompt)?,
+    };
     let sequences = sequences(prompts.len(), args.text.batch)?;
     let gpu = open_gpu(&args.device)?;
     let opened = Opened::new(&args.model, &gpu.facts)?;
+    if args.chat.chat || (is_chat && opened.chat.is_some()) {
+        return chat::run(args, gpu, &opened);
+    }
     let prompts =
-        prompts.into_iter().map(|prompt| prompt_ids(&opened, prompt)).collect::<Result<Vec<_>>>()?;
+        prompts.into_iter().map(|prompt| prompt_ids(args, &opened, prompt)).collect::<Result<Vec<_>>>()?;
     // Each prompt's continuations stand beside each other.
     let copies = |ids: &'_ Vec<u32>| vec![ids.clone(); args.text.batch as usize];
     let prompts: Vec<_> = prompts.iter().flat_map(copies).collect();
@@ -37,8 +51,8 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let mut writer = writer(args, &opened, &prompts)?;
     let options = args.sampling.resolve(&opened.generation)?;
     let trace = if args.trace.is_some() { Trace::on() } else { Trace::off() };
-    let context = (longest as u64 + u64::from(args.text.max_tokens)).min(u64::from(u32::MAX)) as u32;
-    let work = Work { batch: sequences, prompt_tokens: longest as u32, new_tokens: args.text.max_tokens };
+    let context = (longest as u64 + u64::from(max_tokens(args))).min(u64::from(u32::MAX)) as u32;
+    let work = Work { batch: sequences, prompt_tokens: longest as u32, new_tokens: max_tokens(args) };
     let need = Need { context, all_logits: false, work, trace: trace.clone() };
     let prepared = prepare(gpu, &opened, &args.budget, &args.device, &need)?;
     prepared.check_fits(longest)?;
@@ -57,10 +71,15 @@ pub fn run(args: &RunArgs) -> Result<()> {
         .zip(&mut samplers)
         .map(|(prompt, sampler)| Request { prompt, limits: &limits, sampler })
         .collect();
-    let figures = Batch::new(&mut engine, &contexts).generate(&mut requests, |sequence, event| match event {
-        Event::Token(token) => writer.token(sequence, token),
-        Event::End(_) => writer.end(sequence).map(|()| false),
+    let mut waiting = Some(Waiting::new(format!("reading {longest} tokens")));
+    let figures = Batch::new(&mut engine, &contexts).generate(&mut requests, |sequence, event| {
+        drop(waiting.take());
+        match event {
+            Event::Token(token) => writer.token(sequence, token),
+            Event::End(_) => writer.end(sequence).map(|()| false),
+        }
     });
+    drop(waiting);
     let figures = writer.finish().and(figures);
     if let Ok(figures) = &figures {
         report(&engine, figures);
@@ -92,12 +111,21 @@ fn samplers(options: &SamplerOptions, sequences: u32) -> Result<Vec<Sampler>> {
     seeds.map(|seed| Sampler::new(SamplerOptions { seed, ..options.clone() })).collect()
 }
 
-fn limits(args: &RunArgs, opened: &Opened) -> Limits {
-    let end_tokens = match args.text.ignore_eos {
+/// Tokens to write at most.
+fn max_tokens(args: &RunArgs) -> u32 {
+    args.text.max_tokens.unwrap_or(MAX_TOKENS)
+}
+
+/// What ends a text: also the token that ends a message, where the model has a chat template.
+pub(super) fn limits(args: &RunArgs, opened: &Opened) -> Limits {
+    let mut end_tokens = match args.text.ignore_eos {
         true => Vec::new(),
         false => opened.generation.eos_token_ids.clone(),
     };
-    Limits { max_tokens: args.text.max_tokens as usize, end_tokens }
+    let end = opened.chat.as_ref().and_then(|chat| chat.special("eos_token"));
+    let end = end.and_then(|token| opened.tokenizer.as_ref()?.token_id(token));
+    end_tokens.extend(end.filter(|id| !args.text.ignore_eos && !args.chat.raw && !end_tokens.contains(id)));
+    Limits { max_tokens: max_tokens(args) as usize, end_tokens }
 }
 
 /// Refuses what cannot work whatever the model is, before that is packed or loaded.
@@ -110,9 +138,29 @@ fn check_options(args: &RunArgs) -> Result<()> {
     args.trace.as_deref().map_or(Ok(()), output::check_writable)
 }
 
-fn prompt_ids(opened: &Opened, prompt: Prompt) -> Result<Vec<u32>> {
+fn prompt_ids(args: &RunArgs, opened: &Opened, prompt: Prompt) -> Result<Vec<u32>> {
+    let templates = opened.chat.as_ref().filter(|_| !args.chat.raw);
+    if args.chat.system.is_some() && templates.is_none() {
+        return Err(Error::file(
+            &opened.name,
+            "this model has no chat template that --system could be a part of",
+        ));
+    }
     let ids = match prompt {
         Prompt::Ids(ids) => ids,
+        Prompt::Text(text) if text.trim().is_empty() && templates.is_some() => {
+            return Err(Error::Usage(
+                "the prompt is empty, and this model answers messages; give --prompt, or --raw to continue nothing"
+                    .into(),
+            ));
+        }
+        Prompt::Text(text) if let Some(templates) = templates => {
+            let system = args.chat.system.iter().map(|text| json!({"role": "system", "content": text}));
+            let messages: Vec<_> = system.chain([json!({"role": "user", "content": text})]).collect();
+            let template = templates.for_chat(&Chat::new(&messages))?;
+            let messages = template.with_system(&messages)?;
+            template.encode(&Chat::new(&messages), opened.tokenizer()?)?.ids
+        }
         Prompt::Text(text) => opened.tokenizer()?.encode(&text, true)?,
     };
     crate::text::check_ids(&ids, opened.decoder.vocab_size)?;

@@ -2,9 +2,12 @@
 
 pub mod args;
 pub mod bench;
+pub mod chat;
 mod described;
 pub mod devices;
 pub mod generate;
+pub mod hub;
+pub mod manual;
 pub mod measure;
 pub mod open;
 pub mod output;
@@ -58,6 +61,8 @@ pub fn run(args: &Args) -> Result<()> {
         Verb::Devices(args) => devices::run(args),
         Verb::Logits(args) => measure::logits(args),
         Verb::Perplexity(args) => measure::perplexity(args),
+        Verb::Completions(args) => manual::completions(args.shell),
+        Verb::Man(args) => manual::pages(args.folder.as_deref()),
     }
 }
 
@@ -67,8 +72,9 @@ fn pack(args: &PackArgs) -> Result<()> {
     match (&args.src, &args.source.dummy) {
         (_, Some(shape)) => open::pack_dummy(shape, kind, &args.dst)?,
         (Some(path), None) => {
-            let checkpoint = Checkpoint::open(path)?;
-            open::refuse_own_source(path, &args.dst)?;
+            let path = hub::localized(path, &args.source)?;
+            let checkpoint = Checkpoint::open(&path)?;
+            open::refuse_own_source(&path, &args.dst)?;
             let described = Described::new(&checkpoint, args.source.weights)?;
             open::pack_checkpoint(&checkpoint, &described, &args.dst)?;
         }

@@ -9,8 +9,10 @@ use crate::checkpoint::Checkpoint;
 use crate::checkpoint::gguf::Gguf;
 use crate::cli::args::{ModelArgs, SourceArgs};
 use crate::cli::described::{Described, describe_kinds, describe_packed, refuse_other_kind};
+use crate::cli::hub;
 use crate::cli::output::note;
 use crate::cli::progress::Progress;
+use crate::cli::vocabulary;
 use crate::engine::Weights;
 use crate::error::{Error, Result};
 use crate::gpu::Facts;
@@ -19,6 +21,7 @@ use crate::os;
 use crate::pack::{self, Packed, Watch, cache};
 use crate::quant::WeightKind;
 use crate::text::files::{ADDITIONAL_FOLDER, TEXT_FILES};
+use crate::text::old::{BYTE_PAIRS, SENTENCE_PIECE};
 use crate::text::{ChatTemplates, GenerationConfig, TextFiles, Tokenizer};
 
 /// The model that `run` uses when none is named; `assets/train` says how it was made.
@@ -53,7 +56,8 @@ impl Opened {
             buffer_bytes: facts.limits.max_buffer_size,
             binding_bytes: facts.limits.max_storage_buffer_binding_size,
         };
-        let packed = match (&args.model, &args.source.dummy) {
+        let model = args.model.as_deref().map(|model| hub::localized(model, &args.source)).transpose()?;
+        let packed = match (&model, &args.source.dummy) {
             (_, Some(shape)) => Packed::open(dummy_in_cache(shape, &args.source, &limits)?)?,
             (None, None) => Packed::from_static(BUILT_IN)?,
             (Some(path), None) if is_checkpoint(path) => {
@@ -78,7 +82,8 @@ impl Opened {
     /// # Errors
     /// As [`Opened::new`].
     pub(super) fn without_checking(args: &ModelArgs) -> Result<Self> {
-        let packed = args.model.as_ref().map_or_else(|| Packed::from_static(BUILT_IN), Packed::open)?;
+        let model = args.model.as_deref().map(|model| hub::localized(model, &args.source)).transpose()?;
+        let packed = model.map_or_else(|| Packed::from_static(BUILT_IN), Packed::open)?;
         refuse_other_kind(&packed, args.source.weights)?;
         let name = args.model.clone().unwrap_or_else(|| packed.path().to_path_buf());
         Opened::from_packed(packed, name)
@@ -204,6 +209,14 @@ pub(super) fn pack_checkpoint(checkpoint: &Checkpoint, described: &Described, ds
     let fixed = ["config.json"].into_iter().chain(TEXT_FILES).map(str::to_owned);
     for name in fixed.chain(checkpoint.names_in(ADDITIONAL_FOLDER)) {
         files.extend(checkpoint.read_file(&name)?.map(|bytes| (name, bytes)));
+    }
+    if !files.iter().any(|(name, _)| name == "tokenizer.json") {
+        for name in BYTE_PAIRS.into_iter().chain([SENTENCE_PIECE]) {
+            files.extend(checkpoint.read_file(name)?.map(|bytes| (name.to_owned(), bytes)));
+        }
+    }
+    if let Some(gguf) = checkpoint.gguf() {
+        files.extend(vocabulary::text_files(gguf.metadata())?);
     }
     // Before the long work, so that nobody packs for minutes to hear of a damaged tokenizer.
     let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();

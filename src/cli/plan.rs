@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::checkpoint::Checkpoint;
 use crate::cli::args::{CardArgs, ModelArgs, PlanArgs};
 use crate::cli::described::Described;
+use crate::cli::hub;
 use crate::cli::open::{Opened, is_checkpoint};
 use crate::cli::output::{Output, note};
 use crate::cli::prepare::{self, Need};
@@ -70,7 +71,8 @@ struct Outline {
 /// A model's description, from `config.json` or a packed file's header alone.
 fn outline(args: &ModelArgs) -> Result<Outline> {
     let kind = args.source.weights.unwrap_or(WeightKind::W4);
-    match (&args.model, &args.source.dummy) {
+    let model = args.model.as_deref().map(|model| hub::localized(model, &args.source)).transpose()?;
+    match (&model, &args.source.dummy) {
         (_, Some(shape)) => {
             let name = PathBuf::from(shape);
             let decoder = model::describe(&name, &dummy::config(shape)?, kind)?;
@@ -79,7 +81,7 @@ fn outline(args: &ModelArgs) -> Result<Outline> {
         (Some(path), None) if is_checkpoint(path) => {
             let checkpoint = Checkpoint::without_weights(path)?;
             let decoder = Described::new(&checkpoint, args.source.weights)?.decoder;
-            Ok(Outline { name: path.clone(), decoder, packed: None })
+            Ok(Outline { name: path.to_path_buf(), decoder, packed: None })
         }
         _ => {
             let Opened { name, decoder, packed, .. } = Opened::without_checking(args)?;

@@ -11,6 +11,9 @@ use crate::size;
 /// Without a terminal, a step writes one line in this time at most.
 const LINE_PAUSE: Duration = Duration::from_secs(5);
 
+/// How often a sign of life moves.
+const SPIN: Duration = Duration::from_millis(250);
+
 /// What a step counts.
 #[derive(Clone, Copy)]
 enum Unit {
@@ -53,13 +56,14 @@ impl Progress {
                 Unit::Bytes => "{binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}",
                 Unit::Tokens => "{pos}/{len} tokens {per_sec}",
             };
-            let template = format!("{{prefix:>12}} [{{bar:32}}] {counts} eta {{eta}} {{msg}}");
+            let template = format!("{{prefix:>12}} {{spinner}} [{{bar:32}}] {counts} eta {{eta}} {{msg}}");
             // A template that cannot be read would leave indicatif's own, which serves as well.
             bar.set_style(
                 ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar()),
             );
             bar.set_prefix(step.to_owned());
             bar.set_draw_target(ProgressDrawTarget::stderr());
+            bar.enable_steady_tick(SPIN);
             return Self { bar, lines: None };
         }
         Self { bar, lines: Some(Mutex::new(Lines::new(step, total, unit, Instant::now()))) }
@@ -92,6 +96,30 @@ impl Progress {
     /// Ends the step and takes the bar away; its result is worth a line of its own, or none.
     pub fn finish(self) {
         self.bar.finish_and_clear();
+    }
+}
+
+/// A sign of life while something of unknown length goes on; gone when dropped.
+pub struct Waiting(ProgressBar);
+
+impl Waiting {
+    /// Begins to wait; shows nothing at once, and nothing where stderr is no terminal.
+    pub fn new(what: String) -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+        if io::stderr().is_terminal() {
+            let style = ProgressStyle::with_template("{spinner} {msg} {elapsed}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+            bar.set_message(what);
+            bar.set_draw_target(ProgressDrawTarget::stderr());
+            bar.enable_steady_tick(SPIN);
+        }
+        Waiting(bar)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
     }
 }
 

@@ -270,6 +270,7 @@ impl Builder<'_> {
                 }
                 self.linear(pipelines, &linear, tensor, memory, class)
             }
+            Op::ClipQkv { limit } => self.clip_qkv(pipelines, limit),
             Op::QkNorm(norm) => self.qk_norm(pipelines, &norm, memory),
             Op::RopeStore { rope, .. } => self.rope_store(pipelines, cache(), rope),
             Op::Attention { .. } if class == Class::Prefill => self.attention_prefill(pipelines, cache(), op),

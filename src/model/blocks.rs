@@ -19,6 +19,8 @@ pub(super) struct Blueprint {
     pub(super) qkv: Vec<Part>,
     /// Whether they have biases.
     pub(super) qkv_bias: bool,
+    /// What queries, keys and values are held between, with its negative.
+    pub(super) clip_qkv: Option<f32>,
     pub(super) qk_norm: Option<QkNorms>,
     /// Latent attention instead of queries, keys and values.
     pub(super) latent: Option<Latent>,
@@ -226,6 +228,9 @@ impl Blueprint {
             to: Qkv,
             add: false,
         });
+        if let Some(limit) = self.clip_qkv {
+            unit.op(Op::ClipQkv { limit });
+        }
         if let Some(norms) = &self.qk_norm {
             self.qk_norm(&mut unit, norms);
         }

@@ -137,6 +137,11 @@ pub enum Op {
         /// Whether the result is added to what `to` holds.
         add: bool,
     },
+    /// Holds the values of `Qkv` between a limit and its negative, in place.
+    ClipQkv {
+        /// The limit.
+        limit: f32,
+    },
     /// Norms of the queries and keys in `Qkv`, in place (Henry et al., arXiv 2010.04245).
     QkNorm(QkNorm),
     /// Rotates queries and keys in `Qkv` and writes keys and values to a block's cache.
@@ -218,7 +223,9 @@ impl Op {
         match *self {
             Op::Select | Op::Router(_) => Activation::Residual,
             Op::RmsNorm { from, .. } | Op::LayerNorm { from, .. } | Op::Linear { from, .. } => from,
-            Op::QkNorm(_) | Op::RopeStore { .. } | Op::Attention { .. } => Activation::Qkv,
+            Op::ClipQkv { .. } | Op::QkNorm(_) | Op::RopeStore { .. } | Op::Attention { .. } => {
+                Activation::Qkv
+            }
             Op::Glu(_) => Activation::GateUp,
             Op::LatentHeads => Activation::Queries,
             Op::NarrowHeads => Activation::Attended,
@@ -237,7 +244,7 @@ impl Op {
         match *self {
             Op::Select => Activation::Selected,
             Op::RmsNorm { to, .. } | Op::LayerNorm { to, .. } | Op::Linear { to, .. } => to,
-            Op::QkNorm(_) | Op::RopeStore { .. } => Activation::Qkv,
+            Op::ClipQkv { .. } | Op::QkNorm(_) | Op::RopeStore { .. } => Activation::Qkv,
             Op::Attention { .. } => Activation::Attended,
             Op::SharedGlu(_) => Activation::SharedGated,
             Op::LatentHeads => Activation::Qkv,
@@ -256,7 +263,8 @@ impl Op {
     pub fn updates(&self) -> bool {
         match self {
             Op::RmsNorm { add, .. } | Op::Linear { add, .. } => *add,
-            Op::QkNorm(_) | Op::RopeStore { .. } | Op::Softcap { .. } | Op::ExpertsSum => true,
+            Op::ClipQkv { .. } | Op::QkNorm(_) | Op::RopeStore { .. } => true,
+            Op::Softcap { .. } | Op::ExpertsSum => true,
             _ => false,
         }
     }

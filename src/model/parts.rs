@@ -46,7 +46,8 @@ impl Stack<'_> {
             for source in &mut sources {
                 let row = source.order.row(source.rows.start) as u32;
                 source.order = Order::default();
-                source.rows = row * self.cols..(row + 1) * self.cols;
+                // What is larger than that is found not to be there.
+                source.rows = row.saturating_mul(self.cols)..(row + 1).saturating_mul(self.cols);
             }
         }
         let rows = rows.end - rows.start;

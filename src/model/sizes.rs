@@ -66,7 +66,9 @@ impl Sizes {
         };
         let heads = fields.size(spelling.heads, 1..=WIDTH_MAX)?;
         let kv_heads = match spelling.kv_heads {
-            Some(key) => fields.size_or(key, 1..=heads, spelling.kv_heads_default.unwrap_or(heads))?,
+            // Null stands for as many as there are query heads, in all families.
+            Some(key) if fields.has(key) => fields.size_or(key, 1..=heads, heads)?,
+            Some(_) => spelling.kv_heads_default.unwrap_or(heads),
             None => heads,
         };
         if heads % kv_heads != 0 {

@@ -85,7 +85,8 @@ impl Order {
     /// The rows that come at some indices, as ranges in turn.
     pub fn spans(&self, indices: Range<u32>) -> Vec<Range<u64>> {
         if *self == Order::default() {
-            return vec![u64::from(indices.start)..u64::from(indices.end)];
+            let whole = u64::from(indices.start)..u64::from(indices.end);
+            return Vec::from([whole]);
         }
         let mut spans: Vec<Range<u64>> = Vec::new();
         for row in indices.map(|index| self.row(index)) {

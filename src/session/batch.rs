@@ -327,7 +327,7 @@ impl<'a> Batch<'a> {
     fn turns(&self, sequence: usize, more: usize) -> bool {
         let seen = self.timelines[sequence].tokens.len();
         let turning_point = self.engine.decoder().turning_point();
-        turning_point.is_some_and(|turning| (seen..seen + more).contains(&(turning as usize)))
+        turning_point.is_some_and(|turning| (seen..seen.saturating_add(more)).contains(&(turning as usize)))
     }
 
     /// Reads what was read already once more where a part makes its sequence so long that all of

@@ -2,6 +2,7 @@
 
 mod ahead;
 mod batch;
+mod keep;
 
 use std::time::Duration;
 
@@ -93,6 +94,22 @@ impl<'a> Session<'a> {
     /// As [`Session::read`].
     pub fn read_scored(&mut self, ids: &[u32], each: impl FnMut(usize, &[f32]) -> Result<()>) -> Result<()> {
         self.0.read_scored(0, ids, each)
+    }
+
+    /// [`Session::generate`] for a prompt that begins as the timeline does: only what is new of it
+    /// is read, and what the timeline has beyond the common beginning is forgotten.
+    ///
+    /// # Errors
+    /// Those of [`Batch::generate`].
+    pub fn go_on(
+        &mut self,
+        prompt: &[u32],
+        limits: &Limits,
+        sampler: &mut Sampler,
+        each: impl FnMut(u32) -> Result<bool>,
+    ) -> Result<Figures> {
+        let known = self.0.keep(0, prompt);
+        self.generate(&prompt[known..], limits, sampler, each)
     }
 
     /// Continues after `prompt`. `each` gets every chosen token that belongs to the text and says

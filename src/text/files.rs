@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::text::chat::ChatTemplates;
+use crate::text::old;
 use crate::text::{GenerationConfig, Tokenizer};
 
 /// Files of a model folder that matter to text; each may be absent. Further chat templates lie in
@@ -46,9 +47,14 @@ impl TextFiles {
             value.map(Some).map_err(|error| Error::Usage(format!("its {name} is not JSON: {error}")))
         };
         let generation = GenerationConfig::from_json(json("generation_config.json")?.as_ref(), Some(config))?;
-        let tokenizer =
-            file("tokenizer.json").map(|bytes| Tokenizer::from_bytes(bytes.as_ref())).transpose()?;
-        let tokenizer = match (tokenizer, json("tokenizer_config.json")?) {
+        let tokenizer_config = json("tokenizer_config.json")?;
+        let tokenizer = match file("tokenizer.json") {
+            Some(bytes) => Some(Tokenizer::from_bytes(bytes.as_ref())?),
+            None => old::tokenizer_json(tokenizer_config.as_ref().unwrap_or(&Value::Null), &file)?
+                .map(|bytes| Tokenizer::from_bytes(&bytes))
+                .transpose()?,
+        };
+        let tokenizer = match (tokenizer, tokenizer_config) {
             (Some(tokenizer), Some(config)) => Some(tokenizer.with_config(&config)?),
             (tokenizer, _) => tokenizer,
         };

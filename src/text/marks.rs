@@ -77,9 +77,16 @@ impl Controls {
         Ok(Self { spellings, finder, chars })
     }
 
-    /// Those of the spellings that are special or that a template writes.
+    /// Those of the spellings that are special, that a template writes, or that look as if it put
+    /// them together from parts, as in `'<|' + role + '|>'`.
     pub(crate) fn of_template(&self, source: &str) -> Result<Self> {
-        let is_used = |spelling: &&Spelling| spelling.special || source.contains(&spelling.text);
+        let is_joined = |text: &str| {
+            let fences = [("<|", "|>"), ("<｜", "｜>")];
+            fences.iter().any(|(open, close)| text.starts_with(open) && text.ends_with(close))
+        };
+        let is_used = |spelling: &&Spelling| {
+            spelling.special || source.contains(&spelling.text) || is_joined(&spelling.text)
+        };
         Self::new(self.spellings.iter().filter(is_used).cloned().collect())
     }
 

@@ -6,6 +6,7 @@ pub mod generation_config;
 pub mod gguf;
 mod guard;
 pub(crate) mod marks;
+pub mod old;
 pub mod stop;
 pub mod stream;
 pub mod tokenizer;

@@ -1,6 +1,7 @@
 //! The program as its users meet it: real processes, their output, exit codes and files.
 
 mod benching;
+mod chatting;
 mod generation;
 mod measuring;
 mod packing;

@@ -4,6 +4,7 @@
 
 mod attending;
 mod choices;
+mod clip;
 mod common;
 mod products;
 

@@ -30,16 +30,16 @@ pub(crate) fn relative_bound(cols: usize) -> f64 {
 }
 
 fn norm(x: &[f32], weight: &[f32], tokens: usize, cols: usize) -> Vec<f32> {
-    norm_onto(poisoned(tokens, cols), false, [x, weight], tokens, cols)
+    norm_onto(&poisoned(tokens, cols), false, [x, weight], tokens, cols)
 }
 
-fn norm_onto(y: Buffer, accumulate: bool, [x, weight]: [&[f32]; 2], tokens: usize, cols: usize) -> Vec<f32> {
+fn norm_onto(y: &Buffer, accumulate: bool, [x, weight]: [&[f32]; 2], tokens: usize, cols: usize) -> Vec<f32> {
     let (step, x, weight) = (step(tokens), upload(x), upload(weight));
     let args = Args { step: step.all(), x: x.all(), weight: weight.all(), y: y.all() };
     let spec = Spec { cols: cols as u32, eps: EPS, accumulate };
     let dispatch = rms_norm::dispatch(&mut pipelines(), &spec, &args).unwrap();
     run(&dispatch, tokens);
-    unpad(&read(&y, tokens * stride(cols as u32) as usize), cols)
+    unpad(&read(y, tokens * stride(cols as u32) as usize), cols)
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn is_added_to_what_is_there() {
         let mut random = Random::new(cols as u64);
         let (x, weight) = (activations(&mut random, tokens, cols), random.units(cols));
         let before = activations(&mut random, tokens, cols);
-        let got = norm_onto(upload(&before), true, [&x, &weight], tokens, cols);
+        let got = norm_onto(&upload(&before), true, [&x, &weight], tokens, cols);
         let norms = reference(&x, &weight, cols);
         let before = unpad(&before, cols).into_iter().map(f64::from);
         let mut want: Vec<_> = norms.iter().zip(before).map(|(norm, before)| norm + before).collect();

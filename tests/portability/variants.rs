@@ -177,7 +177,7 @@ fn experts(list: &mut List) {
 
 fn pointwise(list: &mut List) {
     use kernels::{
-        activate, activate_q8, argmax, embed, glu, glu_q8, quantize_q8, select_rows, softcap, widen_q8,
+        activate, activate_q8, argmax, clip, embed, glu, glu_q8, quantize_q8, select_rows, softcap, widen_q8,
     };
     for cols in COLS {
         for activation in ACTIVATIONS {
@@ -191,6 +191,7 @@ fn pointwise(list: &mut List) {
         }
         list.add(quantize_q8::SHADER, quantize_q8::constants(&quantize_q8::Spec { cols }));
         list.add(widen_q8::SHADER, widen_q8::constants(&widen_q8::Spec { cols }));
+        list.add(clip::SHADER, clip::constants(&clip::Spec { cols, limit: 8.0 }));
         list.add(softcap::SHADER, softcap::constants(&softcap::Spec { cols, cap: 30.0 }));
         list.add(select_rows::SHADER, select_rows::constants(&select_rows::Spec { cols }));
         for (kind, yes) in KINDS.into_iter().flat_map(|kind| [(kind, false), (kind, true)]) {

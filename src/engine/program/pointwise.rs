@@ -6,7 +6,7 @@ use crate::engine::fuse;
 use crate::error::Result;
 use crate::gpu::{Dispatch, Pipelines};
 use crate::kernels::{
-    activate, activate_q8, glu, glu_q8, layer_norm, layer_norm_q8, qk_norm, quantize_q8, rms_norm,
+    activate, activate_q8, clip, glu, glu_q8, layer_norm, layer_norm_q8, qk_norm, quantize_q8, rms_norm,
     rms_norm_q8, softcap,
 };
 use crate::model::{Activation, Decoder, Function, QkNorm, QkNormEach, Tensor};
@@ -72,6 +72,12 @@ impl Builder<'_> {
             qkv: self.f32(Activation::Qkv),
         };
         qk_norm::dispatch(pipelines, &spec, &args)
+    }
+
+    /// Holds queries, keys and values between a limit and its negative.
+    pub(super) fn clip_qkv(&self, pipelines: &mut Pipelines, limit: f32) -> Result<Dispatch> {
+        let args = clip::Args { step: self.step(false), x: self.f32(Activation::Qkv) };
+        clip::dispatch(pipelines, &clip::Spec { cols: self.width(Activation::Qkv), limit }, &args)
     }
 
     /// Holds the logits below a cap.

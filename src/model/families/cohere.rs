@@ -7,9 +7,12 @@ use super::super::config::Fields;
 use super::super::decoder::QkNormEach;
 use super::super::options::{refuse_common, window, windows};
 use super::super::parts::{Part, pairs_apart};
-use super::super::sizes::{LLAMA, Spelling};
+use super::super::sizes::{LLAMA, Sizes, Spelling};
 use super::llama::{DEFAULTS, Defaults, blueprint};
 use crate::error::Result;
+
+/// Heads with norms of their own at most: each is a tensor of the checkpoint.
+const HEADS_NORMED_MAX: u32 = 1024;
 
 /// What both Commands are: attention and MLP side by side behind one norm without bias, and
 /// queries and keys whose pairs are neighbours.
@@ -85,7 +88,12 @@ pub(in crate::model) fn stablelm(fields: &Fields) -> Result<Blueprint> {
     stable.norms = Norms { kind, eps, parallel, before_mlp, ..stable.norms };
     stable.qkv_bias = fields.flag_or("use_qkv_bias", false)?;
     if fields.flag_or("qk_layernorm", false)? {
-        let head_dim = stable.sizes.head_dim;
+        let Sizes { heads, head_dim, .. } = stable.sizes;
+        if heads > HEADS_NORMED_MAX {
+            return Err(fields.absurd(format!(
+                "`num_attention_heads` should be at most {HEADS_NORMED_MAX} with `qk_layernorm`, found {heads}"
+            )));
+        }
         let norms = |name: &str, heads: u32| {
             let norm = |head| (format!("self_attn.{name}.norms.{head}"), vec![head_dim]);
             (0..heads).map(norm).collect::<Vec<_>>()

@@ -54,6 +54,7 @@ pub(in crate::model) fn falcon(fields: &Fields) -> Result<Blueprint> {
         norms: norms(fields, is_new)?,
         qkv,
         qkv_bias: bias,
+        clip_qkv: None,
         qk_norm: None,
         out: Part::whole("self_attention.dense", hidden_size),
         out_bias: bias,

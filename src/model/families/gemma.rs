@@ -92,7 +92,7 @@ pub(in crate::model) fn gemma3_text(fields: &Fields) -> Result<Blueprint> {
     let window = window(fields, Some(4096))?;
     let blocks = gemma.sizes.blocks;
     let pattern = fields.size_or("sliding_window_pattern", 1..=u32::MAX, 6)?;
-    let is_local = |block: u32| (block + 1) % pattern != 0;
+    let is_local = |block: u32| !(block + 1).is_multiple_of(pattern);
     // Which blocks are local, be their window none.
     let local = windows(fields, blocks, Some(1), is_local)?;
     for (attention, local) in gemma.attentions.iter_mut().zip(local) {

@@ -57,6 +57,7 @@ pub(in crate::model) fn blueprint(fields: &Fields, defaults: &Defaults) -> Resul
             Part::whole("self_attn.v_proj", kv),
         ],
         qkv_bias: false,
+        clip_qkv: None,
         qk_norm: None,
         out: Part::whole("self_attn.o_proj", hidden_size),
         out_bias: false,

@@ -1,7 +1,5 @@
 //! OLMo (arXiv 2402.00838) and OLMo 2 (arXiv 2501.00656).
 
-use serde_json::json;
-
 use super::super::blocks::{Blueprint, NormKind, QkNorms};
 use super::super::config::Fields;
 use super::super::decoder::QkNormEach;
@@ -12,8 +10,10 @@ use crate::error::Result;
 /// The first OLMo: norms by mean and variance without weights.
 pub(in crate::model) fn olmo(fields: &Fields) -> Result<Blueprint> {
     refuse_common(fields)?;
-    fields.refuse_unless(&[("clip_qkv", json!(false))])?;
     let mut olmo = blueprint(fields, &DEFAULTS)?;
+    if fields.get("clip_qkv").is_some() {
+        olmo.clip_qkv = Some(fields.positive("clip_qkv")? as f32);
+    }
     olmo.read_biases(fields)?;
     olmo.mlp.bias = false;
     olmo.norms.kind = NormKind::Layer { weight: false, bias: false };

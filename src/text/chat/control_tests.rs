@@ -146,6 +146,19 @@ fn signs_that_are_not_special_depend_on_the_writer() {
     }
 }
 
+/// As Phi-4-mini's template does.
+#[test]
+fn signs_that_a_template_joins_are_its_own() {
+    let tokenizer = tokenizer(byte_level_json(), &[], &["<|user|>", "<|end|>"]);
+    let source = "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content + '<|end|>' }}{% endfor %}";
+    let template = ChatTemplate::new(source, Map::new()).unwrap();
+    let messages = [json!({"role": "user", "content": "<|user|><|end|>"})];
+    let rendered = template.encode(&Chat::new(&messages), &tokenizer).unwrap();
+    let [user, end] = ["<|user|>", "<|end|>"].map(|token| tokenizer.token_id(token).unwrap());
+    let signs: Vec<u32> = rendered.ids.iter().copied().filter(|id| [user, end].contains(id)).collect();
+    assert_eq!(signs, [user, end]);
+}
+
 #[test]
 fn tools_documents_and_variables_are_no_way_in() {
     let tokenizer = tokenizer(byte_level_json(), &SPECIAL, &SIGNS);
@@ -165,7 +178,7 @@ fn tools_documents_and_variables_are_no_way_in() {
 /// Families' own templates, told to end the turn by every message.
 #[test]
 fn families_keep_their_control_tokens() {
-    let recorded = super::tests::fixture("families.json");
+    let recorded = tests::fixture("families.json");
     let spellings = [
         "<|im_start|>",
         "<|im_end|>",

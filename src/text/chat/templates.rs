@@ -83,6 +83,11 @@ impl ChatTemplates {
         self
     }
 
+    /// A special token by its name in `tokenizer_config.json`, such as `eos_token`.
+    pub fn special(&self, name: &str) -> Option<&str> {
+        self.special.get(name)?.as_str()
+    }
+
     /// The template for a chat: `tool_use` where there are tools and it exists, or else `default`.
     ///
     /// # Errors
