@@ -76,7 +76,7 @@ impl LatentAttention {
         let Latent { heads, q_lora_rank, kv_lora_rank, qk_rope_head_dim: rope, v_head_dim, .. } = latent;
         let plain = Affine::default();
         unit.rms_norm(norm, hidden_size, [Residual, Normed], false, (eps, plain));
-        let mut project =
+        let project =
             |unit: &mut UnitBuilder, name: &str, part: Part, bias, [from, to]: [Activation; 2], cols| {
                 unit.project(&Projection { name, parts: &[part], bias, from, cols, to, add: false });
             };

@@ -5,6 +5,7 @@
 //! unit a list of operations on named activations. The engine runs that list; no family has a forward
 //! function.
 
+mod activation;
 mod blocks;
 pub mod config;
 pub mod decoder;
