@@ -69,8 +69,8 @@ fn query(head: u32, lane: u32) -> Eight {
     return Eight(heads[at], heads[at + 1u]);
 }
 
-// Puts the workgroup's sums into `heads`, and its largest scores and sums of weights into the
-// first of `tops` and `totals`.
+// Puts the workgroup's sums into `heads`, each team's largest scores into `tops` and its sums of
+// weights, made smaller for the largest of all, into `totals`.
 fn join_teams(thread: u32, sum: FourHeads, total: vec4<f32>, top: vec4<f32>) {
     let lane = thread % LANES;
     let team = thread / LANES;
@@ -105,25 +105,33 @@ fn join_teams(thread: u32, sum: FourHeads, total: vec4<f32>, top: vec4<f32>) {
         }
         workgroupBarrier();
     }
-    if thread == 0u {
-        var all = totals[0];
-        for (var i = 1u; i < TEAMS; i++) {
-            all += totals[i];
-        }
-        totals[0] = all;
-        tops[0] = most;
+}
+
+// The sum of the teams' sums of weights of a head.
+fn total_of(head: u32) -> f32 {
+    var all = totals[0][head];
+    for (var i = 1u; i < TEAMS; i++) {
+        all += totals[i][head];
     }
-    workgroupBarrier();
+    return all;
+}
+
+fn top_of_teams(head: u32) -> f32 {
+    var most = tops[0][head];
+    for (var i = 1u; i < TEAMS; i++) {
+        most = max(most, tops[i][head]);
+    }
+    return most;
 }
 
 // Leaves a split's part for the join.
 fn leave(first: u32, thread: u32) {
     for (var i = thread; i < EACH * HEAD_DIM; i += THREADS) {
-        atomicStore(&parts[first + i], bitcast<u32>(heads[i / 4u][i % 4u]));
+        atomicStore(&parts[first + i], bitcast<u32>(heads[i % ALL_QUADS][i / ALL_QUADS]));
     }
     if thread < EACH {
-        atomicStore(&parts[first + EACH * HEAD_DIM + thread], bitcast<u32>(totals[0][thread]));
-        atomicStore(&parts[first + EACH * (HEAD_DIM + 1u) + thread], bitcast<u32>(tops[0][thread]));
+        atomicStore(&parts[first + EACH * HEAD_DIM + thread], bitcast<u32>(total_of(thread)));
+        atomicStore(&parts[first + EACH * (HEAD_DIM + 1u) + thread], bitcast<u32>(top_of_teams(thread)));
     }
 }
 
@@ -158,7 +166,7 @@ fn main(
     var v = values(first, p);
     for (var i = thread; i < ALL_QUADS; i += THREADS) {
         let head = kv * SHARE + min(pair % HEAD_GROUPS * EACH + i / QUADS, SHARE - 1u);
-        heads[i] = SCALE * quad(token, first_of(token, head), i % QUADS * 4u, ROTARY_DIM);
+        heads[i] = SCALE * quad(token, head, i % QUADS, ROTARY_DIM / 4u);
     }
     // From the last thread on, so that the first, which have more of the queries, have less here.
     for (var i = THREADS - 1u - thread; i < HEAD_DIM / 4u && end > row.position; i += THREADS) {
@@ -175,7 +183,7 @@ fn main(
     let kept = side / (LANES / 4u);
     let first_lane = lane - side % min(LANES, subgroup);
     for (var tile = first; tile < end; tile += TILE) {
-        k = newest_keys(k, tile, p);
+        k = newest(k, tile, p, 0u);
         let score = gathered(terms(q, k.a), terms(q, k.b), terms(q, k.c), terms(q, k.d), side);
         if tile + TILE < end {
             k = keys(tile + TILE, p);
@@ -189,7 +197,7 @@ fn main(
         // A NaN score is lost by the maximum but not here.
         let w = bitcast<vec2<f32>>(select(vec2<u32>(UNSEEN), bitcast<vec2<u32>>(exp(s - top)), seen));
         total = fma(total, shrink, w);
-        v = newest_values(v, tile, p);
+        v = newest(v, tile, p, 1u);
         sum = add_row(scaled(sum, spread(shrink, 0u, first_lane)), spread(w, 0u, first_lane), v.a);
         sum = add_row(sum, spread(w, 1u, first_lane), v.b);
         sum = add_row(sum, spread(w, 2u, first_lane), v.c);
@@ -203,7 +211,7 @@ fn main(
     join_teams(thread, sum, spread(in_all, 0u, first_lane), spread(top, 0u, first_lane));
     if splits.used == 1u {
         for (var i = thread; i < ALL_QUADS; i += THREADS) {
-            heads[i] /= totals[0][i / QUADS];
+            heads[i] *= 1.0 / total_of(i / QUADS);
         }
         workgroupBarrier();
         write(token, pair, thread);

@@ -37,6 +37,9 @@ var<workgroup> heads: array<vec4<f32>, ALL_QUADS>;
 // The largest score and the sum of weights of each team or split, by head.
 var<workgroup> tops: array<vec4<f32>, STATES>;
 var<workgroup> totals: array<vec4<f32>, STATES>;
+// The largest magnitude among each quad of the result, and the sum of its codes.
+var<workgroup> peaks: array<u32, ALL_QUADS>;
+var<workgroup> code_sums: array<i32, ALL_QUADS>;
 
 // The positions that a token sees, and how they are dealt out.
 struct Splits { begin: u32, each: u32, used: u32 }
@@ -60,13 +63,33 @@ fn left_by_heads(at: u32) -> vec4<f32> {
     ));
 }
 
+// Neighbouring threads read neighbouring words: first of all quads' first columns, and so on.
 fn left_quad(at: u32) -> vec4<f32> {
     return bitcast<vec4<f32>>(vec4<u32>(
         atomicLoad(&parts[at]),
-        atomicLoad(&parts[at + 1u]),
-        atomicLoad(&parts[at + 2u]),
-        atomicLoad(&parts[at + 3u]),
+        atomicLoad(&parts[at + ALL_QUADS]),
+        atomicLoad(&parts[at + 2u * ALL_QUADS]),
+        atomicLoad(&parts[at + 3u * ALL_QUADS]),
     ));
+}
+
+// A quad of eight splits.
+struct EightLeft {
+    a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32>,
+    e: vec4<f32>, f: vec4<f32>, g: vec4<f32>, h: vec4<f32>,
+}
+
+fn eight_left(at: u32, i: u32, last: u32) -> EightLeft {
+    return EightLeft(
+        left_quad(at + i * PART),
+        left_quad(at + min(i + 1u, last) * PART),
+        left_quad(at + min(i + 2u, last) * PART),
+        left_quad(at + min(i + 3u, last) * PART),
+        left_quad(at + min(i + 4u, last) * PART),
+        left_quad(at + min(i + 5u, last) * PART),
+        left_quad(at + min(i + 6u, last) * PART),
+        left_quad(at + min(i + 7u, last) * PART),
+    );
 }
 
 // The largest of eight splits' scores, those from `i` on.
@@ -80,10 +103,12 @@ fn top_of(i: u32, last: u32) -> vec4<f32> {
 // is used, so that their latencies overlap; the weight of those beyond the last is zero.
 fn join(first: u32, used: u32, thread: u32) {
     let last = used - 1u;
+    let at = first + min(thread, ALL_QUADS - 1u);
+    let ahead = eight_left(at, 0u, last);
     for (var i = thread; i < STATES; i += THREADS) {
-        let at = first + min(i, last) * PART + EACH * HEAD_DIM;
-        totals[i] = left_by_heads(at);
-        tops[i] = left_by_heads(at + EACH);
+        let state = first + min(i, last) * PART + EACH * HEAD_DIM;
+        totals[i] = left_by_heads(state);
+        tops[i] = left_by_heads(state + EACH);
     }
     workgroupBarrier();
     var top = tops[0];
@@ -97,61 +122,67 @@ fn join(first: u32, used: u32, thread: u32) {
     workgroupBarrier();
     for (var q = thread; q < ALL_QUADS; q += THREADS) {
         let head = q / QUADS;
-        let at = first + q * 4u;
         var sum = vec4<f32>(0.0);
         var total = 0.0;
         for (var i = 0u; i < used; i += 8u) {
-            let a = left_quad(at + i * PART);
-            let b = left_quad(at + min(i + 1u, last) * PART);
-            let c = left_quad(at + min(i + 2u, last) * PART);
-            let d = left_quad(at + min(i + 3u, last) * PART);
-            let e = left_quad(at + min(i + 4u, last) * PART);
-            let f = left_quad(at + min(i + 5u, last) * PART);
-            let g = left_quad(at + min(i + 6u, last) * PART);
-            let h = left_quad(at + min(i + 7u, last) * PART);
+            var left = ahead;
+            if i > 0u || q != thread {
+                left = eight_left(first + q, i, last);
+            }
             for (var j = i; j < i + 8u; j++) {
                 total = fma(tops[j][head], totals[j][head], total);
             }
-            sum = fma(vec4<f32>(tops[i][head]), a, sum);
-            sum = fma(vec4<f32>(tops[i + 1u][head]), b, sum);
-            sum = fma(vec4<f32>(tops[i + 2u][head]), c, sum);
-            sum = fma(vec4<f32>(tops[i + 3u][head]), d, sum);
-            sum = fma(vec4<f32>(tops[i + 4u][head]), e, sum);
-            sum = fma(vec4<f32>(tops[i + 5u][head]), f, sum);
-            sum = fma(vec4<f32>(tops[i + 6u][head]), g, sum);
-            sum = fma(vec4<f32>(tops[i + 7u][head]), h, sum);
+            sum = fma(vec4<f32>(tops[i][head]), left.a, sum);
+            sum = fma(vec4<f32>(tops[i + 1u][head]), left.b, sum);
+            sum = fma(vec4<f32>(tops[i + 2u][head]), left.c, sum);
+            sum = fma(vec4<f32>(tops[i + 3u][head]), left.d, sum);
+            sum = fma(vec4<f32>(tops[i + 4u][head]), left.e, sum);
+            sum = fma(vec4<f32>(tops[i + 5u][head]), left.f, sum);
+            sum = fma(vec4<f32>(tops[i + 6u][head]), left.g, sum);
+            sum = fma(vec4<f32>(tops[i + 7u][head]), left.h, sum);
         }
-        heads[q] = sum / total;
+        heads[q] = sum * (1.0 / total);
     }
     workgroupBarrier();
 }
 
-// Writes `heads`: the results of a workgroup's heads for one token.
+// Writes `heads`: the results of a workgroup's heads for one token. All threads come here.
 fn write(token: u32, pair: u32, thread: u32) {
     let head = pair % HEAD_GROUPS * EACH;
     let all = groups_of(KV_HEADS * SHARE * HEAD_DIM) * GROUP_QUADS;
     let to = token * all + (pair / HEAD_GROUPS * SHARE + head) * QUADS;
-    for (var q = thread; q < min(EACH, SHARE - head) * QUADS; q += THREADS) {
-        if INT8 == 0u {
+    let quads = min(EACH, SHARE - head) * QUADS;
+    if INT8 == 0u {
+        for (var q = thread; q < quads; q += THREADS) {
             let words = bitcast<vec4<u32>>(heads[q]);
-            for (var i = 0u; i < 4u; i++) {
-                y[(to + q) * 4u + i] = words[i];
-            }
-            continue;
+            y[(to + q) * 4u] = words.x;
+            y[(to + q) * 4u + 1u] = words.y;
+            y[(to + q) * 4u + 2u] = words.z;
+            y[(to + q) * 4u + 3u] = words.w;
         }
+        return;
+    }
+    for (var q = thread; q < ALL_QUADS; q += THREADS) {
+        peaks[q] = peak_bits(heads[q]);
+    }
+    workgroupBarrier();
+    for (var q = thread; q < quads; q += THREADS) {
         let group = q / GROUP_QUADS * GROUP_QUADS;
+        let low = max(max(peaks[group], peaks[group + 1u]), max(peaks[group + 2u], peaks[group + 3u]));
+        let high = max(max(peaks[group + 4u], peaks[group + 5u]), max(peaks[group + 6u], peaks[group + 7u]));
+        let codes = int8_codes(heads[q], max(low, high));
+        y[to + q] = pack4xI8(codes);
+        code_sums[q] = sum4(codes);
+    }
+    workgroupBarrier();
+    for (var i = thread; i < quads / GROUP_QUADS; i += THREADS) {
         var peak = 0u;
-        for (var i = 0u; i < GROUP_QUADS; i++) {
-            peak = max(peak, peak_bits(heads[group + i]));
+        var sum = 0;
+        for (var q = i * GROUP_QUADS; q < (i + 1u) * GROUP_QUADS; q++) {
+            peak = max(peak, peaks[q]);
+            sum += code_sums[q];
         }
-        y[to + q] = pack4xI8(int8_codes(heads[q], peak));
-        if q == group {
-            var sum = 0;
-            for (var i = 0u; i < GROUP_QUADS; i++) {
-                sum += sum4(int8_codes(heads[q + i], peak));
-            }
-            scales[(to + q) / GROUP_QUADS] = vec2<f32>(int8_scale(peak), f32(sum));
-        }
+        scales[to / GROUP_QUADS + i] = vec2<f32>(int8_scale(peak), f32(sum));
     }
 }
 

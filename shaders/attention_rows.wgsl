@@ -3,7 +3,7 @@
 
 // Query heads.
 override HEADS: u32;
-// Values of a head that are rotated; all are a multiple of 8, of 32 for a q8 cache.
+// Values of a head that are rotated, a multiple of 8; so are all, or of 32 for a q8 cache.
 override ROTARY_DIM: u32;
 // F16 or Q8.
 override CACHE_KIND: u32;
@@ -13,9 +13,10 @@ override LANES: u32;
 override TEAMS: u32 = THREADS / LANES;
 override OWN: u32 = 2u * LANES;
 
-@group(0) @binding(5) var<storage, read> angles: array<vec2<f32>>;
+// Cosine and sine of two dimensions.
+@group(0) @binding(5) var<storage, read> angles: array<vec4<f32>>;
 // Each row: HEADS queries, then KV_HEADS keys, then KV_HEADS values, of HEAD_DIM each.
-@group(0) @binding(6) var<storage, read> qkv: array<f32>;
+@group(0) @binding(6) var<storage, read> qkv: array<vec4<f32>>;
 @group(0) @binding(7) var<storage, read_write> cache_k: array<vec4<u32>>;
 @group(0) @binding(8) var<storage, read_write> cache_v: array<vec4<u32>>;
 
@@ -38,41 +39,38 @@ struct Place {
     end: u32,
 }
 
-// The value at dimension `d` of the head that starts at `head`, rotated below dimension `limit`.
-fn rotated(token: u32, head: u32, d: u32, limit: u32) -> f32 {
-    if d >= limit {
-        return qkv[head + d];
+// A quad of one of a token's queries, keys and values, rotated if it is one of the first `limit`.
+fn quad(token: u32, head: u32, number: u32, limit: u32) -> vec4<f32> {
+    let row = token * groups_of((HEADS + 2u * KV_HEADS) * HEAD_DIM) * GROUP_QUADS + head * QUADS;
+    if number >= limit {
+        return qkv[row + number];
     }
-    let half = ROTARY_DIM / 2u;
-    let i = select(d - half, d, d < half);
-    let angle = angles[token * half + i];
-    let a = qkv[head + i];
-    let b = qkv[head + i + half];
-    return select(fma(b, angle.x, a * angle.y), fma(a, angle.x, -b * angle.y), d < half);
-}
-
-fn quad(token: u32, head: u32, d: u32, limit: u32) -> vec4<f32> {
-    let low = vec2<f32>(rotated(token, head, d, limit), rotated(token, head, d + 1u, limit));
-    return vec4<f32>(low, rotated(token, head, d + 2u, limit), rotated(token, head, d + 3u, limit));
-}
-
-fn first_of(token: u32, head: u32) -> u32 {
-    return token * groups_of((HEADS + 2u * KV_HEADS) * HEAD_DIM) * GROUP + head * HEAD_DIM;
+    let half = ROTARY_DIM / 8u;
+    let i = select(number - half, number, number < half);
+    let low = angles[token * (ROTARY_DIM / 4u) + i * 2u];
+    let high = angles[token * (ROTARY_DIM / 4u) + i * 2u + 1u];
+    let cosine = vec4<f32>(low.xz, high.xz);
+    let sine = vec4<f32>(low.yw, high.yw);
+    let a = qkv[row + i];
+    let b = qkv[row + i + half];
+    if number < half {
+        return fma(a, cosine, -b * sine);
+    }
+    return fma(b, cosine, a * sine);
 }
 
 // Eight values of a token of the pass as a later pass will read them from the cache.
 fn fresh(token: u32, head: u32, lane: u32, limit: u32) -> vec4<u32> {
-    let start = first_of(token, head);
-    let low = quad(token, start, lane * 8u, limit);
-    let high = quad(token, start, lane * 8u + 4u, limit);
+    let low = quad(token, head, lane * 2u, limit);
+    let high = quad(token, head, lane * 2u + 1u, limit);
     if CACHE_KIND == F16 {
         let first = vec2<u32>(pack2x16float(low.xy), pack2x16float(low.zw));
         return vec4<u32>(first, pack2x16float(high.xy), pack2x16float(high.zw));
     }
-    let group = lane * 8u / GROUP * GROUP;
+    let group = lane * 2u / GROUP_QUADS * GROUP_QUADS;
     var peak = 0u;
-    for (var i = 0u; i < GROUP; i += 4u) {
-        peak = max(peak, peak_bits(quad(token, start, group + i, limit)));
+    for (var i = 0u; i < GROUP_QUADS; i++) {
+        peak = max(peak, peak_bits(quad(token, head, group + i, limit)));
     }
     let codes = vec2<u32>(pack4xI8(int8_codes(low, peak)), pack4xI8(int8_codes(high, peak)));
     return vec4<u32>(codes, bitcast<u32>(int8_scale(peak)), 0u);
@@ -107,28 +105,6 @@ fn value(position: u32, p: Place) -> vec4<u32> {
     return vec4<u32>(codes, cache_v[at / 4u][at % 4u], 0u);
 }
 
-// `cached`, unless the position is of this pass: then the token's own row, which `prepare` left, or
-// that of a token before it.
-fn newest_key(cached: vec4<u32>, position: u32, p: Place) -> vec4<u32> {
-    if position < p.fresh || position >= p.end {
-        return cached;
-    }
-    if position == p.own {
-        return own[p.lane];
-    }
-    return fresh(p.token + position - p.own, HEADS + p.kv, p.lane, ROTARY_DIM);
-}
-
-fn newest_value(cached: vec4<u32>, position: u32, p: Place) -> vec4<u32> {
-    if position < p.fresh || position >= p.end {
-        return cached;
-    }
-    if position == p.own {
-        return own[LANES + p.lane];
-    }
-    return fresh(p.token + position - p.own, HEADS + KV_HEADS + p.kv, p.lane, 0u);
-}
-
 // Makes eight values of the token's own key, then of its value, for each of the first threads, and
 // stores them in the cache if it is this workgroup's to do.
 fn prepare(i: u32, p: Place, stores: bool) {
@@ -136,7 +112,7 @@ fn prepare(i: u32, p: Place, stores: bool) {
     at.lane = i % (HEAD_DIM / 8u);
     let is_value = i >= HEAD_DIM / 8u;
     let head = select(HEADS, HEADS + KV_HEADS, is_value) + p.kv;
-    let words = fresh(p.token, head, at.lane, select(ROTARY_DIM, 0u, is_value));
+    let words = fresh(p.token, head, at.lane, select(ROTARY_DIM / 4u, 0u, is_value));
     own[select(0u, LANES, is_value) + at.lane] = words;
     let index = index_of(p.own, at);
     if !stores {
@@ -172,30 +148,31 @@ fn values(tile: u32, p: Place) -> FourRows {
     return FourRows(value(at.x, p), value(at.y, p), value(at.z, p), value(at.w, p));
 }
 
-fn newest_keys(four: FourRows, tile: u32, p: Place) -> FourRows {
+// The rows of a tile, those of this pass not from the cache: the token's own as `prepare` left it,
+// and those of tokens before it. `what` is 0 for keys, 1 for values.
+fn newest(cached: FourRows, tile: u32, p: Place, what: u32) -> FourRows {
+    var four = cached;
     if tile + 4u * TEAMS <= p.fresh {
         return four;
     }
-    let at = vec4<u32>(tile + p.team) + vec4<u32>(0u, 1u, 2u, 3u) * TEAMS;
-    return FourRows(
-        newest_key(four.a, at.x, p),
-        newest_key(four.b, at.y, p),
-        newest_key(four.c, at.z, p),
-        newest_key(four.d, at.w, p),
-    );
-}
-
-fn newest_values(four: FourRows, tile: u32, p: Place) -> FourRows {
-    if tile + 4u * TEAMS <= p.fresh {
-        return four;
+    for (var i = 0u; i < 4u; i++) {
+        let position = tile + p.team + i * TEAMS;
+        if position < p.fresh || position >= p.end {
+            continue;
+        }
+        var words = own[what * LANES + p.lane];
+        if position != p.own {
+            let head = HEADS + what * KV_HEADS + p.kv;
+            words = fresh(p.token + position - p.own, head, p.lane, (1u - what) * (ROTARY_DIM / 4u));
+        }
+        switch i {
+            case 0u: { four.a = words; }
+            case 1u: { four.b = words; }
+            case 2u: { four.c = words; }
+            default: { four.d = words; }
+        }
     }
-    let at = vec4<u32>(tile + p.team) + vec4<u32>(0u, 1u, 2u, 3u) * TEAMS;
-    return FourRows(
-        newest_value(four.a, at.x, p),
-        newest_value(four.b, at.y, p),
-        newest_value(four.c, at.z, p),
-        newest_value(four.d, at.w, p),
-    );
+    return four;
 }
 
 struct Eight { low: vec4<f32>, high: vec4<f32> }

@@ -8,10 +8,6 @@
 enable f16;
 enable wgpu_cooperative_matrix;
 
-// A kind of whole codes.
-override KIND: u32;
-override ROWS: u32;
-override COLS: u32;
 override Y_STRIDE: u32;
 override Y_OFFSET: u32;
 override ACCUMULATE: u32;
@@ -23,6 +19,7 @@ const SUBGROUP: u32 = 32u;
 const TILE: u32 = 128u;
 // Groups of columns in workgroup memory at a time.
 const STEP: u32 = 2u;
+override MAY_END: bool = COLS % (STEP * GROUP) != 0u;
 // A row of the tile is 16 vectors; two more let eight rows start in different memory banks.
 const PITCH: u32 = 18u;
 // From one matrix of 16 rows to the next.
@@ -32,8 +29,6 @@ const X_PARTS: u32 = 8u;
 const X_EACH: u32 = 4u;
 
 @group(0) @binding(0) var<uniform> step: Step;
-@group(0) @binding(1) var<storage, read> codes: array<vec4<u32>>;
-@group(0) @binding(2) var<storage, read> scales: array<u32>;
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
 @group(0) @binding(4) var<storage, read> x: array<vec4<u32>>;
 @group(0) @binding(5) var<storage, read> x_scales: array<f32>;
@@ -44,61 +39,8 @@ var<workgroup> x_tile: array<vec4<f16>, TILE * PITCH>;
 // One matrix of each subgroup on its way out.
 var<workgroup> out: array<f32, THREADS / SUBGROUP * 256u>;
 
-// Four halves from their bits.
-fn halves(low: u32, high: u32) -> vec4<f16> {
-    return vec4<f16>(vec2<f16>(unpack2x16float(low)), vec2<f16>(unpack2x16float(high)));
-}
-
-// Four weights from the low nibbles of a word's bytes: 0x6400 + n are the bits of 1024 + n, and
-// code 0 stands for -8.
-fn low_nibbles(word: u32, scale: f16) -> vec4<f16> {
-    let even = (word & 0x000f000fu) | 0x64006400u;
-    let odd = ((word >> 8u) & 0x000f000fu) | 0x64006400u;
-    return (halves(even, odd).xzyw - 1032.0h) * scale;
-}
-
-// From the high nibbles, which count in sixteens there.
-fn high_nibbles(word: u32, scale: f16) -> vec4<f16> {
-    let even = (word & 0x00f000f0u) | 0x64006400u;
-    let odd = ((word >> 8u) & 0x00f000f0u) | 0x64006400u;
-    return fma(halves(even, odd).xzyw, vec4<f16>(0.0625h), vec4<f16>(-72.0h)) * scale;
-}
-
-// One group of a row's weights as they are stored, and its scale as `scale_of` has it.
-struct Coded {
-    low: vec4<u32>,
-    high: vec4<u32>,
-    scale: vec2<f32>,
-}
-
-// Zeros beyond the last group.
-fn weights(first: u32, group: u32) -> Coded {
-    if COLS % (STEP * GROUP) != 0u && group >= groups_of(COLS) {
-        return Coded(vec4<u32>(0u), vec4<u32>(0u), vec2<f32>(0.0));
-    }
-    let at = first + group;
-    let scale = scale_of(KIND, scales[scale_word(KIND, at)], at);
-    if KIND == W8 {
-        return Coded(codes[at * 2u], codes[at * 2u + 1u], scale);
-    }
-    return Coded(codes[at], vec4<u32>(0u), scale);
-}
-
-fn put_weights(at: u32, w: Coded) {
-    for (var i = 0u; i < 4u; i++) {
-        if KIND == W4 {
-            w_tile[at + i] = low_nibbles(w.low[i], f16(w.scale.x));
-            w_tile[at + i + 4u] = high_nibbles(w.low[i], f16(w.scale.x));
-        } else {
-            let high = vec4<u32>(select(w.low[i], w.high[i], KIND == W8));
-            w_tile[at + i] = vec4<f16>(decode_quad(KIND, vec4<u32>(w.low[i]), 0u, w.scale));
-            w_tile[at + i + 4u] = vec4<f16>(decode_quad(KIND, high, 4u, w.scale));
-        }
-    }
-}
-
 fn activations(first: u32, part: u32) -> vec4<u32> {
-    if COLS % (STEP * GROUP) != 0u && part >= groups_of(COLS) * 4u {
+    if MAY_END && part >= groups_of(COLS) * 4u {
         return vec4<u32>(0u);
     }
     return x[first + part];
@@ -156,7 +98,6 @@ fn main(
     let subgroup = thread / SUBGROUP;
     let sub_token = subgroup % 2u * 64u;
     let sub_row = subgroup / 2u * 32u;
-
     // A thread decodes one group and copies four vectors of eight activations.
     let w_group = thread % STEP;
     let w_first = min(row + thread / STEP, ROWS - 1u) * groups_of(COLS);
@@ -172,7 +113,6 @@ fn main(
         x_first[i] = t * groups_of(COLS) * 4u;
         parts[i] = activations(x_first[i], x_part);
     }
-
     var c00: coop_mat16x16<f32, C>; var c01: coop_mat16x16<f32, C>;
     var c10: coop_mat16x16<f32, C>; var c11: coop_mat16x16<f32, C>;
     var c20: coop_mat16x16<f32, C>; var c21: coop_mat16x16<f32, C>;

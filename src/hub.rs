@@ -212,7 +212,7 @@ fn names_in(folder: &Path) -> Vec<String> {
             let (path, name) = (entry.path(), format!("{prefix}{name}"));
             match path.metadata() {
                 Ok(metadata) if metadata.is_dir() && prefix.len() < 200 => {
-                    folders.push((path, format!("{name}/")))
+                    folders.push((path, format!("{name}/")));
                 }
                 Ok(metadata) if metadata.is_file() => names.push(name),
                 _ => {}

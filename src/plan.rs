@@ -21,6 +21,10 @@ pub struct Demand {
     pub cache_bytes: u64,
     /// How often attention reads a row for one token: query heads that share a key head.
     pub cache_reads: u32,
+    /// Whether the likeliest token is taken: where nothing travels, the next pass begins on the GPU.
+    pub likeliest: bool,
+    /// Tokens of a decode pass that its kernels serve with one reading of the weights.
+    pub tokens_per_read: u32,
     /// Whatever else does not depend on the chosen sizes.
     pub fixed_bytes: u64,
     /// The embedding table, unless some unit holds it.
@@ -152,6 +156,8 @@ pub struct GpuTimes {
     pub prefill: PassTime,
     /// What each further token of a prefill pass adds.
     pub prefill_token: PassTime,
+    /// Seconds that a decode pass adds when its result is read before the next one begins.
+    pub reading: f64,
 }
 
 /// Seconds of a pass: those of each block, and of all else.

@@ -53,7 +53,7 @@ impl Model {
         let config = checkpoint.read_json("config.json").unwrap().unwrap();
         let plain = model::describe(path, &config, WeightKind::W4).unwrap();
         let kinds = model::Kinds::of(&checkpoint, &plain).unwrap();
-        Model::changed(path, kinds.base, |decoder| decoder.adapt(&kinds))
+        Model::changed(path, kinds.base, |decoder| decoder.adapt(&kinds).unwrap())
     }
 
     /// The same with a change to its description before it is packed.

@@ -12,6 +12,7 @@ mod common;
 mod experts;
 mod families;
 mod gguf;
+mod gguf_models;
 mod kernels;
 mod lesser;
 mod loader;

@@ -22,7 +22,8 @@ fn demand(shape: &str, work: Work) -> Demand {
 /// A fast card whose passes take so many seconds of GPU time.
 fn rates(decode: f64, demand: &Demand) -> Rates {
     let time = |seconds: f64| PassTime { block: seconds / demand.caches as f64, rest: 0.0 };
-    let times = GpuTimes { decode: time(decode), prefill: time(2e-3), prefill_token: time(3e-4) };
+    let times =
+        GpuTimes { decode: time(decode), prefill: time(2e-3), prefill_token: time(3e-4), reading: 0.0 };
     Rates {
         link: 47e9,
         kernel: 2e12,

@@ -4,18 +4,21 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use pipo_wgpu::checkpoint::Checkpoint;
+use pipo_wgpu::checkpoint::{Checkpoint, Dtype, Lines};
 use pipo_wgpu::quant::WeightKind::{self, Fp4, Iq4, W4, W4Min, W4Zero, W8};
+use pipo_wgpu::quant::decode_row;
 use safetensors::SafeTensors;
 
 use crate::common::{Model, fixture};
 use crate::oracles::{all_logits, options, relative_error};
 
 /// Each fixture with the kinds that its matrices are held in, as they are.
-const FIXTURES: [(&str, &[WeightKind]); 11] = [
+const FIXTURES: [(&str, &[WeightKind]); 13] = [
     ("gptq_sym", &[W4]),
     ("gptq_asym", &[W4Zero]),
     ("gptq_v2", &[W4Zero]),
+    ("gptq_act", &[W4Zero]),
+    ("compressed_act", &[W4]),
     ("awq", &[W4Zero]),
     ("compressed", &[W4]),
     ("compressed_asym", &[W4Zero]),
@@ -27,7 +30,7 @@ const FIXTURES: [(&str, &[WeightKind]); 11] = [
 ];
 /// Those whose codes are rounded once more: to the nearest finer kind, or from floats.
 const ROUNDED: [(&str, f64); 1] = [("q5_1.gguf", 1e-2)];
-const FLOATS: [&str; 4] = ["fp8_block", "fp8_channel", "gptq_act", "compressed_act"];
+const FLOATS: [&str; 2] = ["fp8_block", "fp8_channel"];
 /// Of logits by f32 activations.
 const EXACT: f64 = 2e-5;
 /// Of logits by int8 activations, as for any weights on a grid.
@@ -115,4 +118,42 @@ fn what_is_left_as_floats_stays_so() {
     assert!(checkpoint.is_quantised());
     assert_eq!(checkpoint.kind_of("lm_head.weight").unwrap(), WeightKind::F16);
     assert!(!Checkpoint::open(path("fp8_block")).unwrap().is_quantised());
+}
+
+/// As gpt-oss is published: neighbours in a byte, powers of two.
+#[test]
+fn four_bit_floats_of_safetensors_files_are_moved() {
+    let folder = tempfile::tempdir().unwrap();
+    let (experts, rows, groups) = (2, 3, 2);
+    let count = experts * rows * groups;
+    let codes: Vec<u8> = (0..count * 16).map(|i| (i * 37 % 251) as u8).collect();
+    let scales: Vec<u8> = (0..count).map(|i| 118 + i as u8).collect();
+    let blocks = ("w_blocks", Dtype::U8, vec![experts, rows, groups, 16], codes.clone());
+    let stored = [blocks, ("w_scales", Dtype::U8, vec![experts, rows, groups], scales.clone())];
+    crate::pack::store(&folder.path().join("model.safetensors"), &stored);
+    std::fs::write(
+        folder.path().join("config.json"),
+        r#"{"quantization_config": {"quant_method": "mxfp4"}}"#,
+    )
+    .unwrap();
+    let checkpoint = Checkpoint::open(folder.path()).unwrap();
+    assert_eq!(checkpoint.info("w").unwrap().shape, [2, 3, 64]);
+    assert_eq!(checkpoint.kind_of("w").unwrap(), Fp4);
+    const VALUES: [f32; 8] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];
+    let value = |at: usize| {
+        let code = codes[at / 2] >> (at % 2 * 4) & 15;
+        let size = VALUES[usize::from(code % 8)] * 2.0f32.powi(i32::from(scales[at / 32]) - 127);
+        if code > 7 { -size } else { size }
+    };
+    let mut found = Vec::new();
+    checkpoint.read_rows("w", 1..5, &mut found).unwrap();
+    assert_eq!(found, (64..5 * 64).map(value).collect::<Vec<_>>());
+    let (mut moved, mut powers) = (vec![0; 4 * 2 * 16], vec![0; 4 * 2]);
+    let lines = Lines { range: 1..5, transposed: false, ordered: false };
+    assert!(checkpoint.read_codes("w", &lines, Fp4, [&mut moved, &mut powers]).unwrap());
+    let mut decoded = vec![0.0; 64];
+    for row in 0..4 {
+        decode_row(Fp4, &moved[row * 32..][..32], &powers[row * 2..][..2], &mut decoded);
+        assert_eq!(decoded, found[row * 64..][..64]);
+    }
 }

@@ -30,9 +30,11 @@ use report::{Report, Row};
 const SOFTWARE_MODELS: [&str; 1] = ["llama-125m"];
 const GPU_MODELS: [&str; 2] = ["llama-3.1-8b", "llama-2-13b"];
 /// Tokens of the products: decoding alone, in batches, and a prompt.
-const TOKENS: [u32; 4] = [1, 4, 16, 512];
+const TOKENS: [u32; 7] = [1, 4, 16, 32, 64, 128, 512];
 /// From so many tokens on, products are tiles.
 const TILE_TOKENS: u32 = 32;
+/// Up to so many they go through the kernel for few.
+const FEW_TOKENS_MAX: u32 = 128;
 /// Positions that one token attends to.
 const CONTEXTS: [u32; 4] = [512, 2048, 8192, 32_768];
 /// What is not measured by then is left out.
@@ -135,7 +137,10 @@ impl Bench<'_> {
         let shared = product.tokens.next_power_of_two().min(TOKENS_PER_GROUP_MAX);
         let tile = self.shapes.matvecs.of(operation, [rows, cols], shared);
         let is_coop = matmul_coop::runs_on(&self.gpu.facts);
-        let (kernel, dispatches) = if product.tokens >= TILE_TOKENS {
+        let is_few = (TOKENS_PER_GROUP_MAX + 1..=FEW_TOKENS_MAX).contains(&product.tokens);
+        let (kernel, dispatches) = if is_coop && is_few {
+            ("matmul_few", product.few(&mut pipelines)?)
+        } else if product.tokens >= TILE_TOKENS {
             let name = if is_coop { "matmul_coop" } else { "matmul_int8" };
             (name, product.matmul(&mut pipelines)?)
         } else {
@@ -157,7 +162,7 @@ impl Bench<'_> {
             bytes: product.weight_bytes(),
             operations: product.operations(),
             compute: match self.ceilings.coop {
-                Some(rate) if kernel == "matmul_coop" => rate,
+                Some(rate) if ["matmul_coop", "matmul_few"].contains(&kernel) => rate,
                 _ => self.ceilings.dot4,
             },
         });

@@ -29,13 +29,27 @@ impl Blocks {
         if self.view.transposed {
             shape.reverse();
         }
+        if self.view.is_row {
+            shape.insert(0, 1);
+        }
         shape
     }
 
     /// The file's row that counts as row number `row`.
     fn stored_row(&self, row: u64) -> u64 {
         let first = self.view.rows.as_ref().map_or(0, |rows| rows.start);
-        let head = self.view.paired;
+        let (head, [dim, queries]) = (self.view.paired, self.view.grouped);
+        if dim > 0 {
+            let all = self.tensor.shape.first().copied().unwrap_or(1);
+            let (slot, within) = (row / dim % (queries + 2), row % dim);
+            let group = row / dim / (queries + 2);
+            let groups = all / dim / (queries + 2);
+            let place = match slot.checked_sub(queries) {
+                None => group * queries + slot,
+                Some(later) => groups * (queries + later) + group,
+            };
+            return place * dim + within;
+        }
         if head == 0 {
             return first + row;
         }
@@ -43,11 +57,17 @@ impl Blocks {
         first + row - within + if within < half { 2 * within } else { 2 * (within - half) + 1 }
     }
 
+    /// Whether rows, or elements of a vector, are in another order than the file's.
+    fn is_moved(&self) -> bool {
+        self.view.paired > 0 || self.view.grouped[0] > 0
+    }
+
     /// Calls `with` for the blocks of each row in turn, with the row's place among them.
     fn each_row(&self, gguf: &Gguf, rows: Range<u64>, mut with: impl FnMut(usize, &[u8])) -> Result<()> {
         let mut bytes = Vec::new();
-        if self.view.paired == 0 {
-            let stored = self.stored_row(rows.start)..self.stored_row(rows.start) + rows.end - rows.start;
+        if !self.is_moved() || self.tensor.shape.len() < 2 {
+            let first = self.view.rows.as_ref().map_or(0, |rows| rows.start);
+            let stored = first + rows.start..first + rows.end;
             gguf.read_blocks(&self.tensor, stored, &mut bytes)?;
             let row_bytes = self.tensor.row_bytes() as usize;
             bytes.chunks_exact(row_bytes).enumerate().for_each(|(place, row)| with(place, row));
@@ -69,6 +89,12 @@ impl Blocks {
         self.each_row(gguf, rows, |place, bytes| {
             dequantize(self.tensor.block_type, bytes, &mut out[place * cols..][..cols]);
         })?;
+        if self.is_moved() && self.tensor.shape.len() == 1 {
+            let stored = out.clone();
+            for (element, value) in (0..).zip(out.iter_mut()) {
+                *value = stored[self.stored_row(element) as usize];
+            }
+        }
         if self.view.plus != 0.0 {
             out.iter_mut().for_each(|value| *value += self.view.plus);
         }
@@ -180,5 +206,87 @@ fn bytes_of(from: BlockType, row: &[u8], group: usize, codes: &mut [u8], scales:
     for (j, code) in codes.iter_mut().enumerate() {
         let low = block[6 + j % 16] >> (j / 16 * 4) & 15;
         *code = (low | ((fifth >> j & 1) as u8) << 4).wrapping_sub(16);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::quant::decode_row;
+
+    /// Codes that are moved stand for just the weights that blocks stand for; where scales are halves
+    /// that a file has only as products, for the nearest.
+    #[test]
+    fn moved_codes_are_the_weights() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gguf/blocks.gguf");
+        let gguf = Gguf::open(&path).expect("the fixture");
+        let mut moved = Vec::new();
+        for (name, tensor) in gguf.tensors().filter(|(name, _)| !name.ends_with(".expected")) {
+            let blocks = Blocks { tensor: tensor.clone(), view: View::default() };
+            for kind in WeightKind::ALL {
+                let mut codes = vec![0; kind.code_bytes(2, 512) as usize];
+                let mut scales = vec![0; kind.scale_bytes(2, 512) as usize];
+                let done = blocks.read_codes(&gguf, 0..2, kind, [&mut codes, &mut scales]).expect("readable");
+                if !done {
+                    continue;
+                }
+                moved.push((name.to_owned(), kind));
+                let (mut wanted, mut found) = (Vec::new(), vec![0.0; 1024]);
+                blocks.read(&gguf, 0..2, &mut wanted).expect("readable");
+                let (code_bytes, scale_bytes) = (codes.len() / 2, scales.len() / 2);
+                for row in 0..2 {
+                    let codes = &codes[row * code_bytes..][..code_bytes];
+                    let scales = &scales[row * scale_bytes..][..scale_bytes];
+                    decode_row(kind, codes, scales, &mut found[row * 512..][..512]);
+                }
+                for (group, (found, wanted)) in found.chunks(32).zip(wanted.chunks(32)).enumerate() {
+                    let largest = wanted.iter().fold(0.0f32, |most, w| most.max(w.abs()));
+                    // Scale and minimum each lose half a bit of eleven; in Q4_K they may cancel out.
+                    let bound = match name {
+                        "Q4_K" => 64.0 * largest / 2048.0 + 1e-4,
+                        "IQ4_XS" => largest / 2048.0 + 4e-6,
+                        _ => 0.0,
+                    };
+                    let off = found.iter().zip(wanted).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                    assert!(off <= bound, "{name} as {kind:?}, group {group}: {off} where {bound} may be");
+                }
+            }
+        }
+        use WeightKind::{Fp4, Iq4, W4, W4Min, W4Zero, W8};
+        let expected = [
+            ("IQ4_NL", Iq4),
+            ("IQ4_XS", Iq4),
+            ("MXFP4", Fp4),
+            ("Q4_0", W4),
+            ("Q4_0", W4Min),
+            ("Q4_0", W4Zero),
+            ("Q4_1", W4Min),
+            ("Q4_K", W4Min),
+            ("Q5_0", W8),
+            ("Q8_0", W8),
+        ];
+        assert_eq!(moved, expected.map(|(name, kind)| (name.to_owned(), kind)));
+    }
+
+    #[test]
+    fn rows_of_heads_and_groups_come_in_hugging_face_s_order() {
+        let tensor = |rows: u64| GgufTensor {
+            block_type: BlockType::F32,
+            shape: vec![rows, 1],
+            bytes: 0..rows * 4,
+            part: 0,
+        };
+        let rows = |tensor: GgufTensor, view: View| {
+            let count = tensor.rows();
+            let blocks = Blocks { tensor, view };
+            (0..count).map(|row| blocks.stored_row(row)).collect::<Vec<_>>()
+        };
+        let paired = View { paired: 4, ..View::default() };
+        assert_eq!(rows(tensor(8), paired), [0, 2, 1, 3, 4, 6, 5, 7]);
+        // Two groups of two queries, a key and a value, each one row: q0 q1 k0 v0 q2 q3 k1 v1.
+        let grouped = View { grouped: [1, 2], ..View::default() };
+        assert_eq!(rows(tensor(8), grouped), [0, 1, 4, 6, 2, 3, 5, 7]);
     }
 }

@@ -53,8 +53,10 @@ pub(crate) struct Int4 {
     pub(super) group_of: Vec<u32>,
     /// The column that comes first here, second and so on, where a checkpoint's groups are scattered.
     pub(super) order: Option<Vec<u32>>,
-    /// The kind that holds it.
+    /// The kind that holds it; scales of f32 lose their last bits.
     pub(super) kind: WeightKind,
+    /// Whether all zero points are half of the codes' range, and all scales halves.
+    pub(super) is_symmetric: bool,
 }
 
 impl Int4 {
@@ -131,21 +133,19 @@ impl Int4 {
         Ok(())
     }
 
-    /// Finds the kind that holds it; scales of f32 lose their last bits.
-    fn find_kind(&self, shards: &[Shard]) -> Result<WeightKind> {
-        if self.bits == 8 {
-            return Ok(WeightKind::W8);
-        }
+    /// Whether all zero points are half of the codes' range, and all scales halves.
+    fn find_symmetry(&self, shards: &[Shard]) -> Result<bool> {
         let (_, scales, zeros) = self.parts(shards)?;
+        let half = 1 << (self.bits - 1);
         for row in 0..self.rows {
             for group in 0..self.groups() {
                 let scale = self.scale(scales, row, group);
-                if self.zero(zeros, row, group) != 8 || f16::from_f32(scale).to_f32() != scale {
-                    return Ok(WeightKind::W4Zero);
+                if self.zero(zeros, row, group) != half || f16::from_f32(scale).to_f32() != scale {
+                    return Ok(false);
                 }
             }
         }
-        Ok(WeightKind::W4)
+        Ok(true)
     }
 
     /// Fills rows of codes and scales of a kind, columns in our order, if that is possible without
@@ -157,7 +157,11 @@ impl Int4 {
         kind: WeightKind,
         [codes, scales]: [&mut [u8]; 2],
     ) -> Result<bool> {
-        if self.bits == 8 || (kind != WeightKind::W4Zero && kind != self.kind) {
+        let fits = match self.bits {
+            8 => kind == WeightKind::W8 && self.is_symmetric,
+            _ => kind == WeightKind::W4Zero || kind == self.kind,
+        };
+        if !fits {
             return Ok(false);
         }
         let (stored, stored_scales, zeros) = self.parts(shards)?;
@@ -174,14 +178,20 @@ impl Int4 {
                         format!("a scale of row {row} is {scale}; the checkpoint is damaged, get it again");
                     return Err(Error::file(&shards[self.scales.shard].path, problem));
                 }
-                let q = std::array::from_fn(|j| match first + j {
+                let q: [u8; WEIGHTS] = std::array::from_fn(|j| match first + j {
                     index if index < self.cols as usize => self.code(stored, row, self.column(index)) as u8,
-                    _ => zero.min(15) as u8,
+                    _ => zero.min((1 << self.bits) - 1) as u8,
                 });
-                let second = if kind == WeightKind::W4Zero { zero as f32 } else { 0.0 };
                 let at = place * per_row + number;
                 let codes = &mut codes[at * code_bytes..][..code_bytes];
-                Group4 { scale, second, q }.put(kind, codes, &mut scales[at * scale_bytes..][..scale_bytes]);
+                let scales = &mut scales[at * scale_bytes..][..scale_bytes];
+                if kind == WeightKind::W8 {
+                    codes.copy_from_slice(&q.map(|q| q.wrapping_sub(128)));
+                    scales.copy_from_slice(&f16::from_f32(scale).to_le_bytes());
+                    continue;
+                }
+                let second = if kind == WeightKind::W4Zero { zero as f32 } else { 0.0 };
+                Group4 { scale, second, q }.put(kind, codes, scales);
             }
         }
         Ok(true)
@@ -235,7 +245,12 @@ impl Int4 {
                 path.display()
             )));
         }
-        self.kind = self.find_kind(shards)?;
+        self.is_symmetric = self.find_symmetry(shards)?;
+        self.kind = match (self.bits, self.is_symmetric) {
+            (8, _) => WeightKind::W8,
+            (_, true) => WeightKind::W4,
+            (_, false) => WeightKind::W4Zero,
+        };
         Ok(self)
     }
 }

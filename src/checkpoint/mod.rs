@@ -11,6 +11,7 @@ mod folder;
 mod fp8;
 pub mod gguf;
 mod int4;
+mod mxfp4;
 mod plain;
 mod quantised;
 mod rows;
@@ -31,6 +32,7 @@ use self::fp8::Fp8;
 use self::gguf::Gguf;
 use self::gguf::model::Named;
 use self::int4::Int4;
+use self::mxfp4::Mxfp4;
 pub(crate) use self::rows::unsupported as unsupported_dtype;
 use self::safetensors::Shard;
 use crate::error::{Error, Result};
@@ -50,6 +52,10 @@ pub(crate) enum Form {
     Int4(Box<Int4>),
     /// 8-bit floats and scales in safetensors files.
     Fp8(Box<Fp8>),
+    /// 4-bit floats in safetensors files.
+    Mxfp4(Box<Mxfp4>),
+    /// The order of a matrix's columns, `[cols]`.
+    Order(Vec<u32>),
 }
 
 /// An opened model.
@@ -256,6 +262,12 @@ impl Checkpoint {
             (Form::Blocks(blocks), Some(gguf)) => blocks.read(gguf, lines, out),
             (Form::Int4(matrix), _) => matrix.read(&self.shards, lines, out),
             (Form::Fp8(matrix), _) => matrix.read(&self.shards, lines, out),
+            (Form::Mxfp4(matrices), _) => matrices.read(&self.shards, lines, out),
+            (Form::Order(order), _) => {
+                out.clear();
+                out.extend(order.iter().map(|column| *column as f32));
+                Ok(())
+            }
             _ => unreachable!("plain tensors are read elsewhere, and blocks come from a GGUF file"),
         }
     }
@@ -270,23 +282,27 @@ impl Checkpoint {
             Form::Plain if info.dtype == Dtype::F32 => WeightKind::F32,
             Form::Plain => WeightKind::F16,
             Form::Blocks(blocks) => blocks.kind(),
-            Form::Int4(matrix) if matrix.order.is_some() => {
-                return Err(Error::Unsupported(format!(
-                    "the scattered groups of `{name}` in {}; give --weights",
-                    self.folder.display()
-                )));
-            }
             Form::Int4(matrix) => matrix.kind,
-            Form::Fp8(_) => WeightKind::F32,
+            Form::Fp8(_) | Form::Order(_) => WeightKind::F32,
+            Form::Mxfp4(_) => WeightKind::Fp4,
         })
+    }
+
+    /// The columns of a matrix in an order in which those with one scale are together, where a file
+    /// has scattered them; the tensor [`order_name`] has the same.
+    pub fn column_order(&self, name: &str) -> Option<&[u32]> {
+        match &self.info(name)?.form {
+            Form::Int4(matrix) => matrix.order.as_deref(),
+            _ => None,
+        }
     }
 
     /// Whether a matrix has fewer than 16 bits a weight.
     pub fn is_quantised(&self) -> bool {
         let is_coded = |info: &TensorInfo| match &info.form {
-            Form::Plain | Form::Fp8(_) => false,
+            Form::Plain | Form::Fp8(_) | Form::Order(_) => false,
             Form::Blocks(blocks) => blocks.kind().is_coded(),
-            Form::Int4(_) => true,
+            Form::Int4(_) | Form::Mxfp4(_) => true,
         };
         self.tensors.values().any(is_coded)
     }
@@ -313,7 +329,11 @@ impl Checkpoint {
         }
         match (&info.form, &self.gguf) {
             (Form::Blocks(blocks), Some(gguf)) => blocks.read_codes(gguf, lines.range.clone(), kind, to),
+            (Form::Int4(matrix), _) if matrix.order.is_some() != lines.ordered => Ok(false),
             (Form::Int4(matrix), _) => matrix.read_codes(&self.shards, lines.range.clone(), kind, to),
+            (Form::Mxfp4(matrices), _) if kind == WeightKind::Fp4 => {
+                matrices.read_codes(&self.shards, lines.range.clone(), to).map(|()| true)
+            }
             _ => Ok(false),
         }
     }
@@ -366,6 +386,13 @@ pub struct Lines {
     pub range: Range<u64>,
     /// Whether they are columns.
     pub transposed: bool,
+    /// Whether their elements are in the order of [`Checkpoint::column_order`], if there is one.
+    pub ordered: bool,
+}
+
+/// The name of the vector that is the order of a matrix's columns.
+pub fn order_name(matrix: &str) -> String {
+    format!("{matrix}_order")
 }
 
 impl Form {

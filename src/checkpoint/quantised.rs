@@ -6,10 +6,11 @@ use std::path::Path;
 use ::safetensors::Dtype;
 use serde_json::Value;
 
-use super::Form;
 use super::fp8::Fp8;
 use super::int4::{Int4, Scheme};
+use super::mxfp4::Mxfp4;
 use super::safetensors::{Shard, TensorInfo};
+use super::{Form, order_name};
 use crate::error::{Error, Result};
 use crate::quant::WeightKind;
 
@@ -23,6 +24,7 @@ type Tensors = BTreeMap<String, TensorInfo>;
 enum Method {
     Int(Scheme, u32),
     Fp8(Option<[u64; 2]>),
+    Mxfp4,
 }
 
 /// Replaces the parts of quantised matrices by the matrices, and returns the names of what may be
@@ -40,6 +42,7 @@ pub(super) fn combine(
     match method(path, config)? {
         None => {}
         Some(Method::Int(scheme, bits)) => int(shards, tensors, (scheme, bits), &mut idle)?,
+        Some(Method::Mxfp4) => mxfp4(shards, tensors)?,
         Some(Method::Fp8(blocks)) => fp8(shards, tensors, blocks, &mut idle)?,
     }
     Ok(idle)
@@ -78,6 +81,7 @@ fn method(path: &Path, config: &Value) -> Result<Option<Method>> {
                 _ => return Err(unsupported("bits", &config["bits"])),
             }
         }
+        Some("mxfp4") => Some(Method::Mxfp4),
         Some("compressed-tensors") => compressed(config, &unsupported)?,
         Some("fp8" | "fbgemm_fp8") => {
             let sides = config.get("weight_block_size").and_then(Value::as_array);
@@ -162,10 +166,27 @@ fn int(
         let group_of = columns.map(|info| columns_of(shards, &module, &info, cols)).transpose()?;
         let name = format!("{module}.weight");
         let (bytes, shard) = (codes.bytes.clone(), codes.shard);
-        let kind = WeightKind::W8;
-        let matrix =
-            Int4 { scheme, bits, rows, cols, codes, scales, zeros, group_of: Vec::new(), order: None, kind };
-        let form = Form::Int4(Box::new(matrix.finish(&name, shards, group_of)?));
+        let matrix = Int4 {
+            scheme,
+            bits,
+            rows,
+            cols,
+            codes,
+            scales,
+            zeros,
+            group_of: Vec::new(),
+            order: None,
+            kind: WeightKind::W8,
+            is_symmetric: false,
+        };
+        let matrix = matrix.finish(&name, shards, group_of)?;
+        if let Some(order) = &matrix.order {
+            let (name, bytes) = (order_name(&name), bytes.clone());
+            let form = Form::Order(order.clone());
+            idle.insert(name.clone());
+            tensors.insert(name, TensorInfo { dtype: Dtype::F32, shape: vec![cols], bytes, shard, form });
+        }
+        let form = Form::Int4(Box::new(matrix));
         tensors.insert(name, TensorInfo { dtype: Dtype::F32, shape: vec![rows, cols], bytes, shard, form });
         let bias = format!("{module}.bias");
         // Some tools give every matrix a bias.
@@ -210,6 +231,25 @@ fn integers(shards: &[Shard], info: &TensorInfo) -> Result<Vec<i64>> {
 
 fn is_zero(shards: &[Shard], info: &TensorInfo) -> bool {
     shards[info.shard].bytes(info).is_ok_and(|bytes| bytes.iter().all(|byte| *byte == 0))
+}
+
+/// Matrices of 4-bit floats.
+fn mxfp4(shards: &[Shard], tensors: &mut Tensors) -> Result<()> {
+    let names: Vec<String> =
+        tensors.keys().filter_map(|name| name.strip_suffix("_blocks")).map(str::to_owned).collect();
+    for name in names {
+        let [codes, scales] = ["blocks", "scales"].map(|part| tensors.remove(&format!("{name}_{part}")));
+        let (Some(codes), Some(scales)) = (codes, scales) else {
+            let problem =
+                format!("`{name}_blocks` stands there without `{name}_scales`; get the files again");
+            return Err(Error::file(&shards[0].path, problem));
+        };
+        let (bytes, shard) = (codes.bytes.clone(), codes.shard);
+        let (matrices, shape) = Mxfp4::new(&name, shards, codes, scales)?;
+        let form = Form::Mxfp4(Box::new(matrices));
+        tensors.insert(name, TensorInfo { dtype: Dtype::F32, shape, bytes, shard, form });
+    }
+    Ok(())
 }
 
 /// Matrices of 8-bit floats.

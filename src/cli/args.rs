@@ -94,7 +94,7 @@ pub struct SourceArgs {
     /// Named shape with random weights instead of a model, e.g. llama-2-7b
     #[arg(long, value_name = "SHAPE")]
     pub dummy: Option<String>,
-    /// How weights are coded: w4, w8, f16 or f32 [default: w4, or as packed]
+    /// How weights are coded: w4, w8, f16 or f32 [default: w4, or as the file has them if it is quantised]
     #[arg(long, value_name = "KIND", value_parser = weight_kind(), hide_possible_values = true)]
     pub weights: Option<WeightKind>,
     /// Branch, tag or commit of a model on the hub [default: main]
@@ -278,7 +278,7 @@ pub struct ChatArgs {
 #[derive(Clone, Debug, clap::Args)]
 #[command(allow_missing_positional = true)]
 pub struct PackArgs {
-    /// Folder, GGUF file, or name on the hub
+    /// Folder, GGUF file, name on the hub, or packed file to be packed in fewer bits
     #[arg(required_unless_present = "dummy", conflicts_with = "dummy")]
     pub src: Option<PathBuf>,
     /// Packed file to write

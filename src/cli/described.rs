@@ -36,7 +36,7 @@ impl Described {
         if wanted.is_none() && checkpoint.is_quantised() {
             let own = Kinds::of(checkpoint, &decoder)?;
             decoder = model::describe(&path, &config, own.base)?;
-            decoder.adapt(&own);
+            decoder.adapt(&own)?;
             kinds = Some(own);
         }
         Ok(Described { config, decoder, kinds })
@@ -63,7 +63,7 @@ pub(super) fn describe_packed(packed: &Packed, name: &Path, config: &Value) -> R
         return model::describe(name, config, matrix_kind(packed));
     };
     let mut decoder = model::describe(name, config, kinds.base)?;
-    decoder.adapt(&kinds);
+    decoder.adapt(&kinds)?;
     Ok(decoder)
 }
 
@@ -79,6 +79,12 @@ fn kinds_of(packed: &Packed) -> Result<Option<Kinds>> {
 fn matrix_kind(packed: &Packed) -> WeightKind {
     let last = packed.units().last().and_then(|unit| unit.tensors.last());
     last.map_or(WeightKind::F32, |tensor| tensor.kind)
+}
+
+/// The kinds of a packed file's matrices.
+pub(super) fn packed_kinds(packed: &Packed) -> Vec<WeightKind> {
+    let tensors = packed.units().iter().flat_map(|unit| &unit.tensors);
+    tensors.filter(|tensor| tensor.rows > 1).map(|tensor| tensor.kind).collect()
 }
 
 /// The kinds of a packed file's matrices by name, those with the most bytes first.
@@ -102,12 +108,12 @@ pub(super) fn describe_kinds(packed: &Packed) -> String {
 pub(super) fn refuse_other_kind(packed: &Packed, wanted: Option<WeightKind>) -> Result<()> {
     let Some(wanted) = wanted else { return Ok(()) };
     let found = match kinds_of(packed)? {
-        Some(_) => "its source had them",
+        Some(_) => "its source had its weights",
         None if matrix_kind(packed) == wanted => return Ok(()),
         None => matrix_kind(packed).name(),
     };
     Err(Error::Usage(format!(
-        "--weights {}: {} is packed as {found}; give the folder or file that it was packed from",
+        "--weights {}: {} is packed as {found}; give the folder that it was packed from",
         wanted.name(),
         packed.path().display(),
     )))

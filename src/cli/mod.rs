@@ -15,6 +15,7 @@ pub mod plan;
 pub mod prepare;
 pub mod progress;
 pub mod prompt;
+mod repack;
 pub mod vocabulary;
 pub mod writer;
 
@@ -30,6 +31,7 @@ use crate::cli::described::Described;
 use crate::cli::output::note;
 use crate::error::{Error, Result};
 use crate::os;
+use crate::pack::Packed;
 use crate::quant::WeightKind;
 
 /// Parses the command line, runs the verb and turns the outcome into an exit code: 0 done, 1
@@ -71,6 +73,9 @@ fn pack(args: &PackArgs) -> Result<()> {
     let kind = args.source.weights.unwrap_or(WeightKind::W4);
     match (&args.src, &args.source.dummy) {
         (_, Some(shape)) => open::pack_dummy(shape, kind, &args.dst)?,
+        (Some(path), None) if !open::is_checkpoint(path) && path.is_file() => {
+            repack::repack(&Packed::open(path)?, args.source.weights, &args.dst)?;
+        }
         (Some(path), None) => {
             let path = hub::localized(path, &args.source)?;
             let checkpoint = Checkpoint::open(&path)?;

@@ -154,7 +154,11 @@ fn verify(packed: &Packed, is_file: bool) -> Result<()> {
 }
 
 /// Runs a long step with a progress bar that Ctrl-C interrupts.
-fn with_progress<T>(step: &str, total: u64, work: impl FnOnce(Watch<'_>) -> Result<T>) -> Result<T> {
+pub(super) fn with_progress<T>(
+    step: &str,
+    total: u64,
+    work: impl FnOnce(Watch<'_>) -> Result<T>,
+) -> Result<T> {
     let flag = os::interrupt_flag();
     let bar = Progress::bytes(step, total);
     let seen = std::sync::atomic::AtomicU64::new(0);

@@ -120,7 +120,7 @@ fn need(args: &PlanArgs, decoder: &Decoder) -> Result<Need> {
     let new_tokens = new.unwrap_or(NEW_TOKENS.min(most.saturating_sub(prompt.unwrap_or(most / 4 * 3))));
     let prompt_tokens = prompt.unwrap_or(PROMPT_TOKENS.min(most - new_tokens).max(1));
     let work = Work { batch: args.work.batch, prompt_tokens, new_tokens };
-    Ok(Need { context: most, all_logits: false, work, trace: Trace::off() })
+    Ok(Need { context: most, all_logits: false, work, likeliest: false, trace: Trace::off() })
 }
 
 /// What a plan stands on.
@@ -233,6 +233,7 @@ fn scale(times: &GpuTimes, factor: f64) -> GpuTimes {
         decode: scaled(times.decode),
         prefill: scaled(times.prefill),
         prefill_token: scaled(times.prefill_token),
+        reading: times.reading,
     }
 }
 

@@ -34,6 +34,8 @@ pub struct Need {
     pub all_logits: bool,
     /// What the model is to do.
     pub work: Work,
+    /// Whether the likeliest token is always taken.
+    pub likeliest: bool,
     /// Where the timeline is recorded.
     pub trace: Trace,
 }
@@ -120,6 +122,7 @@ pub(super) fn options(
         cache_rows: cache_rows(context, need.work.batch)?,
         route: Route::default(),
         work: need.work,
+        likeliest: need.likeliest,
         trace: need.trace.clone(),
         shapes: None,
     })

@@ -52,10 +52,8 @@ impl Fusion {
     }
 
     /// Decides for a decoder.
-    ///
-    /// `attends` says whether the adapter has attention that rotates and stores.
-    pub(super) fn new(decoder: &Decoder, flow: &Flow, exact: bool, attends: bool) -> Self {
-        let fuser = Fuser { decoder, flow, exact, attends };
+    pub(super) fn new(decoder: &Decoder, flow: &Flow, exact: bool, fusible: Fusible) -> Self {
+        let fuser = Fuser { decoder, flow, exact, fusible };
         let mut fusion = Fusion { first: None, units: Vec::new() };
         // What the groups of `Normed` lack, where a fused norm made them.
         let mut eps = None;
@@ -83,11 +81,20 @@ impl Fusion {
     }
 }
 
+/// What there are kernels for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fusible {
+    /// Whether matrices that add to the stream leave the next norm.
+    pub(super) norms: bool,
+    /// Whether attention rotates and stores.
+    pub(super) attention: bool,
+}
+
 struct Fuser<'a> {
     decoder: &'a Decoder,
     flow: &'a Flow,
     exact: bool,
-    attends: bool,
+    fusible: Fusible,
 }
 
 impl Fuser<'_> {
@@ -130,7 +137,7 @@ impl Fuser<'_> {
             Some((_, Op::ExpertsSum)) => !self.exact,
             Some((unit, before)) => self.adds_to_stream(unit, before),
         };
-        (self.flow.of(unit, op).int8_output && follows).then_some(eps)
+        (self.fusible.norms && self.flow.of(unit, op).int8_output && follows).then_some(eps)
     }
 
     fn first_norm(&self) -> Option<Norm> {
@@ -204,7 +211,7 @@ impl Fuser<'_> {
     fn attends_at_once(&self, unit: usize, rope: usize) -> bool {
         let ops = &self.decoder.units[unit].ops;
         let blocks = (ops.get(rope), ops.get(rope + 1));
-        self.attends
+        self.fusible.attention
             && matches!(blocks, (Some(Op::RopeStore { block: a, .. }), Some(Op::Attention { block: b, .. })) if a == b)
     }
 

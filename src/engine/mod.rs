@@ -45,7 +45,7 @@ pub use demand::demand;
 use demand::{cache_kind, reads_halves};
 use experts::ExpertTables;
 use flow::Flow;
-use fuse::Fusion;
+use fuse::{Fusible, Fusion};
 pub use pass::{Class, Ids, Pass, PassToken};
 use program::{Norms, Program, UnitMemory};
 use table::Table;
@@ -67,6 +67,8 @@ pub struct Options {
     pub route: Route,
     /// What the model is to do; a decode pass has at most `work.batch` tokens.
     pub work: Work,
+    /// Whether the likeliest token is always taken: then passes may follow each other without the CPU.
+    pub likeliest: bool,
     /// Where the timeline is recorded.
     pub trace: Trace,
     /// What kernels are laid out in, as [`probe::tune`] found; by the kind of adapter if not said.
@@ -209,7 +211,9 @@ impl Engine {
         let context = options.cache_rows;
         let attends =
             program::attention_bytes(&decoder, &gpu.facts, sizes.cache, (context, sizes.batch)).is_some();
-        let fusion = Fusion::new(&decoder, &flow, options.exact, attends);
+        let tiles_decode = demand::tiles_decode(&gpu.facts, options);
+        let fusible = Fusible { norms: !tiles_decode, attention: attends };
+        let fusion = Fusion::new(&decoder, &flow, options.exact, fusible);
         let tables = ExpertTables::new(gpu, &decoder, &plan)?;
         let vectors = |unit: usize| {
             let is_far = plan.direct && plan.homes[unit] == Home::Host;
@@ -235,6 +239,7 @@ impl Engine {
             exact: options.exact,
             cache: sizes.cache,
             shapes,
+            tiles_decode,
             batch: sizes.batch,
             context,
         };

@@ -153,6 +153,7 @@ impl Engine {
             return Ok(());
         }
         walk.close();
+        walk.sees_transfers = true;
         let start = Instant::now();
         if cache_ring {
             self.caches.lease()?;

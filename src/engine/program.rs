@@ -151,6 +151,8 @@ pub(super) struct Builder<'a> {
     pub(super) exact: bool,
     pub(super) cache: CacheKind,
     pub(super) shapes: Shapes,
+    /// Whether matrices of decode passes go through tiles as those of prompts do.
+    pub(super) tiles_decode: bool,
     /// The most tokens of a decode pass.
     pub(super) batch: u32,
     /// The most positions of a sequence.
@@ -264,12 +266,14 @@ impl Builder<'_> {
             }
             Op::Linear { weight, to, .. } => {
                 let (linear, tensor) = (Linear::of(op), &setting.tensors[weight]);
-                let is_tiled = class == Class::Prefill && !to.is_selected() && self.is_int8(tensor);
+                let in_prompts = class == Class::Prefill && !to.is_selected();
+                let is_tiled = (in_prompts || self.tiles_decode) && self.is_int8(tensor);
                 if let Some(halves) = self.workspace.halves().filter(|_| is_tiled) {
-                    return self.linear_of_halves(pipelines, &linear, tensor, memory, halves);
+                    return self.linear_of_halves(pipelines, &linear, (tensor, memory), halves, class);
                 }
                 self.linear(pipelines, &linear, tensor, memory, class)
             }
+            Op::Reorder { from, to, order } => self.reorder(pipelines, [from, to], memory.codes(order)),
             Op::ClipQkv { limit } => self.clip_qkv(pipelines, limit),
             Op::QkNorm(norm) => self.qk_norm(pipelines, &norm, memory),
             Op::RopeStore { rope, .. } => self.rope_store(pipelines, cache(), rope),

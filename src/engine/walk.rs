@@ -17,6 +17,8 @@ pub(super) struct Walk<'a> {
     compute: Option<wgpu::ComputePass<'static>>,
     /// Commands that are ready for the queue, in order.
     closed: Vec<wgpu::CommandBuffer>,
+    /// Whether among them are readers of what came by a transfer queue.
+    pub(super) sees_transfers: bool,
     /// Tickets whose readers are among the commands.
     pub(super) held: Range<u64>,
     /// Units that were encoded since the last submission and wait for nothing, and how many of them
@@ -34,6 +36,7 @@ impl<'a> Walk<'a> {
             encoder: None,
             compute: None,
             closed: Vec::new(),
+            sees_transfers: false,
             held: 0..0,
             units: 0,
             quota: usize::MAX,
@@ -132,7 +135,9 @@ impl<'a> Walk<'a> {
         self.close();
         self.units = 0;
         if !self.closed.is_empty() {
-            self.gpu.queue.submit(self.closed.drain(..));
+            let sees = std::mem::take(&mut self.sees_transfers);
+            let barrier = sees.then(|| self.gpu.see_transfers()).flatten();
+            self.gpu.queue.submit(barrier.into_iter().chain(self.closed.drain(..)));
         }
     }
 

@@ -12,7 +12,7 @@ use crate::model::{Activation, Decoder, Op, Unit};
 use crate::quant::groups;
 
 /// Activations with one row for each token of a pass.
-const PER_TOKEN: [Activation; 23] = [
+const PER_TOKEN: [Activation; 26] = [
     Activation::Embedded,
     Activation::Residual,
     Activation::Normed,
@@ -36,6 +36,9 @@ const PER_TOKEN: [Activation; 23] = [
     Activation::SharedGateUp,
     Activation::SharedGated,
     Activation::Branch,
+    Activation::NormedOrdered,
+    Activation::AttendedOrdered,
+    Activation::GatedOrdered,
 ];
 /// Activations with one row for each token whose logits are wanted.
 const PER_SELECTED: [Activation; 3] = [Activation::Selected, Activation::Projected, Activation::Logits];

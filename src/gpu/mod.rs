@@ -185,9 +185,14 @@ impl Gpu {
         &self.transfers
     }
 
-    /// Makes the next submission see every copy that the transfer queues have finished by now.
-    pub fn see_transfers(&self) {
-        self.transfers.iter().for_each(|transfer| transfer.show_to(&self.queue));
+    /// Commands that make those behind them, in the same submission, see every copy that the transfer
+    /// queues have finished by now; `None` where there are no such queues.
+    pub fn see_transfers(&self) -> Option<wgpu::CommandBuffer> {
+        let transfer = self.transfers.first()?;
+        // wgpu takes no other commands into such an encoder.
+        let mut encoder = self.encoder("copies are seen");
+        transfer.show_to(&mut encoder);
+        Some(encoder.finish())
     }
 
     /// The books of pinned host memory.

@@ -4,8 +4,16 @@
 use super::Facts;
 
 /// Shaders whose every index into workgroup memory and buffers is in range by construction, and
-/// whose loops all end. The clamps that naga would add cost `matmul_coop` a fifth of its rate.
-const UNCHECKED: [&str; 1] = ["matmul_coop"];
+/// whose loops all end. The clamps that naga would add cost `matmul_coop` a fifth of its rate, and
+/// its counters of loops keep drivers from unrolling those of attention.
+const UNCHECKED: [&str; 6] = [
+    "matmul_coop",
+    "matmul_few",
+    "attention_coop",
+    "attention_decode",
+    "attention_join",
+    "attention_prefill",
+];
 
 /// What a device of this adapter needs for its features.
 pub(super) fn experimental_features(facts: &Facts) -> wgpu::ExperimentalFeatures {

@@ -24,9 +24,9 @@ pub struct Spec {
     pub heads: u32,
     /// Key (and value) heads; divides `heads`.
     pub kv_heads: u32,
-    /// Values of one head, even.
+    /// Values of one head, a multiple of 8.
     pub head_dim: u32,
-    /// Leading values of a head that are rotated, even; 0 for none.
+    /// Leading values of a head that are rotated, a multiple of 8; 0 for none.
     pub rotary_dim: u32,
     /// How the cache holds keys and values.
     pub cache: CacheKind,
@@ -138,7 +138,8 @@ pub fn is_supported(facts: &Facts, spec: &Spec) -> bool {
         CacheKind::Q8 => spec.head_dim.is_multiple_of(32),
     };
     let subgroups = facts.features.contains(wgpu::Features::SUBGROUP);
-    fits && subgroups && lanes(spec) <= facts.info.subgroup_min_size
+    let rotates_quads = spec.rotary_dim.is_multiple_of(8);
+    fits && rotates_quads && subgroups && lanes(spec) <= facts.info.subgroup_min_size
 }
 
 /// The constants of how contexts are split and results written.
@@ -160,7 +161,8 @@ pub(super) fn result_constants(spec: &Spec, layout: &Layout) -> Vec<Constant> {
 
 /// The shader's constants.
 pub fn constants(spec: &Spec, layout: &Layout) -> Vec<Constant> {
-    assert!(spec.head_dim.is_multiple_of(8) && spec.rotary_dim <= spec.head_dim, "{spec:?}");
+    assert!(spec.head_dim.is_multiple_of(8) && spec.rotary_dim.is_multiple_of(8), "{spec:?}");
+    assert!(spec.rotary_dim <= spec.head_dim, "{spec:?}");
     let teams = layout.threads / lanes(spec);
     let mut constants = result_constants(spec, layout);
     constants.extend([

@@ -19,7 +19,7 @@ pub const SHADER: Shader = Shader {
 const QUERIES: u32 = 64;
 
 /// Query heads of one KV head that a workgroup takes.
-fn each(spec: &Spec) -> u32 {
+pub(super) fn each(spec: &Spec) -> u32 {
     (spec.heads / spec.kv_heads).min(QUERIES)
 }
 

@@ -6,8 +6,13 @@ use crate::gpu::{Binding, Dispatch, Facts, Grid, Pipelines, Shader};
 use crate::quant::WeightKind;
 
 /// The shader.
-pub const SHADER: Shader =
-    Shader { name: "matmul_coop", source: include_str!("../../shaders/matmul_coop.wgsl") };
+pub const SHADER: Shader = Shader {
+    name: "matmul_coop",
+    source: concat!(
+        include_str!("../../shaders/matmul_halves.wgsl"),
+        include_str!("../../shaders/matmul_coop.wgsl")
+    ),
+};
 
 /// Rows, and tokens, that one workgroup makes.
 const TILE: u32 = 128;

@@ -53,6 +53,12 @@ pub enum Activation {
     SharedGated,
     /// What attention or an MLP adds to the stream, where it is normed before; `[tokens, hidden_size]`.
     Branch,
+    /// `Normed` in the order of a matrix's columns, and so on; as wide as that.
+    NormedOrdered,
+    /// `Attended` likewise.
+    AttendedOrdered,
+    /// `Gated` likewise.
+    GatedOrdered,
     /// The selected rows as wide as the embedding table; `[selected, embed_size]`.
     Projected,
     /// Scores over the vocabulary; `[selected, vocab_size]`.

@@ -3,6 +3,7 @@
 pub use super::activation::Activation;
 use super::experts::{Experts, Router, Routing, Stack};
 use super::latent::Latent;
+pub use super::qk_norm::{QkNorm, QkNormEach};
 use super::rope::Rope;
 use crate::error::{Error, Result};
 use crate::pack::layout::{TensorSpec, UnitSpec};
@@ -72,6 +73,15 @@ pub enum Op {
         /// Whether the result is added to what `to` holds.
         add: bool,
     },
+    /// The columns of an activation in the order that a matrix has them.
+    Reorder {
+        /// What is put in order.
+        from: Activation,
+        /// Output; not `from`.
+        to: Activation,
+        /// Vector of the columns of `from`.
+        order: Tensor,
+    },
     /// Holds the values of `Qkv` between a limit and its negative, in place.
     ClipQkv {
         /// The limit.
@@ -126,38 +136,13 @@ pub enum Op {
     },
 }
 
-/// How queries and keys are normed. The vectors are those of the queries, then those of the keys.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct QkNorm {
-    /// Weights; as long as `each` says.
-    pub weight: Tensor,
-    /// Biases, if not 0; as long as the weights.
-    pub bias: Option<Tensor>,
-    /// Whether the mean is taken away first, as in a norm by mean and variance.
-    pub centred: bool,
-    /// What is normed at a time.
-    pub each: QkNormEach,
-    /// Added to the mean square or the variance.
-    pub eps: f32,
-}
-
-/// What a norm of queries and keys takes at a time, and how long its vectors are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum QkNormEach {
-    /// A head, with weights that all heads of queries, and all of keys, share; `2 * head_dim`.
-    Head,
-    /// A head, with weights of its own; `(heads + kv_heads) * head_dim`.
-    OwnHead,
-    /// All queries, and all keys; `(heads + kv_heads) * head_dim`.
-    Whole,
-}
-
 impl Op {
     /// The activation that it reads.
     pub fn input(&self) -> Activation {
         match *self {
             Op::Select | Op::Router(_) => Activation::Residual,
-            Op::RmsNorm { from, .. } | Op::LayerNorm { from, .. } | Op::Linear { from, .. } => from,
+            Op::RmsNorm { from, .. } | Op::LayerNorm { from, .. } => from,
+            Op::Linear { from, .. } | Op::Reorder { from, .. } => from,
             Op::ClipQkv { .. } | Op::QkNorm(_) | Op::RopeStore { .. } | Op::Attention { .. } => {
                 Activation::Qkv
             }
@@ -178,7 +163,8 @@ impl Op {
     pub fn output(&self) -> Activation {
         match *self {
             Op::Select => Activation::Selected,
-            Op::RmsNorm { to, .. } | Op::LayerNorm { to, .. } | Op::Linear { to, .. } => to,
+            Op::RmsNorm { to, .. } | Op::LayerNorm { to, .. } => to,
+            Op::Linear { to, .. } | Op::Reorder { to, .. } => to,
             Op::ClipQkv { .. } | Op::QkNorm(_) | Op::RopeStore { .. } => Activation::Qkv,
             Op::Attention { .. } => Activation::Attended,
             Op::SharedGlu(_) => Activation::SharedGated,
@@ -347,13 +333,15 @@ impl Decoder {
     pub fn width(&self, activation: Activation) -> u32 {
         match activation {
             Activation::Embedded | Activation::Projected => self.embed_size,
-            Activation::Residual | Activation::Selected | Activation::Normed | Activation::Branch => {
-                self.hidden_size
-            }
+            Activation::Residual
+            | Activation::Selected
+            | Activation::Normed
+            | Activation::NormedOrdered
+            | Activation::Branch => self.hidden_size,
             Activation::Qkv => (self.heads + 2 * self.kv_heads) * self.head_dim,
-            Activation::Attended => self.heads * self.head_dim,
+            Activation::Attended | Activation::AttendedOrdered => self.heads * self.head_dim,
             Activation::GateUp => 2 * self.intermediate_size,
-            Activation::Up | Activation::Gated => self.intermediate_size,
+            Activation::Up | Activation::Gated | Activation::GatedOrdered => self.intermediate_size,
             Activation::Logits => self.vocab_size,
             _ => {
                 let in_experts =

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::decoder::{Decoder, Op, Unit};
-use crate::checkpoint::Checkpoint;
-use crate::error::Result;
+use super::decoder::{Activation, Decoder, Op, Unit};
+use crate::checkpoint::{Checkpoint, order_name};
+use crate::error::{Error, Result};
 use crate::pack::layout::{Source, TensorSpec, UnitSpec};
 use crate::quant::WeightKind;
 
@@ -20,6 +20,9 @@ pub struct Kinds {
     pub base: WeightKind,
     /// By the names of the checkpoint's tensors.
     pub tensors: BTreeMap<String, WeightKind>,
+    /// The matrices whose columns are put in another order, with a hash of that.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub orders: BTreeMap<String, u64>,
 }
 
 impl Kinds {
@@ -29,21 +32,30 @@ impl Kinds {
     /// # Errors
     /// A tensor is missing.
     pub fn of(checkpoint: &Checkpoint, decoder: &Decoder) -> Result<Self> {
-        let mut tensors = BTreeMap::new();
+        let (mut tensors, mut orders) = (BTreeMap::new(), BTreeMap::new());
         let units = decoder.packed_units();
         let all = units.iter().flat_map(|unit| &unit.tensors);
         for source in all.filter(|tensor| is_free(tensor, WeightKind::W4)).flat_map(|t| &t.sources) {
             if !tensors.contains_key(&source.tensor) {
                 tensors.insert(source.tensor.clone(), checkpoint.kind_of(&source.tensor)?);
             }
+            if let Some(order) = checkpoint.column_order(&source.tensor) {
+                let bytes: Vec<u8> = order.iter().flat_map(|column| column.to_le_bytes()).collect();
+                orders.insert(source.tensor.clone(), xxhash_rust::xxh3::xxh3_64(&bytes));
+            }
         }
         let size = |kind: &WeightKind| kind.group_code_bytes() + kind.group_scale_bytes();
         let base = tensors.values().copied().max_by_key(size).unwrap_or(WeightKind::W4);
-        Ok(Kinds { base, tensors })
+        Ok(Kinds { base, tensors, orders })
     }
 
     fn of_source(&self, source: &Source) -> WeightKind {
         self.tensors.get(&source.tensor).copied().unwrap_or(self.base)
+    }
+
+    /// What parts of one matrix must have in common.
+    fn form_of(&self, source: &Source) -> (WeightKind, Option<u64>) {
+        (self.of_source(source), self.orders.get(&source.tensor).copied())
     }
 }
 
@@ -66,15 +78,70 @@ fn common(a: WeightKind, b: WeightKind) -> WeightKind {
 
 impl Decoder {
     /// Gives every matrix its kind. The decoder was described with [`Kinds::base`] for all. Where the
-    /// parts of a matrix differ in their kinds, it becomes several, each with an operation of its own.
-    pub fn adapt(&mut self, kinds: &Kinds) {
+    /// parts of a matrix differ in their kinds, or in the order of their columns, it becomes several,
+    /// each with an operation of its own; and what is multiplied with columns in another order is put
+    /// in that order before.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for columns in another order where that cannot be done.
+    pub fn adapt(&mut self, kinds: &Kinds) -> Result<()> {
         if let Some(embed) = &mut self.embed {
             set_kinds(embed, kinds);
         }
         for unit in &mut self.units {
             split(unit, kinds);
+            reorder(unit, kinds);
             set_kinds(&mut unit.spec, kinds);
         }
+        let units = self.packed_units();
+        let mut sources = units.iter().flat_map(|unit| &unit.tensors).flat_map(|tensor| &tensor.sources);
+        match sources.find(|source| kinds.orders.contains_key(&source.tensor) && !source.ordered) {
+            None => Ok(()),
+            Some(source) => Err(Error::Unsupported(format!(
+                "the scattered groups of columns of `{}` (desc_act) in this place; give --weights, which \
+                 codes them again",
+                source.tensor
+            ))),
+        }
+    }
+}
+
+/// Puts what matrices are multiplied with in the order of their columns.
+fn reorder(unit: &mut Unit, kinds: &Kinds) {
+    let (mut op, mut last) = (0, None);
+    while op < unit.ops.len() {
+        let current = op;
+        op += 1;
+        let written = unit.ops[current].output();
+        if [Activation::Normed, Activation::Attended, Activation::Gated].contains(&written) {
+            last = None;
+        }
+        let Op::Linear { from, weight, .. } = &mut unit.ops[current] else { continue };
+        let to = match *from {
+            Activation::Normed => Activation::NormedOrdered,
+            Activation::Attended => Activation::AttendedOrdered,
+            Activation::Gated => Activation::GatedOrdered,
+            _ => continue,
+        };
+        let matrix = &mut unit.spec.tensors[*weight];
+        let order = |source: &Source| kinds.orders.get(&source.tensor).copied();
+        let Some(wanted) = matrix.sources.first().and_then(order) else { continue };
+        if !is_free(matrix, kinds.base) || matrix.sources.iter().any(|source| order(source) != Some(wanted)) {
+            continue;
+        }
+        matrix.sources.iter_mut().for_each(|source| source.ordered = true);
+        let before = std::mem::replace(from, to);
+        // Several matrices in turn may want the same.
+        if last.replace((to, wanted)) == Some((to, wanted)) {
+            continue;
+        }
+        let (name, cols) = (format!("{}.order", matrix.name), matrix.cols);
+        let sources = vec![Source::whole(order_name(&matrix.sources[0].tensor), &[cols])];
+        let vector = TensorSpec { name, rows: 1, cols, kind: WeightKind::F32, sources };
+        let order = unit.spec.tensors.len();
+        unit.spec.tensors.push(vector);
+        unit.ops.insert(current, Op::Reorder { from: before, to, order });
+        op += 1;
     }
 }
 
@@ -111,8 +178,8 @@ fn parts_of_one_kind(tensor: &TensorSpec, bias: Option<&TensorSpec>, kinds: &Kin
     if !is_free(tensor, kinds.base) {
         return None;
     }
-    let first = kinds.of_source(tensor.sources.first()?);
-    let count = tensor.sources.iter().take_while(|source| kinds.of_source(source) == first).count();
+    let first = kinds.form_of(tensor.sources.first()?);
+    let count = tensor.sources.iter().take_while(|source| kinds.form_of(source) == first).count();
     let rows_of = |sources: &[Source]| -> Vec<u32> {
         sources.iter().map(|source| source.rows.end - source.rows.start).collect()
     };

@@ -16,6 +16,7 @@ pub mod kinds;
 pub mod latent;
 mod options;
 mod parts;
+mod qk_norm;
 pub mod rope;
 mod rope_scaling;
 mod sizes;

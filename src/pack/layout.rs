@@ -26,6 +26,8 @@ pub struct Source {
     pub rows: Range<u32>,
     /// What a vector's elements become; matrices are taken as they are.
     pub affine: Affine,
+    /// Whether a matrix's columns are taken in an order in which those with one scale are together.
+    pub ordered: bool,
 }
 
 impl Source {
@@ -38,6 +40,7 @@ impl Source {
             order: Order::default(),
             rows: 0..shape.first().copied().unwrap_or(1),
             affine: Affine::default(),
+            ordered: false,
         }
     }
 

@@ -13,9 +13,11 @@ pub mod dummy;
 pub mod layout;
 pub mod manifest;
 mod reader;
+mod rewrite;
 mod writer;
 
 pub use container::Watch;
 pub use dummy::write_dummy;
 pub use reader::{Packed, PackedUnit};
+pub use rewrite::rewrite;
 pub use writer::write;

@@ -153,7 +153,7 @@ fn fill_matrix(checkpoint: &Checkpoint, chunk: &mut Chunk<'_>) -> Result<()> {
         let indices = source.rows.start + wanted.start..source.rows.start + wanted.end;
         for rows in source.order.spans(indices).into_iter().filter(|rows| !rows.is_empty()) {
             let count = (rows.end - rows.start) as usize;
-            let lines = Lines { range: rows.clone(), transposed: source.transposed };
+            let lines = Lines { range: rows.clone(), transposed: source.transposed, ordered: source.ordered };
             let codes = &mut chunk.codes[done * code_bytes..][..count * code_bytes];
             let scales = &mut chunk.scales[done * scale_bytes..][..count * scale_bytes];
             if checkpoint.read_codes(&source.tensor, &lines, *kind, [codes, scales])? {
@@ -163,6 +163,9 @@ fn fill_matrix(checkpoint: &Checkpoint, chunk: &mut Chunk<'_>) -> Result<()> {
             match source.transposed {
                 true => checkpoint.read_columns(&source.tensor, rows.clone(), &mut weights)?,
                 false => checkpoint.read_rows(&source.tensor, rows.clone(), &mut weights)?,
+            }
+            if let Some(order) = checkpoint.column_order(&source.tensor).filter(|_| source.ordered) {
+                put_in_order(&mut weights, order);
             }
             for (row, number) in weights.chunks_exact(*cols as usize).zip(rows) {
                 let codes = &mut chunk.codes[done * code_bytes..][..code_bytes];
@@ -175,4 +178,16 @@ fn fill_matrix(checkpoint: &Checkpoint, chunk: &mut Chunk<'_>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Puts the columns of rows in another order.
+fn put_in_order(weights: &mut [f32], order: &[u32]) {
+    let mut before = Vec::new();
+    for row in weights.chunks_exact_mut(order.len()) {
+        before.clear();
+        before.extend_from_slice(row);
+        for (value, column) in row.iter_mut().zip(order) {
+            *value = before[*column as usize];
+        }
+    }
 }

@@ -61,7 +61,8 @@ impl KeysValues {
         self.start + self.part_bytes.next_multiple_of(PART_ALIGNMENT)
     }
 
-    /// Where rows lie here and there.
+    /// Where rows lie here and there. Rows between them, which are the same here and there or of no
+    /// use to anybody, may be among the regions.
     pub fn regions_to(&self, there: &KeysValues, rows: &[Rows], row_bytes: u64) -> Vec<CopyRegion> {
         let starts = [(self.start, there.start), (self.values_start(), there.values_start())];
         let of_rows = |rows: &Rows| {
@@ -69,8 +70,25 @@ impl KeysValues {
             let bytes = u64::from(rows.end) * row_bytes - first;
             starts.map(|(from, to)| CopyRegion { from: from + first, to: to + first, bytes })
         };
-        rows.iter().flat_map(of_rows).collect()
+        joined(rows, GAP_BYTES / row_bytes).iter().flat_map(of_rows).collect()
     }
+}
+
+/// A copy engine moves so much while it begins with another region: 2.3 us on an H200 at 50 GB/s.
+const GAP_BYTES: u64 = 128 << 10;
+
+/// Rows in ascending order with gaps of at most so many of them filled.
+fn joined(rows: &[Rows], gap: u64) -> Vec<Rows> {
+    let mut joined: Vec<Rows> = Vec::new();
+    for rows in rows.iter().filter(|rows| !rows.is_empty()) {
+        match joined.last_mut() {
+            Some(last) if rows.start >= last.end && u64::from(rows.start - last.end) <= gap => {
+                last.end = rows.end;
+            }
+            _ => joined.push(rows.clone()),
+        }
+    }
+    joined
 }
 
 /// What a cache ring moves.
@@ -196,7 +214,6 @@ impl CacheRing {
     /// The failure of a thread, or [`Error::Stuck`].
     pub fn lease(&mut self) -> Result<()> {
         self.ring.lease(self.next_ticket, WAIT_MAX)?;
-        self.gpu.see_transfers();
         Ok(())
     }
 
@@ -276,5 +293,21 @@ impl Mover {
         copy_buffers((&from.buffer, &to.buffer), &regions, &mut self.lane)?;
         self.trace.record(task, &self.names[block], start, Instant::now(), bytes);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn narrow_gaps_are_filled() {
+        let rows = [0..3, 5..6, 6..6, 10..12, 12..13];
+        assert_eq!(joined(&rows, 0), [0..3, 5..6, 10..13]);
+        assert_eq!(joined(&rows, 2), [0..6, 10..13]);
+        assert_eq!(joined(&rows, 4), [Rows { start: 0, end: 13 }]);
+        // Out of order nothing is lost.
+        assert_eq!(joined(&[7..9, 0..2], 100), [7..9, 0..2]);
+        assert!(joined(&[], 1).is_empty());
     }
 }

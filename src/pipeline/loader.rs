@@ -167,11 +167,7 @@ impl Loader {
     /// # Errors
     /// The failure of a worker, or [`Error::Stuck`].
     pub fn lease(&self, ticket: u64) -> Result<usize> {
-        let slot = self.ring.lease(ticket, WAIT_MAX)?;
-        if self.route == Route::Dma {
-            self.gpu.see_transfers();
-        }
-        Ok(slot)
+        self.ring.lease(ticket, WAIT_MAX)
     }
 
     /// Whether [`Loader::lease`] would return at once.

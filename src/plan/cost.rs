@@ -3,10 +3,10 @@
 use super::timeline::{self, Delays, Lap};
 use super::{Demand, Home, PassTime, Rates, UnitDemand};
 
-/// Tokens that decode kernels serve with one read of the weights.
-const TOKENS_PER_READ: u64 = 8;
 /// What a cache that travels costs besides its bytes: two more copies to ask for and to wait for.
 const CACHE_TRIP_SECONDS: f64 = 50e-6;
+/// What each sequence's keys, and its values, add to that, each way: a region for a copy engine.
+const CACHE_REGION_SECONDS: f64 = 2.3e-6;
 
 /// How a pass uses the machine, seconds each.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -95,9 +95,13 @@ impl Cost<'_> {
         u64::from(self.demand.work.batch.max(1))
     }
 
+    fn tokens_per_read(&self) -> u64 {
+        u64::from(self.demand.tokens_per_read.max(1))
+    }
+
     /// How often a decode pass reads the weights.
     fn reads(&self) -> f64 {
-        self.batch().div_ceil(TOKENS_PER_READ) as f64
+        self.batch().div_ceil(self.tokens_per_read()) as f64
     }
 
     /// Bytes that the kernels of a decode pass read of a unit.
@@ -125,6 +129,11 @@ impl Cost<'_> {
     pub(super) fn decode(&self, layout: &Layout<'_>) -> PassCost {
         let rates = self.rates;
         let mut compute = self.decode_compute();
+        let stays = |home: &Home| *home == Home::Vram || (*home == Home::Host && layout.direct);
+        let is_chained = self.demand.likeliest && layout.homes.iter().all(stays) && layout.caches.slots == 0;
+        if let Some(times) = rates.times.as_ref().filter(|_| !is_chained) {
+            compute.host += times.reading;
+        }
         let mut read = 0.0;
         if let Some(direct) = rates.direct.filter(|_| layout.direct) {
             let homes = layout.homes.iter().zip(&self.demand.units);
@@ -167,7 +176,9 @@ impl Cost<'_> {
         let blocks = layout.caches.count as f64;
         let moved = if in_place { 0.0 } else { blocks };
         let weights_seconds = weights as f64 / rates.link;
-        let caches_seconds = moved * (caches.loaded_bytes / rates.link + CACHE_TRIP_SECONDS);
+        let regions_seconds = 2.0 * self.batch() as f64 * CACHE_REGION_SECONDS;
+        let trip_seconds = CACHE_TRIP_SECONDS + regions_seconds;
+        let caches_seconds = moved * (caches.loaded_bytes / rates.link + trip_seconds);
         let direct = rates.direct.filter(|_| in_place);
         let attention_seconds = direct.map_or(0.0, |direct| blocks * caches.read_bytes / direct);
         // Beside kernels that read over the link themselves, no journey hides.
@@ -175,7 +186,7 @@ impl Cost<'_> {
         let busy = Busy {
             link: weights_seconds + caches_seconds,
             read: read + attention_seconds,
-            save: moved * caches.saved_bytes / rates.save,
+            save: moved * (caches.saved_bytes / rates.save + regions_seconds),
             disk: disk as f64 / rates.disk,
             gpu: compute.units.iter().sum::<f64>() + compute.host + attention_seconds + waiting,
         };
@@ -243,7 +254,7 @@ impl Cost<'_> {
             }
         };
         // Logits of many tokens are made by decode kernels.
-        let more_reads = u64::from(selected).div_ceil(TOKENS_PER_READ).saturating_sub(1) as f64;
+        let more_reads = u64::from(selected).div_ceil(self.tokens_per_read()).saturating_sub(1) as f64;
         for (seconds, unit) in compute.units.iter_mut().zip(units).filter(|(_, unit)| Self::is_head(unit)) {
             *seconds += more_reads * unit.bytes as f64 / rates.kernel;
         }

@@ -16,6 +16,8 @@ fn demand(units: &[u64]) -> Demand {
         table_bytes: 0,
         cache_bytes: 1 << 19,
         cache_reads: 1,
+        likeliest: false,
+        tokens_per_read: 8,
         fixed_bytes: 1 << 19,
         token_bytes: 1 << 10,
         selected_bytes: 1 << 10,
@@ -151,12 +153,16 @@ fn a_trial_says_more_than_rates() {
         decode: PassTime { block: 0.5, rest: 0.25 },
         prefill: PassTime { block: 1.0, rest: 2.0 },
         prefill_token: PassTime { block: 0.125, ..none },
+        reading: 0.25,
     };
     let rates = Rates { times: Some(times), ..RATES };
     let units = demand(&[1 << 20; 4]);
     let budget = Budget { vram_bytes: 1 << 30, threads: 1, ..Budget::default() };
     let Prediction { decode_rate, prefill_rate, .. } = plan(&units, &budget, &rates).unwrap().prediction;
-    assert!((decode_rate - 1.0 / 0.75).abs() < 1e-9, "{decode_rate}");
+    assert!((decode_rate - 1.0).abs() < 1e-9, "{decode_rate}");
+    let likeliest = Demand { likeliest: true, ..units };
+    let chained = plan(&likeliest, &budget, &rates).unwrap().prediction.decode_rate;
+    assert!((chained - 1.0 / 0.75).abs() < 1e-9, "{chained}");
     assert!((prefill_rate - 512.0 / (3.0 + 64.0)).abs() < 1e-9, "{prefill_rate}");
 }
 

@@ -74,6 +74,17 @@ enum Kind {
     Byte,
 }
 
+/// The parts of a `tokenizer.json`.
+struct Parts {
+    normalizer: Value,
+    /// Its `pre_tokenizer`.
+    cuts: Value,
+    decoder: Value,
+    model: Value,
+    /// Whether a text starts with the start token where the file does not say.
+    add_bos: bool,
+}
+
 /// A checked vocabulary.
 struct Checked<'a> {
     vocabulary: &'a Vocabulary<'a>,
@@ -195,13 +206,14 @@ impl<'a> Checked<'a> {
         normalizers.push(json!({"type": "Replace", "pattern": {"String": " "}, "content": "▁"}));
         let normalizer = json!({"type": "Sequence", "normalizers": normalizers});
         let unknown = self.unknown.map(|id| self.spellings[id].as_str());
-        self.json(
+        self.json(Parts {
             normalizer,
-            Value::Null,
-            json!({"type": "Sequence", "decoders": decoders}),
-            json!({"unk_token": unknown, "fuse_unk": true, "byte_fallback": true, "merges": self.merges_by_score()}),
-            true,
-        )
+            cuts: Value::Null,
+            decoder: json!({"type": "Sequence", "decoders": decoders}),
+            model: json!({"unk_token": unknown, "fuse_unk": true, "byte_fallback": true,
+                          "merges": self.merges_by_score()}),
+            add_bos: true,
+        })
     }
 
     /// The pairs that make up each piece, those of the highest score first.
@@ -255,11 +267,12 @@ impl<'a> Checked<'a> {
         let model = json!({"unk_token": null, "fuse_unk": false, "byte_fallback": false,
                            "ignore_merges": pre.ignore_merges, "merges": merges});
         let cuts = json!({"type": "Sequence", "pretokenizers": cuts});
-        Ok(self.json(normalizer, cuts, bytes, model, pre.add_bos))
+        Ok(self.json(Parts { normalizer, cuts, decoder: bytes, model, add_bos: pre.add_bos }))
     }
 
     /// The parts as a `tokenizer.json`.
-    fn json(&self, normalizer: Value, cuts: Value, decoder: Value, mut model: Value, add_bos: bool) -> Value {
+    fn json(&self, parts: Parts) -> Value {
+        let Parts { normalizer, cuts, decoder, mut model, add_bos } = parts;
         let vocabulary: Map<String, Value> =
             self.spellings.iter().enumerate().map(|(id, token)| (token.clone(), json!(id))).collect();
         model["type"] = json!("BPE");

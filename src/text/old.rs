@@ -296,7 +296,7 @@ mod tests {
     fn read(config: &Value, files: &[(&str, Vec<u8>)]) -> Result<TextFiles> {
         let config = ("tokenizer_config.json", config.to_string().into_bytes());
         let files: Vec<_> = files.iter().cloned().chain([config]).collect();
-        TextFiles::read(&Value::Null, &[], |name| {
+        TextFiles::read(&json!({}), &[], |name| {
             files.iter().find(|(found, _)| *found == name).map(|(_, b)| b)
         })
     }

@@ -93,7 +93,7 @@ impl Tokenizer {
     /// [`Error::Usage`] where the tokenizer refuses the text.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
         let marked = self.controls.mark_spellings(text, Writer::Trusted);
-        let encoding = self.inner.encode_fast(marked, add_special).map_err(cannot_encode)?;
+        let encoding = self.inner.encode_fast(marked, add_special).map_err(|error| cannot_encode(&error))?;
         // The template's own control tokens are marked in the mask; whatever the text itself
         // yields must be ordinary. Only vocabularies that list control tokens among their
         // pieces can break this, so it is checked rather than prevented.
@@ -114,7 +114,7 @@ impl Tokenizer {
 
     /// The ids of a text in which what must stay text is marked, without any that are put around it.
     pub(super) fn encode_marked(&self, marked: &str) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode_fast(marked, false).map_err(cannot_encode)?;
+        let encoding = self.inner.encode_fast(marked, false).map_err(|error| cannot_encode(&error))?;
         let ids = encoding.get_ids().to_vec();
         let found = ids.iter().filter(|id| self.control.iter().any(|(_, control)| control == *id)).count();
         match found <= self.controls.specials_in(marked) {
@@ -148,7 +148,7 @@ impl Tokenizer {
     }
 }
 
-fn cannot_encode(error: tokenizers::Error) -> Error {
+fn cannot_encode(error: &tokenizers::Error) -> Error {
     Error::Usage(format!("the tokenizer cannot encode the text: {error}"))
 }
 

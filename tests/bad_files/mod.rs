@@ -4,6 +4,7 @@ mod families;
 mod folders;
 mod gguf;
 mod packed;
+mod quantised;
 
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};

@@ -88,18 +88,18 @@ fn what_cannot_chat_is_refused() {
 #[test]
 fn ctrl_c_stops_the_answer_and_not_the_chat() {
     let place = place();
-    let mut command = place.command("run model --ignore-eos --temperature 1 --seed 3 --context 100000");
+    let mut command = place.command("run model --ignore-eos --temperature 1 --seed 3 --context 20000");
     command.env("TERM", "dumb");
     // A long answer, so that there is time to stop it.
-    place.edit_json("config.json", |config| config["max_position_embeddings"] = 100_000.into());
-    let mut terminal = rexpect::session::spawn_command(inherit(command), Some(120_000)).unwrap();
+    place.edit_json("config.json", |config| config["max_position_embeddings"] = 20_000.into());
+    let mut terminal = rexpect::session::spawn_command(inherit(command), Some(300_000)).unwrap();
     terminal.exp_string("Type a message, or /help").unwrap();
     terminal.send_line("/set max-tokens 3").unwrap();
     terminal.exp_string("max-tokens 3").unwrap();
     terminal.send_line("Hello").unwrap();
     terminal.exp_string("3 written at").unwrap();
-    terminal.send_line("/set max-tokens 90000").unwrap();
-    terminal.exp_string("max-tokens 90000").unwrap();
+    terminal.send_line("/set max-tokens 19000").unwrap();
+    terminal.exp_string("max-tokens 19000").unwrap();
     terminal.send_line("Tell me all").unwrap();
     std::thread::sleep(std::time::Duration::from_secs(2));
     terminal.send_control('c').unwrap();

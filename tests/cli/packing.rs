@@ -107,3 +107,39 @@ fn a_flipped_bit_is_found_and_its_unit_named() {
     damaged.refused("a cache entry", "delete it and pack the model again");
     assert!(damaged.stderr.contains(&place.names("cache")[0]), "the path is named: {}", damaged.stderr);
 }
+
+#[test]
+fn a_packed_file_is_packed_again_in_fewer_bits_alone() {
+    let place = Place::new();
+    place.output("pack model f16 --weights f16");
+    place.output("pack f16 w8 --weights w8");
+    place.output("pack w8 w4 --weights w4");
+    // Halves hold the checkpoint's weights as they are, so that nothing is lost on the way to bytes.
+    let texts = ["w8", "model --weights w8"].map(|model| place.output(&format!("run {model} {RUN}")));
+    assert_eq!(texts[0], texts[1]);
+    place.output(&format!("run w4 {RUN}"));
+    place.run("pack w8 again").refused("no kind", "it is packed already; give --weights");
+    place.run("pack w8 again --weights f16").refused("a finer kind", "would not become better");
+    place.run("pack w8 again --weights w8").refused("the same kind", "would not become better");
+    place.run("pack model/config.json again --weights w4").refused("no model", "config.json");
+}
+
+/// Files of others' making, with their codes as they are.
+#[test]
+fn a_gguf_file_and_a_gptq_folder_run_and_pack() {
+    let place = Place::new();
+    let models = [("gguf", "quantised/mixed.gguf"), ("gptq", "quantised/gptq_act")];
+    for (name, path) in models {
+        let path = crate::common::fixture(path);
+        let line = |verb: &str| format!("{verb} --ids 3,9,27 -n 8 --temperature 0 --ignore-eos --print-ids");
+        let path = path.display();
+        let ran = place.output(&line(&format!("run {path}")));
+        assert_eq!(ran.trim().split(',').count(), 8, "{ran}");
+        place.output(&format!("pack {path} {name}.packed"));
+        assert_eq!(place.output(&line(&format!("run {name}.packed"))), ran, "{name}");
+        place
+            .run(&format!("run {name}.packed -p a --weights w4"))
+            .refused(name, "as its source had its weights");
+        place.output(&format!("plan {path} --link 1GB/s --vram-rate 10GB/s --vram 64MiB"));
+    }
+}

@@ -62,6 +62,7 @@ pub(crate) struct Case {
 }
 
 /// The same after `rope_store`: rotated queries, and caches that hold all that is seen.
+#[derive(Clone)]
 pub(crate) struct Stored {
     pub(crate) sizes: Sizes,
     pub(crate) rows: Vec<Row>,

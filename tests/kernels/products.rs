@@ -4,9 +4,9 @@ use half::f16;
 
 use super::common::*;
 use pipo_wgpu::gpu::{Buffer, Dispatch, Pipelines};
-use pipo_wgpu::kernels::matmul_coop;
 use pipo_wgpu::kernels::matvec_core::Tile;
 use pipo_wgpu::kernels::{ExactArgs, Int8Args, Matrix, Shape};
+use pipo_wgpu::kernels::{matmul_coop, matmul_few};
 use pipo_wgpu::quant::{WeightKind, groups};
 
 /// A kernel under test: makes the dispatch for one problem.
@@ -187,7 +187,10 @@ impl Problem {
 
     /// Everything on the device, with a `y` that holds `before`.
     pub(crate) fn bound(&self, before: &[f32]) -> Bound {
-        let halves: Vec<_> = self.x.iter().map(|x| f16::from_f32(x / HALVES_SCALE)).collect();
+        let mut halves: Vec<_> = self.x.iter().map(|x| f16::from_f32(x / HALVES_SCALE)).collect();
+        // Kernels read whole tiles of tokens, whatever is there.
+        let beyond = self.x.len() / self.tokens * matmul_few::TOKENS_MAX as usize;
+        halves.extend(std::iter::repeat_n(f16::NAN, beyond));
         Bound {
             step: step(self.tokens),
             codes: upload(&self.weights.codes),

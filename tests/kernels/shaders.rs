@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Files that are no shaders by themselves: what stands in front of others.
-const PARTS: [&str; 15] = [
+const PARTS: [&str; 18] = [
     "prelude",
     "matvec_groups",
     "matvec_codes",
@@ -18,6 +18,9 @@ const PARTS: [&str; 15] = [
     "attention_tile",
     "experts_home",
     "experts_rows",
+    "attention_coop_tile",
+    "attention_coop_row",
+    "matmul_halves",
     "weights",
     "functions",
 ];
@@ -25,6 +28,8 @@ const PARTS: [&str; 15] = [
 /// The files between the prelude and a shader.
 fn parts(stem: &str) -> &'static [&'static str] {
     match stem {
+        "attention_coop" => &PARTS[13..15],
+        "matmul_coop" | "matmul_few" => &PARTS[15..16],
         "matvec_int8" => &PARTS[2..7],
         "matvec_gated" => &PARTS[1..7],
         "matvec_residual" => &PARTS[1..6],
@@ -94,7 +99,7 @@ fn every_shader_is_valid_and_portable() {
             capabilities |=
                 naga::valid::Capabilities::SHADER_FLOAT16 | naga::valid::Capabilities::COOPERATIVE_MATRIX;
         }
-        if stem == "attention_decode" {
+        if ["attention_coop", "attention_decode"].contains(&stem.as_str()) {
             capabilities |= naga::valid::Capabilities::SUBGROUP;
         }
         let flags = naga::valid::ValidationFlags::all();

@@ -33,7 +33,19 @@ struct Beyond {
 
 /// All of them. A shader that is not here must translate for every backend.
 const BEYOND: &[Beyond] = &[
+    Beyond {
+        shader: "attention_coop",
+        needs: Capabilities::SHADER_FLOAT16
+            .union(Capabilities::COOPERATIVE_MATRIX)
+            .union(Capabilities::SUBGROUP),
+        fallback: "attention_prefill",
+    },
     Beyond { shader: "attention_decode", needs: Capabilities::SUBGROUP, fallback: "attention" },
+    Beyond {
+        shader: "matmul_few",
+        needs: Capabilities::SHADER_FLOAT16.union(Capabilities::COOPERATIVE_MATRIX),
+        fallback: "matmul_int8",
+    },
     Beyond {
         shader: "matmul_coop",
         needs: Capabilities::SHADER_FLOAT16.union(Capabilities::COOPERATIVE_MATRIX),

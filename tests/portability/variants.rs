@@ -134,7 +134,7 @@ fn experts(list: &mut List) {
             let spec = experts_exact::Spec { records, width, cols, gate, strides, shape };
             list.add(experts_exact::SHADER, experts_exact::constants(&spec));
         }
-        if matches!(kind, WeightKind::W4 | WeightKind::W8) {
+        if kind.is_coded() {
             let tile = Tile { rows_each: 4, row_lanes: 16, col_lanes: 8, unroll: 1 };
             let eps = cached.then_some(1e-5);
             let spec = experts_gated::Spec { records, width, cols, gate, eps, tile };
@@ -193,6 +193,7 @@ fn pointwise(list: &mut List) {
         list.add(widen_q8::SHADER, widen_q8::constants(&widen_q8::Spec { cols }));
         list.add(clip::SHADER, clip::constants(&clip::Spec { cols, limit: 8.0 }));
         list.add(softcap::SHADER, softcap::constants(&softcap::Spec { cols, cap: 30.0 }));
+        list.add(kernels::reorder::SHADER, kernels::reorder::constants(&kernels::reorder::Spec { cols }));
         list.add(select_rows::SHADER, select_rows::constants(&select_rows::Spec { cols }));
         for (kind, yes) in KINDS.into_iter().flat_map(|kind| [(kind, false), (kind, true)]) {
             let part = embed::Rows { first: 16_000, count: 16_000, is_last: false };
@@ -232,7 +233,7 @@ fn qk_norms(list: &mut List) {
 }
 
 fn products(list: &mut List) {
-    use kernels::{matmul_coop, matmul_exact, matmul_int8, matvec_exact, matvec_int8};
+    use kernels::{matmul_coop, matmul_exact, matmul_few, matmul_int8, matvec_exact, matvec_int8};
     let all = matrices().into_iter().flat_map(|matrix| KINDS.map(|kind| (matrix, kind)));
     // How a group is decoded does not depend on the matrix.
     for (matrix, kind) in all.filter(|(matrix, kind)| USUAL.contains(kind) || matrix.bias) {
@@ -240,7 +241,11 @@ fn products(list: &mut List) {
         list.add(matmul_exact::SHADER, matmul_exact::constants(&matmul_exact::Spec { matrix, kind }));
         if is_int8 {
             list.add(matmul_int8::SHADER, matmul_int8::constants(&matmul_int8::Spec { matrix, kind }));
-            list.add(matmul_coop::SHADER, matmul_coop::constants(&matmul_coop::Spec { matrix, kind }));
+            let spec = matmul_coop::Spec { matrix, kind };
+            list.add(matmul_coop::SHADER, matmul_coop::constants(&spec));
+            for tokens in [16, 32, 64] {
+                list.add(matmul_few::SHADER, matmul_few::constants(&spec, tokens));
+            }
         }
         for (number, shape) in SHAPES.into_iter().enumerate() {
             // Every number of tokens with some shape, every shape with some number.
@@ -303,7 +308,9 @@ fn fused_products(list: &mut List) {
 }
 
 fn attentions(list: &mut List) {
-    use kernels::{attention_decode, attention_join, attention_merge, attention_prefill, rope_store};
+    use kernels::{
+        attention_coop, attention_decode, attention_join, attention_merge, attention_prefill, rope_store,
+    };
     for ((heads, kv_heads, head_dim), cache) in HEADS.into_iter().flat_map(|h| CACHES.map(|c| (h, c))) {
         for rotary_dim in [0, head_dim] {
             let spec = rope_store::Spec { heads, kv_heads, head_dim, rotary_dim, cache };
@@ -335,6 +342,9 @@ fn attentions(list: &mut List) {
                 softcap: None,
             };
             list.add(attention_prefill::SHADER, attention_prefill::constants(&spec));
+            if attention_coop::fits(&spec) {
+                list.add(attention_coop::SHADER, attention_coop::constants(&spec));
+            }
         }
         for (splits, joins) in [(1, true), (32, true), (8, false)] {
             let layout = attention_decode::Layout { threads: 128, splits, tiles_min: 2, joins };

@@ -13,6 +13,7 @@ pub mod metadata;
 pub(super) mod model;
 mod names;
 mod rope;
+mod special;
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -1,11 +1,13 @@
 //! From an architecture's metadata and tensors to Hugging Face's configuration and names.
 
-use serde_json::{Value as Json, json};
+use std::ops::Range;
+
+use serde_json::Value as Json;
 
 use super::keys::Keys;
 use super::names::{self, Names};
-use super::rope;
 use super::{Gguf, GgufTensor};
+use super::{rope, special};
 use crate::error::{Error, Result};
 
 /// How a tensor of the file becomes Hugging Face's.
@@ -13,12 +15,17 @@ use crate::error::{Error, Result};
 pub(in crate::checkpoint) struct View {
     /// Rows of a head whose even ones come first here, then the odd ones; 0 if rows are as they are.
     pub(in crate::checkpoint) paired: u64,
+    /// Where queries, keys and values stand one below the other and Hugging Face has them group by
+    /// group: columns of a head, and heads of queries of a group; 0 if rows are as they are.
+    pub(in crate::checkpoint) grouped: [u64; 2],
     /// Whether the tensor counts as `[cols, rows]`.
     pub(in crate::checkpoint) transposed: bool,
     /// Added to every element.
     pub(in crate::checkpoint) plus: f32,
     /// The rows of the file's tensor that it is, if not all.
-    pub(in crate::checkpoint) rows: Option<std::ops::Range<u64>>,
+    pub(in crate::checkpoint) rows: Option<Range<u64>>,
+    /// Whether a vector counts as a matrix of one row.
+    pub(in crate::checkpoint) is_row: bool,
 }
 
 /// A tensor under Hugging Face's name.
@@ -43,6 +50,8 @@ struct Architecture {
     names: Names,
     /// Whether rows of queries and keys stand in pairs.
     paired: bool,
+    /// Whether queries, keys and values stand one below the other, not group by group.
+    grouped: bool,
     /// What its norms' weights have that Hugging Face's lack.
     norm_plus: f32,
     /// Reads what only it has.
@@ -54,21 +63,52 @@ const PLAIN: Architecture = Architecture {
     model_type: "llama",
     names: names::LLAMA,
     paired: false,
+    grouped: false,
     norm_plus: 0.0,
     special: |_, _| Ok(()),
 };
 
-const ARCHITECTURES: [Architecture; 14] = [
-    Architecture { paired: true, special: llama, ..PLAIN },
+const ARCHITECTURES: [Architecture; 20] = [
+    Architecture { paired: true, special: special::llama, ..PLAIN },
     Architecture { arch: "qwen2", model_type: "qwen2", ..PLAIN },
     Architecture { arch: "qwen3", model_type: "qwen3", ..PLAIN },
-    Architecture { arch: "gemma", model_type: "gemma", norm_plus: 1.0, special: gemma, ..PLAIN },
+    Architecture { arch: "qwen2moe", model_type: "qwen2_moe", special: special::qwen2moe, ..PLAIN },
+    Architecture {
+        arch: "qwen3moe",
+        model_type: "qwen3_moe",
+        special: |keys, gguf| special::experts(keys, gguf, true),
+        ..PLAIN
+    },
+    Architecture {
+        arch: "olmoe",
+        model_type: "olmoe",
+        special: |keys, gguf| special::experts(keys, gguf, false),
+        ..PLAIN
+    },
+    Architecture { arch: "smollm3", model_type: "smollm3", paired: true, special: special::smollm3, ..PLAIN },
+    Architecture {
+        arch: "gptneox",
+        model_type: "gpt_neox",
+        names: names::GPT_NEOX,
+        grouped: true,
+        special: special::gptneox,
+        ..PLAIN
+    },
+    Architecture {
+        arch: "falcon",
+        model_type: "falcon",
+        names: names::FALCON,
+        grouped: true,
+        special: special::falcon,
+        ..PLAIN
+    },
+    Architecture { arch: "gemma", model_type: "gemma", norm_plus: 1.0, special: special::gemma, ..PLAIN },
     Architecture {
         arch: "gemma2",
         model_type: "gemma2",
         names: names::GEMMA2,
         norm_plus: 1.0,
-        special: gemma2,
+        special: special::gemma2,
         ..PLAIN
     },
     Architecture {
@@ -76,25 +116,39 @@ const ARCHITECTURES: [Architecture; 14] = [
         model_type: "gemma3_text",
         names: names::GEMMA2,
         norm_plus: 1.0,
-        special: gemma3,
+        special: special::gemma3,
         ..PLAIN
     },
-    Architecture { arch: "phi2", model_type: "phi", names: names::PHI2, special: phi2, ..PLAIN },
-    Architecture { arch: "phi3", model_type: "phi3", names: names::PHI3, special: phi3, ..PLAIN },
-    Architecture { arch: "gpt2", model_type: "gpt2", names: names::GPT2, special: gpt2, ..PLAIN },
+    Architecture { arch: "phi2", model_type: "phi", names: names::PHI2, special: special::phi2, ..PLAIN },
+    Architecture { arch: "phi3", model_type: "phi3", names: names::PHI3, special: special::phi3, ..PLAIN },
+    Architecture { arch: "gpt2", model_type: "gpt2", names: names::GPT2, special: special::gpt2, ..PLAIN },
     Architecture { arch: "olmo2", model_type: "olmo2", names: names::OLMO2, ..PLAIN },
-    Architecture { arch: "granite", model_type: "granite", paired: true, special: granite, ..PLAIN },
+    Architecture { arch: "granite", model_type: "granite", paired: true, special: special::granite, ..PLAIN },
     Architecture {
         arch: "stablelm",
         model_type: "stablelm",
         names: names::STABLELM,
-        special: stablelm,
+        special: special::stablelm,
         ..PLAIN
     },
-    Architecture { arch: "command-r", model_type: "cohere", names: names::COHERE, special: cohere, ..PLAIN },
-    Architecture { arch: "cohere2", model_type: "cohere2", names: names::COHERE, special: cohere2, ..PLAIN },
+    Architecture {
+        arch: "command-r",
+        model_type: "cohere",
+        names: names::COHERE,
+        special: special::cohere,
+        ..PLAIN
+    },
+    Architecture {
+        arch: "cohere2",
+        model_type: "cohere2",
+        names: names::COHERE,
+        special: special::cohere2,
+        ..PLAIN
+    },
 ];
 
+/// Experts of a tensor at most.
+const EXPERTS_MAX: u64 = 1024;
 /// Tensors that follow from the configuration or were read into it.
 const READ: [&str; 3] = ["rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"];
 
@@ -114,16 +168,17 @@ pub(in crate::checkpoint) fn describe(gguf: &Gguf) -> Result<Described> {
             known.join(", ")
         ))
     })?;
+    let architecture = variant(*architecture, &keys, gguf)?;
     keys.set("model_type", architecture.model_type);
     usual(&keys, gguf)?;
     rope::copy(&keys, gguf)?;
     (architecture.special)(&keys, gguf)?;
     keys.copy_tokens()?;
-    let head_dim = head_dim(&keys)?;
+    let heads = Heads::read(&keys)?;
     let config = keys.finish()?;
     let mut tensors = Vec::new();
     for (name, tensor) in gguf.tensors().filter(|(name, _)| !is_read(name)) {
-        tensors.push(view(architecture, head_dim, name, tensor, gguf)?);
+        tensors.extend(views(&architecture, heads, name, tensor, gguf)?);
     }
     Ok(Described { config, tensors })
 }
@@ -133,13 +188,61 @@ fn is_read(name: &str) -> bool {
     READ.contains(&name)
 }
 
-fn view(
+/// The architecture, where one name stands for several.
+fn variant(architecture: Architecture, keys: &Keys<'_>, gguf: &Gguf) -> Result<Architecture> {
+    let has_experts = keys.size("expert_count")?.unwrap_or(0) > 0;
+    Ok(match architecture.arch {
+        "llama" if has_experts => Architecture {
+            model_type: "mixtral",
+            names: names::MIXTRAL,
+            special: special::mixtral,
+            ..architecture
+        },
+        "falcon" if has(gguf, "attn_norm_2.weight") => {
+            Architecture { names: names::FALCON_NEW, ..architecture }
+        }
+        _ => architecture,
+    })
+}
+
+/// Heads and their width.
+#[derive(Clone, Copy)]
+pub(super) struct Heads {
+    pub(super) queries: u64,
+    pub(super) keys: u64,
+    pub(super) dim: u64,
+}
+
+impl Heads {
+    pub(super) fn read(keys: &Keys<'_>) -> Result<Self> {
+        let queries = keys.needed("attention.head_count")?.max(1);
+        let of_keys = keys.size("attention.head_count_kv")?.unwrap_or(queries).max(1);
+        Ok(Heads { queries, keys: of_keys, dim: head_dim(keys)? })
+    }
+}
+
+/// Hugging Face's tensors that one of the file is.
+fn views(
     architecture: &Architecture,
-    head_dim: u64,
+    heads: Heads,
     name: &str,
     tensor: &GgufTensor,
     gguf: &Gguf,
-) -> Result<Named> {
+) -> Result<Vec<Named>> {
+    let wrong = |problem: String| Error::file(gguf.path(), format!("tensor `{name}` {problem}"));
+    let count = if tensor.shape.len() == 3 { tensor.shape[0] } else { 1 };
+    if let Some(experts) = architecture.names.of_experts(name, count.min(EXPERTS_MAX)) {
+        let rows = tensor.rows() / count;
+        if count > EXPERTS_MAX {
+            return Err(wrong(format!("has {count} experts, more than {EXPERTS_MAX}")));
+        }
+        let named = |(name, first): (String, u64)| Named {
+            name,
+            tensor: tensor.clone(),
+            view: View { rows: Some(first * rows..(first + 1) * rows), ..View::default() },
+        };
+        return Ok(experts.into_iter().zip(0..).map(named).collect());
+    }
     let hf = architecture.names.of(name).ok_or_else(|| {
         Error::Unsupported(format!(
             "tensor `{name}` of {}, which a `{}` is not known to have",
@@ -149,24 +252,31 @@ fn view(
     })?;
     let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
     let is_paired = architecture.paired && (stem.ends_with(".attn_q") || stem.ends_with(".attn_k"));
+    let is_grouped = architecture.grouped && stem.ends_with(".attn_qkv");
     let is_turned = architecture.model_type == "gpt2" && stem.starts_with("blk.") && tensor.shape.len() == 2;
-    let is_norm = stem.ends_with("norm");
     let rows = tensor.shape.first().copied().unwrap_or(1);
-    if is_paired && (head_dim == 0 || rows % head_dim != 0) {
-        let problem = format!("tensor `{name}` has {rows} rows, which are not heads of {head_dim}");
-        return Err(Error::file(gguf.path(), problem));
+    let Heads { queries, keys, dim } = heads;
+    if (is_paired || is_grouped) && (dim == 0 || rows % dim != 0) {
+        return Err(wrong(format!("has {rows} rows, which are not heads of {dim}")));
+    }
+    if is_grouped && (queries % keys != 0 || rows != (queries + 2 * keys) * dim) {
+        return Err(wrong(format!(
+            "has {rows} rows, not {queries} heads of queries and {keys} of keys and values"
+        )));
     }
     let view = View {
-        paired: if is_paired { head_dim } else { 0 },
+        paired: if is_paired { dim } else { 0 },
+        grouped: if is_grouped { [dim, queries / keys] } else { [0, 0] },
         transposed: is_turned,
-        plus: if is_norm { -architecture.norm_plus } else { 0.0 },
+        plus: if stem.ends_with("norm") { -architecture.norm_plus } else { 0.0 },
         rows: None,
+        is_row: stem.ends_with("ffn_gate_inp_shexp") && tensor.shape.len() == 1,
     };
-    Ok(Named { name: hf, tensor: tensor.clone(), view })
+    Ok(vec![Named { name: hf, tensor: tensor.clone(), view }])
 }
 
 /// Columns of a head.
-fn head_dim(keys: &Keys<'_>) -> Result<u64> {
+pub(super) fn head_dim(keys: &Keys<'_>) -> Result<u64> {
     let heads = keys.needed("attention.head_count")?.max(1);
     Ok(keys.size("attention.key_length")?.unwrap_or(keys.needed("embedding_length")? / heads))
 }
@@ -199,116 +309,6 @@ fn usual(keys: &Keys<'_>, gguf: &Gguf) -> Result<()> {
 }
 
 /// Whether a block has a tensor; they are all alike.
-fn has(gguf: &Gguf, name: &str) -> bool {
+pub(super) fn has(gguf: &Gguf, name: &str) -> bool {
     gguf.tensor(&format!("blk.0.{name}")).is_some()
-}
-
-fn llama(keys: &Keys<'_>, gguf: &Gguf) -> Result<()> {
-    let experts = keys.size("expert_count")?.unwrap_or(0);
-    let used = keys.size("expert_used_count")?.unwrap_or(0);
-    if experts > 0 {
-        let value = format!("{experts}, {used} at a time");
-        return Err(keys.unsupported("expert_count", &value));
-    }
-    keys.set("hidden_act", "silu");
-    keys.set("attention_bias", has(gguf, "attn_q.bias"));
-    keys.set("mlp_bias", has(gguf, "ffn_gate.bias"));
-    Ok(())
-}
-
-fn gemma(keys: &Keys<'_>, _: &Gguf) -> Result<()> {
-    keys.set("hidden_activation", "gelu_pytorch_tanh");
-    Ok(())
-}
-
-fn gemma2(keys: &Keys<'_>, gguf: &Gguf) -> Result<()> {
-    gemma(keys, gguf)?;
-    keys.set("attn_logit_softcapping", keys.number("attn_logit_softcapping")?.unwrap_or(50.0));
-    keys.set("final_logit_softcapping", keys.number("final_logit_softcapping")?.unwrap_or(30.0));
-    keys.copy_size("sliding_window", "attention.sliding_window")?;
-    // Files do not say it; the largest model alone has another one than its heads are wide.
-    scale_queries(keys, 46)
-}
-
-fn gemma3(keys: &Keys<'_>, gguf: &Gguf) -> Result<()> {
-    gemma(keys, gguf)?;
-    keys.set(
-        "final_logit_softcapping",
-        keys.number("final_logit_softcapping")?.map_or(Json::Null, Json::from),
-    );
-    keys.set("attn_logit_softcapping", Json::Null);
-    keys.copy_size("sliding_window", "attention.sliding_window")?;
-    keys.set("sliding_window_pattern", keys.size("attention.sliding_window_pattern")?.unwrap_or(6));
-    keys.set("rope_theta", keys.number("rope.freq_base")?.unwrap_or(1_000_000.0));
-    keys.set("rope_local_base_freq", keys.number("rope.freq_base_swa")?.unwrap_or(10_000.0));
-    scale_queries(keys, 62)
-}
-
-/// The number whose root queries are divided by: for a model of so many blocks the width over the
-/// heads, else the width of a head.
-fn scale_queries(keys: &Keys<'_>, blocks: u64) -> Result<()> {
-    let (heads, width) = (keys.needed("attention.head_count")?.max(1), keys.needed("embedding_length")?);
-    let is_largest = keys.needed("block_count")? == blocks;
-    let scalar = if is_largest { width / heads } else { head_dim(keys)? };
-    keys.set("query_pre_attn_scalar", scalar);
-    Ok(())
-}
-
-fn phi2(keys: &Keys<'_>, _: &Gguf) -> Result<()> {
-    keys.set("hidden_act", "gelu_new");
-    Ok(())
-}
-
-fn phi3(keys: &Keys<'_>, _: &Gguf) -> Result<()> {
-    keys.set("hidden_act", "silu");
-    let window = keys.size("attention.sliding_window")?.filter(|window| *window > 0);
-    keys.set("sliding_window", window.map_or(Json::Null, Json::from));
-    Ok(())
-}
-
-fn gpt2(keys: &Keys<'_>, _: &Gguf) -> Result<()> {
-    keys.set("n_embd", keys.needed("embedding_length")?);
-    keys.set("n_layer", keys.needed("block_count")?);
-    keys.set("n_head", keys.needed("attention.head_count")?);
-    keys.set("n_positions", keys.needed("context_length")?);
-    keys.set("n_inner", keys.needed("feed_forward_length")?);
-    keys.copy_number("layer_norm_epsilon", "attention.layer_norm_epsilon")?;
-    keys.set("activation_function", "gelu_new");
-    Ok(())
-}
-
-fn granite(keys: &Keys<'_>, gguf: &Gguf) -> Result<()> {
-    llama(keys, gguf)?;
-    keys.copy_number("logits_scaling", "logit_scale")?;
-    keys.copy_number("residual_multiplier", "residual_scale")?;
-    keys.copy_number("embedding_multiplier", "embedding_scale")?;
-    keys.copy_number("attention_multiplier", "attention.scale")
-}
-
-fn stablelm(keys: &Keys<'_>, gguf: &Gguf) -> Result<()> {
-    keys.set("hidden_act", "silu");
-    keys.set("use_qkv_bias", has(gguf, "attn_q.bias"));
-    let parallel = keys.flag("use_parallel_residual")?.unwrap_or(!has(gguf, "ffn_norm.weight"));
-    keys.set("use_parallel_residual", parallel);
-    if has(gguf, "attn_q_norm.weight") {
-        return Err(Error::Unsupported(format!(
-            "norms of single heads (`blk.0.attn_q_norm.weight`) of the stablelm in {}",
-            gguf.path().display()
-        )));
-    }
-    Ok(())
-}
-
-fn cohere(keys: &Keys<'_>, gguf: &Gguf) -> Result<()> {
-    keys.set("hidden_act", "silu");
-    keys.copy_number("logit_scale", "logit_scale")?;
-    keys.set("use_qk_norm", has(gguf, "attn_q_norm.weight"));
-    Ok(())
-}
-
-fn cohere2(keys: &Keys<'_>, gguf: &Gguf) -> Result<()> {
-    cohere(keys, gguf)?;
-    keys.copy_size("sliding_window", "attention.sliding_window")?;
-    keys.set("sliding_window_pattern", json!(4));
-    Ok(())
 }

@@ -12,6 +12,9 @@ pub(super) struct Names {
     pub(super) layers: &'static str,
     /// Within blocks.
     pub(super) block: Pairs,
+    /// Within blocks, of tensors that hold one matrix for each expert; Hugging Face's names have the
+    /// expert's number where `{}` is.
+    pub(super) experts: Pairs,
 }
 
 const OUTER: Pairs =
@@ -33,7 +36,88 @@ pub(super) const LLAMA: Names = Names {
         ("ffn_gate", "mlp.gate_proj"),
         ("ffn_up", "mlp.up_proj"),
         ("ffn_down", "mlp.down_proj"),
+        ("ffn_gate_inp", "mlp.gate"),
+        ("ffn_gate_shexp", "mlp.shared_expert.gate_proj"),
+        ("ffn_up_shexp", "mlp.shared_expert.up_proj"),
+        ("ffn_down_shexp", "mlp.shared_expert.down_proj"),
+        ("ffn_gate_inp_shexp", "mlp.shared_expert_gate"),
     ],
+    experts: &[
+        ("ffn_gate_exps", "mlp.experts.{}.gate_proj"),
+        ("ffn_up_exps", "mlp.experts.{}.up_proj"),
+        ("ffn_down_exps", "mlp.experts.{}.down_proj"),
+    ],
+};
+
+/// Llama with experts.
+pub(super) const MIXTRAL: Names = Names {
+    block: &[
+        ("attn_norm", "input_layernorm"),
+        ("attn_q", "self_attn.q_proj"),
+        ("attn_k", "self_attn.k_proj"),
+        ("attn_v", "self_attn.v_proj"),
+        ("attn_output", "self_attn.o_proj"),
+        ("ffn_norm", "post_attention_layernorm"),
+        ("ffn_gate_inp", "block_sparse_moe.gate"),
+    ],
+    experts: &[
+        ("ffn_gate_exps", "block_sparse_moe.experts.{}.w1"),
+        ("ffn_up_exps", "block_sparse_moe.experts.{}.w3"),
+        ("ffn_down_exps", "block_sparse_moe.experts.{}.w2"),
+        // Old files have a tensor for each, with the number behind.
+        ("ffn_gate", "block_sparse_moe.experts.{}.w1"),
+        ("ffn_up", "block_sparse_moe.experts.{}.w3"),
+        ("ffn_down", "block_sparse_moe.experts.{}.w2"),
+    ],
+    ..LLAMA
+};
+
+/// GPT-NeoX.
+pub(super) const GPT_NEOX: Names = Names {
+    outer: &[
+        ("token_embd", "gpt_neox.embed_in"),
+        ("output_norm", "gpt_neox.final_layer_norm"),
+        ("output", "embed_out"),
+    ],
+    layers: "gpt_neox.layers.",
+    block: &[
+        ("attn_norm", "input_layernorm"),
+        ("attn_qkv", "attention.query_key_value"),
+        ("attn_output", "attention.dense"),
+        ("ffn_norm", "post_attention_layernorm"),
+        ("ffn_up", "mlp.dense_h_to_4h"),
+        ("ffn_down", "mlp.dense_4h_to_h"),
+    ],
+    experts: &[],
+};
+
+/// Falcon with one norm, and with two.
+pub(super) const FALCON: Names = Names {
+    outer: &[
+        ("token_embd", "transformer.word_embeddings"),
+        ("output_norm", "transformer.ln_f"),
+        ("output", "lm_head"),
+    ],
+    layers: "transformer.h.",
+    block: &[
+        ("attn_norm", "input_layernorm"),
+        ("attn_qkv", "self_attention.query_key_value"),
+        ("attn_output", "self_attention.dense"),
+        ("ffn_up", "mlp.dense_h_to_4h"),
+        ("ffn_down", "mlp.dense_4h_to_h"),
+    ],
+    experts: &[],
+};
+pub(super) const FALCON_NEW: Names = Names {
+    block: &[
+        ("attn_norm", "ln_mlp"),
+        ("attn_norm_2", "ln_attn"),
+        ("attn_qkv", "self_attention.query_key_value"),
+        ("attn_output", "self_attention.dense"),
+        ("ffn_up", "mlp.dense_h_to_4h"),
+        ("ffn_down", "mlp.dense_4h_to_h"),
+    ],
+    ..FALCON
 };
 
 /// Those with norms on both sides: Gemma 2 and 3.
@@ -91,6 +175,7 @@ pub(super) const PHI2: Names = Names {
         ("ffn_up", "mlp.fc1"),
         ("ffn_down", "mlp.fc2"),
     ],
+    experts: &[],
 };
 
 /// Phi-3, whose queries, keys and values are one matrix, and gates and values another.
@@ -123,6 +208,7 @@ pub(super) const GPT2: Names = Names {
         ("ffn_up", "mlp.c_fc"),
         ("ffn_down", "mlp.c_proj"),
     ],
+    experts: &[],
 };
 
 /// StableLM, whose last norm has a bias like the others.
@@ -146,6 +232,22 @@ impl Names {
         let is_number = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
         let hf = find(self.block, stem).filter(|_| is_number)?;
         Some(format!("{}{number}.{hf}.{ending}", self.layers))
+    }
+
+    /// Hugging Face's names of the matrices of a tensor of `count` experts, or of the one expert whose
+    /// number stands behind the name; `None` if it is no such tensor.
+    pub(super) fn of_experts(&self, name: &str, count: u64) -> Option<Vec<String>> {
+        let (number, stem) = name.strip_prefix("blk.")?.strip_suffix(".weight")?.split_once('.')?;
+        let find = |stem: &str| self.experts.iter().find(|(gguf, _)| *gguf == stem).map(|(_, hf)| *hf);
+        let named = |hf: &str, expert: u64| {
+            format!("{}{number}.{}.weight", self.layers, hf.replace("{}", &expert.to_string()))
+        };
+        number.parse::<u32>().ok()?;
+        if let Some(hf) = find(stem).filter(|_| stem.ends_with("_exps")) {
+            return Some((0..count).map(|expert| named(hf, expert)).collect());
+        }
+        let (stem, expert) = stem.rsplit_once('.')?;
+        Some(vec![named(find(stem)?, expert.parse().ok()?)])
     }
 }
 

@@ -44,7 +44,7 @@ impl Input {
         if !is_terminal {
             return Ok(Input::Pipe);
         }
-        let mut editor = DefaultEditor::new().map_err(failed)?;
+        let mut editor = DefaultEditor::new().map_err(|error| failed(&error))?;
         let history = os::cache_folder().ok().map(|folder| folder.join("history"));
         if let Some(history) = &history {
             // The first time, there is none.
@@ -74,7 +74,7 @@ impl Input {
                 Ok(text) => Ok(Line::Text(text)),
                 Err(ReadlineError::Interrupted) => Ok(Line::GivenUp),
                 Err(ReadlineError::Eof) => Ok(Line::End),
-                Err(error) => Err(failed(error)),
+                Err(error) => Err(failed(&error)),
             },
             Input::Pipe => {
                 let mut text = String::new();
@@ -87,7 +87,7 @@ impl Input {
     }
 }
 
-fn failed(error: ReadlineError) -> Error {
+fn failed(error: &ReadlineError) -> Error {
     Error::Usage(format!("the terminal cannot be read: {error}"))
 }
 

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::gpu::{Buffer, Dispatch, Gpu, Pipelines, Stopwatch};
 use crate::kernels::matvec_core::{self, Groups, Operation, Tile};
 use crate::kernels::{Activation, CacheKind, ExactArgs, Int8Args, Matrix, Shape, TOKENS_PER_GROUP_MAX};
-use crate::kernels::{attention, attention_decode, attention_merge, matmul_coop, matmul_int8};
+use crate::kernels::{attention, attention_decode, attention_merge, matmul_coop, matmul_few, matmul_int8};
 use crate::kernels::{matvec_exact, matvec_gated, matvec_int8, matvec_residual};
 use crate::quant::{GROUP, WeightKind, groups};
 
@@ -215,12 +215,25 @@ impl Product {
             return self.int8().map(|args| matmul_int8::dispatch(pipelines, &spec, &args)).collect();
         }
         let spec = matmul_coop::Spec { matrix, kind };
-        let dispatch = |Int8Args { step, codes, scales, bias, y, .. }| {
+        self.halves().map(|args| matmul_coop::dispatch(pipelines, &spec, &args)).collect()
+    }
+
+    /// The kernel for few tokens on matrix units, by each copy of the weights; for more tokens than
+    /// matvecs share weights among.
+    ///
+    /// # Errors
+    /// When the device refuses the kernel.
+    pub fn few(&self, pipelines: &mut Pipelines) -> Result<Vec<Dispatch>> {
+        let Product { matrix, kind, tokens, .. } = *self;
+        let spec = matmul_few::Spec { matrix, kind };
+        self.halves().map(|args| matmul_few::dispatch(pipelines, &spec, tokens, &args)).collect()
+    }
+
+    fn halves(&self) -> impl Iterator<Item = matmul_coop::Args<'_>> {
+        self.int8().map(|Int8Args { step, codes, scales, bias, y, .. }| {
             let (x, x_scales) = (self.x.all(), self.squares.all());
-            let args = matmul_coop::Args { step, codes, scales, bias, x, x_scales, y };
-            matmul_coop::dispatch(pipelines, &spec, &args)
-        };
-        self.int8().map(dispatch).collect()
+            matmul_coop::Args { step, codes, scales, bias, x, x_scales, y }
+        })
     }
 }
 

@@ -102,7 +102,7 @@ pub(super) fn key(decoder: &Decoder, options: &Options, lengths: &Lengths) -> St
     let units: Vec<_> = short.units.iter().map(|unit| unit.spec.bytes().to_string()).collect();
     let kinds = short.units[0].spec.tensors.iter().map(|tensor| format!("{:?}", tensor.kind));
     format!(
-        "trial of {} heads of {} and {}, units of {} in {}, exact {}, cache {:?}, {:?}, {lengths:?}",
+        "trial, reading apart, of {} heads of {} and {}, units of {} in {}, exact {}, cache {:?}, {:?}, {lengths:?}",
         decoder.heads,
         decoder.head_dim,
         decoder.kv_heads,
@@ -158,6 +158,8 @@ struct Passes {
     prefill: f64,
     /// What each of them adds.
     prefill_token: f64,
+    /// What a decode pass adds when its result is read before the next one begins.
+    reading: f64,
 }
 
 impl Passes {
@@ -171,6 +173,7 @@ impl Passes {
             decode: split(self.decode, shorter.decode),
             prefill: split(self.prefill, shorter.prefill),
             prefill_token: split(self.prefill_token, shorter.prefill_token),
+            reading: self.reading,
         }
     }
 }
@@ -211,17 +214,21 @@ impl Trial<'_> {
     /// Times passes with each engine. They take turns, so that all meet the same clocks.
     fn passes(&self, engines: &mut [&mut Engine], prefill: u32) -> Result<Vec<Passes>> {
         let tokens = decode_tokens(self.lengths);
-        let mut decode = self.seconds(engines, Class::Decode, &tokens, self.patience.in_a_row)?;
+        let decode = self.seconds(engines, Class::Decode, &tokens, self.patience.in_a_row)?;
+        let mut reading = 0.0;
         if self.patience.in_a_row > 1 {
-            // What every pass adds when its result is read before the next one begins.
             let alone = self.seconds(engines, Class::Decode, &tokens, 1)?;
-            let reading =
-                alone.iter().zip(&decode).map(|(alone, row)| alone - row).fold(f64::INFINITY, f64::min);
-            decode.iter_mut().for_each(|seconds| *seconds += reading.max(0.0));
+            let more = alone.iter().zip(&decode).map(|(alone, row)| alone - row);
+            reading = more.fold(f64::INFINITY, f64::min).max(0.0);
         }
-        let with_decode =
-            |(decode, (prefill, prefill_token)): (f64, (f64, f64))| Passes { decode, prefill, prefill_token };
-        let prefill = self.prefills(engines, prefill, &decode)?;
+        let with_decode = |(decode, (prefill, prefill_token)): (f64, (f64, f64))| Passes {
+            decode,
+            prefill,
+            prefill_token,
+            reading,
+        };
+        let read: Vec<_> = decode.iter().map(|decode| decode + reading).collect();
+        let prefill = self.prefills(engines, prefill, &read)?;
         Ok(decode.into_iter().zip(prefill).map(with_decode).collect())
     }
 

@@ -3,7 +3,9 @@
 use super::Builder;
 use crate::error::Result;
 use crate::gpu::{Binding, Dispatch, Pipelines};
-use crate::kernels::{attention, attention_merge, attention_prefill, latent_heads, narrow_heads, rope_store};
+use crate::kernels::{
+    attention, attention_coop, attention_merge, attention_prefill, latent_heads, narrow_heads, rope_store,
+};
 use crate::model::{Activation, Decoder, Op};
 use crate::pipeline::cache_ring::KeysValues;
 
@@ -73,7 +75,10 @@ impl Builder<'_> {
         op: &Op,
     ) -> Result<Dispatch> {
         let (spec, args) = self.attends(cache, op, self.f32(Activation::Attended));
-        attention_prefill::dispatch(pipelines, &spec, &args)
+        match attention_coop::is_supported(&pipelines.gpu().facts, &spec) {
+            true => attention_coop::dispatch(pipelines, &spec, &args),
+            false => attention_prefill::dispatch(pipelines, &spec, &args),
+        }
     }
 
     pub(super) fn attention(

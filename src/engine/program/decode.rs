@@ -279,7 +279,9 @@ pub(in crate::engine) fn attention_bytes(
     (context, batch): (u32, u32),
 ) -> Option<u64> {
     let spec = attention(decoder, cache, context);
-    let is_supported = attention_decode::is_supported(facts, &spec);
+    let rotated = decoder.ropes.iter().map(|rope| 2 * rope.inverse_frequencies.len() as u32);
+    let mut specs = rotated.map(|rotary_dim| attention_decode::Spec { rotary_dim, ..spec }).chain([spec]);
+    let is_supported = specs.all(|spec| attention_decode::is_supported(facts, &spec));
     is_supported.then(|| attention_decode::Layout::for_adapter(facts, &spec).scratch_bytes(&spec, batch))
 }
 

@@ -1,10 +1,15 @@
 //! Products of many tokens on matrix units, which read activations as halves.
 
 use super::{Builder, Linear, UnitMemory};
+use crate::engine::Class;
 use crate::error::Result;
 use crate::gpu::{Binding, Dispatch, Pipelines};
-use crate::kernels::{matmul_coop, widen_q8};
+use crate::kernels::{matmul_coop, matmul_few, widen_q8};
 use crate::pack::layout::TensorSpec;
+
+/// The most tokens of passes whose matrices go through the kernel for few; with more, that one
+/// reads the weights too often.
+const FEW_TOKENS_MAX: u32 = 128;
 
 impl Builder<'_> {
     /// Widens the input's int8 groups to `halves`, and multiplies.
@@ -12,12 +17,12 @@ impl Builder<'_> {
         &self,
         pipelines: &mut Pipelines,
         linear: &Linear,
-        tensor: &TensorSpec,
-        memory: &UnitMemory<'_>,
-        halves: [Binding<'_>; 2],
+        (tensor, memory): (&TensorSpec, &UnitMemory<'_>),
+        [x, x_scales]: [Binding<'_>; 2],
+        class: Class,
     ) -> Result<Vec<Dispatch>> {
-        let [x, x_scales] = halves;
-        let step = self.step(false);
+        let is_head = linear.to.is_selected();
+        let step = self.step(is_head);
         let args = widen_q8::Args {
             step: step.clone(),
             codes: self.workspace.q8_codes(),
@@ -37,6 +42,15 @@ impl Builder<'_> {
             y: self.f32(linear.to),
         };
         let spec = matmul_coop::Spec { matrix: self.matrix(linear, tensor), kind: tensor.kind };
-        Ok(vec![widen, matmul_coop::dispatch(pipelines, &spec, &args)?])
+        let tokens_most = match class {
+            _ if is_head => self.workspace.selected(),
+            Class::Prefill => self.workspace.inputs.chunk(),
+            Class::Decode => self.batch,
+        };
+        let product = match tokens_most <= FEW_TOKENS_MAX {
+            true => matmul_few::dispatch(pipelines, &spec, tokens_most, &args)?,
+            false => matmul_coop::dispatch(pipelines, &spec, &args)?,
+        };
+        Ok(vec![widen, product])
     }
 }

@@ -4,10 +4,10 @@ use super::{Builder, UnitMemory};
 use crate::engine::flow::Form;
 use crate::engine::fuse;
 use crate::error::Result;
-use crate::gpu::{Dispatch, Pipelines};
+use crate::gpu::{Binding, Dispatch, Pipelines};
 use crate::kernels::{
-    activate, activate_q8, clip, glu, glu_q8, layer_norm, layer_norm_q8, qk_norm, quantize_q8, rms_norm,
-    rms_norm_q8, softcap,
+    activate, activate_q8, clip, glu, glu_q8, layer_norm, layer_norm_q8, qk_norm, quantize_q8, reorder,
+    rms_norm, rms_norm_q8, softcap,
 };
 use crate::model::{Activation, Decoder, Function, QkNorm, QkNormEach, Tensor};
 
@@ -138,6 +138,17 @@ impl Builder<'_> {
         }
         let args = glu::Args { step, gate_up, y: self.f32(to) };
         glu::dispatch(pipelines, &glu::Spec { cols, activation }, &args)
+    }
+
+    /// Columns in another order.
+    pub(super) fn reorder(
+        &self,
+        pipelines: &mut Pipelines,
+        [from, to]: [Activation; 2],
+        order: Binding<'_>,
+    ) -> Result<Dispatch> {
+        let args = reorder::Args { step: self.step(false), order, x: self.f32(from), y: self.f32(to) };
+        reorder::dispatch(pipelines, &reorder::Spec { cols: self.width(from) }, &args)
     }
 
     pub(super) fn activate(

@@ -1,5 +1,8 @@
 //! Filters and tests that Jinja has and minijinja lacks or understands in another way.
 
+// What a template calls takes its options by value.
+#![allow(clippy::needless_pass_by_value)]
+
 use minijinja::value::{Kwargs, Rest, ValueKind, ValueOrKwargs, from_args};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 

@@ -1,5 +1,8 @@
 //! The filter `tojson` as Transformers has it: what Python's `json.dumps` writes.
 
+// What a template calls takes its options by value.
+#![allow(clippy::needless_pass_by_value)]
+
 use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Error, ErrorKind, Value};
 

@@ -1,0 +1,48 @@
+//! Puts the columns of activations in another order: `y[t, i] = x[t, order[i]]`.
+
+use super::{Constant, item_grid, quads};
+use crate::error::Result;
+use crate::gpu::{Binding, Dispatch, Grid, Pipelines, Shader};
+
+/// The shader.
+pub const SHADER: Shader = Shader { name: "reorder", source: include_str!("../../shaders/reorder.wgsl") };
+
+/// Sizes and choices.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spec {
+    /// Columns.
+    pub cols: u32,
+}
+
+/// What the kernel is bound to.
+#[derive(Clone, Debug)]
+pub struct Args<'a> {
+    /// Uniform `Step`.
+    pub step: Binding<'a>,
+    /// f32 `[cols]`: whole numbers, the columns of `x` in their new order.
+    pub order: Binding<'a>,
+    /// f32 `[tokens, stride(cols)]`.
+    pub x: Binding<'a>,
+    /// Result, f32 `[tokens, stride(cols)]`.
+    pub y: Binding<'a>,
+}
+
+/// The shader's constants.
+pub fn constants(spec: &Spec) -> Vec<Constant> {
+    vec![("COLS", spec.cols.into()), ("GROUPS", grid(spec).groups.into())]
+}
+
+/// Workgroups.
+pub fn grid(spec: &Spec) -> Grid {
+    item_grid(quads(spec.cols))
+}
+
+/// Prepares the kernel.
+///
+/// # Errors
+/// When the device refuses the shader or a binding.
+pub fn dispatch(pipelines: &mut Pipelines, spec: &Spec, args: &Args<'_>) -> Result<Dispatch> {
+    let a = args.clone();
+    let bindings = [a.step, a.order, a.x, a.y];
+    pipelines.dispatch(SHADER, &constants(spec), &bindings, grid(spec))
+}
