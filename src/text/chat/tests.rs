@@ -72,7 +72,7 @@ fn families_render_as_transformers_renders_them() {
             match (found, case["expected"].as_str()) {
                 (Ok(found), Some(expected)) => assert_eq!(found, expected, "{name}"),
                 (Err(error), None) => {
-                    assert!(error.to_string().contains("refuses these messages: "), "{error}")
+                    assert!(error.to_string().contains("refuses these messages: "), "{error}");
                 }
                 (found, expected) => panic!("{name}: expected {expected:?}, found {found:?}"),
             }
