@@ -11,7 +11,8 @@ use crate::common::{Model, fixture, gpu};
 use crate::oracles::{Expected, all_logits, greedy, options, relative_error};
 use crate::streaming::{self, PROMPT, plan_with, run_on};
 
-const MODELS: [&str; 5] = ["moe_mixtral", "moe_qwen2", "moe_qwen3", "moe_olmoe", "moe_grid"];
+const MODELS: [&str; 7] =
+    ["moe_mixtral", "moe_qwen2", "moe_qwen3", "moe_olmoe", "moe_grid", "moe_deepseek2", "moe_deepseek3"];
 
 #[test]
 fn float_weights_give_transformers_logits_at_every_position() {

@@ -28,6 +28,10 @@ pub(super) enum Fused {
     /// A matrix of gates and values, or of values alone, that reads what [`Fused::Residual`] left,
     /// and the function after it.
     Gated { linear: usize, function: Function, eps: f32 },
+    /// The way into experts, from what a fused norm left.
+    ExpertsIn { op: usize, eps: f32 },
+    /// The sum of what experts gave, and the norm after it.
+    ExpertsSum { op: usize, next: Norm },
     /// Rotation, the write to the KV cache, and attention; its result may be int8 groups.
     Attention { rope: usize, attention: usize, int8: bool },
 }
@@ -43,7 +47,7 @@ pub(super) struct Fusion {
 impl Fusion {
     /// Whether anything reads norms without their factor.
     pub(super) fn has_norms(&self) -> bool {
-        let makes = |fused: &Fused| matches!(fused, Fused::Residual { .. });
+        let makes = |fused: &Fused| matches!(fused, Fused::Residual { .. } | Fused::ExpertsSum { .. });
         self.first.is_some() || self.units.iter().flatten().any(makes)
     }
 
@@ -130,6 +134,7 @@ impl Fuser<'_> {
         };
         let follows = match self.before(unit, op) {
             None => self.decoder.embedded() == Activation::Residual,
+            Some((_, Op::ExpertsSum)) => !self.exact,
             Some((unit, before)) => self.adds_to_stream(unit, before),
         };
         (self.fusible.norms && self.flow.of(unit, op).int8_output && follows).then_some(eps)
@@ -152,6 +157,14 @@ impl Fuser<'_> {
         let ops = &self.decoder.units[unit].ops;
         let next = ops.get(op + 1);
         match ops[op] {
+            Op::ExpertsIn(_) => match eps {
+                Some(eps) => (Fused::ExpertsIn { op, eps }, 1),
+                None => (Fused::Alone { op, eps: None }, 1),
+            },
+            Op::ExpertsSum => match self.norm_after(unit, op) {
+                Some(next) => (Fused::ExpertsSum { op, next }, 1),
+                None => (Fused::Alone { op, eps: None }, 1),
+            },
             Op::Linear { .. } if self.adds_to_stream(unit, &ops[op]) => {
                 let Some(next) = self.norm_after(unit, op) else {
                     return (Fused::Alone { op, eps: None }, 1);

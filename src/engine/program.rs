@@ -283,8 +283,13 @@ impl Builder<'_> {
             Op::SharedGlu(function) => {
                 self.glu(pipelines, function, [Activation::SharedGateUp, Activation::SharedGated], form)
             }
+            Op::LatentHeads => self.latent_heads(pipelines),
+            Op::NarrowHeads => self.narrow_heads(pipelines),
+            Op::Router(router) => self.router(pipelines, &router, setting),
             Op::Route(routing) => self.route(pipelines, &routing, setting),
-            Op::ExpertsIn(stack) => return self.experts_in(pipelines, &stack, setting),
+            Op::ExpertsIn(stack) => {
+                return self.experts_in(pipelines, &stack, setting, None);
+            }
             Op::ExpertsOut(stack) => return self.experts_out(pipelines, &stack, setting),
             Op::ExpertsSum => self.experts_sum(pipelines),
             Op::Activate(function) => self.activate(pipelines, function, form),

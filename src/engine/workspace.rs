@@ -12,7 +12,7 @@ use crate::model::{Activation, Decoder, Op, Unit};
 use crate::quant::groups;
 
 /// Activations with one row for each token of a pass.
-const PER_TOKEN: [Activation; 18] = [
+const PER_TOKEN: [Activation; 26] = [
     Activation::Embedded,
     Activation::Residual,
     Activation::Normed,
@@ -21,6 +21,14 @@ const PER_TOKEN: [Activation; 18] = [
     Activation::GateUp,
     Activation::Up,
     Activation::Gated,
+    Activation::QueryLatent,
+    Activation::QueryLatentNormed,
+    Activation::Queries,
+    Activation::KeyLatent,
+    Activation::KeyLatentNormed,
+    Activation::KeyRope,
+    Activation::KeysValues,
+    Activation::AttendedValues,
     Activation::Router,
     Activation::Routes,
     Activation::ExpertGated,
@@ -70,7 +78,14 @@ fn take_turns(decoder: &Decoder, a: Activation, b: Activation) -> bool {
     let uses = |unit: &Unit, a| unit.ops.iter().any(|op| op.input() == a || op.output() == a);
     let apart = |unit: &Unit| !(uses(unit, a) && uses(unit, b)) && fresh(unit, a) && fresh(unit, b);
     let carried = |a| {
-        let between_units = [Activation::Routes, Activation::ExpertGated, Activation::ExpertOut];
+        let between_units = [
+            Activation::Routes,
+            Activation::ExpertGated,
+            Activation::ExpertOut,
+            // Read by an operation that reads another as well.
+            Activation::KeyRope,
+            Activation::KeysValues,
+        ];
         [Activation::Residual, decoder.embedded(), Activation::Logits].contains(&a)
             || between_units.contains(&a)
     };

@@ -2,6 +2,7 @@
 
 use super::decoder::{Activation, Decoder, Function, Op, Positions, QkNorm, QkNormEach, Unit};
 use super::experts::{Experts, Gate, Mixture, Names as ExpertNames, Routing};
+use super::latent::{Latent, LatentAttention};
 use super::parts::{Head, LayerNorm, Part, Projection, UnitBuilder, add_head, tables};
 use super::rope::Rope;
 use super::sizes::Sizes;
@@ -21,6 +22,8 @@ pub(super) struct Blueprint {
     /// What queries, keys and values are held between, with its negative.
     pub(super) clip_qkv: Option<f32>,
     pub(super) qk_norm: Option<QkNorms>,
+    /// Latent attention instead of queries, keys and values.
+    pub(super) latent: Option<Latent>,
     /// The way back from attention, and whether it has a bias.
     pub(super) out: Part,
     pub(super) out_bias: bool,
@@ -168,6 +171,7 @@ impl Blueprint {
             context_max,
             embed_size: hidden_size,
             embed_scale: self.embed_scale,
+            latent: self.latent,
             experts: self.sparse.map(|sparse| sparse.experts),
             ropes: self.ropes,
             positions: first_row.map(|first_row| Positions { tensor: 0, first_row }),
@@ -204,6 +208,12 @@ impl Blueprint {
         use Activation::{Attended, Branch, Normed, Qkv, Residual};
         let mut unit = self.unit(block, weights);
         let Sizes { hidden_size, heads, head_dim, .. } = self.sizes;
+        if let Some(latent) = self.latent {
+            let Attention { rope, scale, .. } = self.attentions[block as usize];
+            let norm = (self.norms.before_attention.expect("latent attention reads a norm"), self.norms.eps);
+            let bias = self.out_bias;
+            return LatentAttention { latent, block, hidden_size, norm, rope, scale, bias }.unit(unit);
+        }
         let mut from = Residual;
         if let Some(name) = self.norms.before_attention {
             self.norm(&mut unit, name, [Residual, Normed], false);

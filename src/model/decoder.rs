@@ -1,66 +1,12 @@
 //! What a decoder consists of: its sizes, its units and the operations inside them.
 
-use super::experts::{Experts, Routing, Stack};
+pub use super::activation::Activation;
+use super::experts::{Experts, Router, Routing, Stack};
+use super::latent::Latent;
 pub use super::qk_norm::{QkNorm, QkNormEach};
 use super::rope::Rope;
 use crate::error::{Error, Result};
 use crate::pack::layout::{TensorSpec, UnitSpec};
-
-/// An activation that lives in GPU memory during a pass, f32 `[tokens, width]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Activation {
-    /// Embedding rows where they are narrower or wider than the stream; `[tokens, embed_size]`.
-    Embedded,
-    /// The stream that blocks add to; `[tokens, hidden_size]`.
-    Residual,
-    /// The rows of the residual whose logits are wanted; `[selected, hidden_size]`.
-    Selected,
-    /// A norm's output; `[tokens, hidden_size]`.
-    Normed,
-    /// Queries, keys and values side by side; `[tokens, (heads + 2 * kv_heads) * head_dim]`.
-    Qkv,
-    /// What attention gathered; `[tokens, heads * head_dim]`.
-    Attended,
-    /// Gate and up projections side by side; `[tokens, 2 * intermediate_size]`.
-    GateUp,
-    /// The up projection of an MLP without gates; `[tokens, intermediate_size]`.
-    Up,
-    /// What the MLP's activation function leaves; `[tokens, intermediate_size]`.
-    Gated,
-    /// What a router says of each expert, and the shared expert's gate; see [`Experts`].
-    Router,
-    /// The experts of each token with their weights, 16 bytes each; `[tokens, choices]`.
-    Routes,
-    /// What the activation function leaves inside each chosen expert;
-    /// `[tokens, num_experts_per_tok]` rows of `moe_intermediate_size`.
-    ExpertGated,
-    /// What each chosen expert gives, then the shared one where it has a gate;
-    /// `[tokens, choices]` rows of `hidden_size`.
-    ExpertOut,
-    /// Gate and up projections of a shared expert; `[tokens, 2 * shared_intermediate_size]`.
-    SharedGateUp,
-    /// What the activation function leaves inside it; `[tokens, shared_intermediate_size]`.
-    SharedGated,
-    /// What attention or an MLP adds to the stream, where it is normed before; `[tokens, hidden_size]`.
-    Branch,
-    /// `Normed` in the order of a matrix's columns, and so on; as wide as that.
-    NormedOrdered,
-    /// `Attended` likewise.
-    AttendedOrdered,
-    /// `Gated` likewise.
-    GatedOrdered,
-    /// The selected rows as wide as the embedding table; `[selected, embed_size]`.
-    Projected,
-    /// Scores over the vocabulary; `[selected, vocab_size]`.
-    Logits,
-}
-
-impl Activation {
-    /// Whether it has a row for each token whose logits are wanted, not for each token.
-    pub fn is_selected(self) -> bool {
-        matches!(self, Activation::Selected | Activation::Projected | Activation::Logits)
-    }
-}
 
 /// A function of one value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,6 +113,12 @@ pub enum Op {
     Activate(Function),
     /// `function(gate) * up` of `SharedGateUp` into `SharedGated`.
     SharedGlu(Function),
+    /// Heads of `Queries`, `KeysValues` and `KeyRope` side by side, filled with zeros, into `Qkv`.
+    LatentHeads,
+    /// The heads of `Attended` without what they were filled with, into `AttendedValues`.
+    NarrowHeads,
+    /// What a router says of `Residual`, into `Router`.
+    Router(Router),
     /// The choice of experts by `Router`, with their weights, into `Routes`.
     Route(Routing),
     /// Gates and values of `Normed` in each token's experts, as far as they lie in this unit, and
@@ -188,13 +140,15 @@ impl Op {
     /// The activation that it reads.
     pub fn input(&self) -> Activation {
         match *self {
-            Op::Select => Activation::Residual,
+            Op::Select | Op::Router(_) => Activation::Residual,
             Op::RmsNorm { from, .. } | Op::LayerNorm { from, .. } => from,
             Op::Linear { from, .. } | Op::Reorder { from, .. } => from,
             Op::ClipQkv { .. } | Op::QkNorm(_) | Op::RopeStore { .. } | Op::Attention { .. } => {
                 Activation::Qkv
             }
             Op::Glu(_) => Activation::GateUp,
+            Op::LatentHeads => Activation::Queries,
+            Op::NarrowHeads => Activation::Attended,
             Op::Activate(_) => Activation::Up,
             Op::SharedGlu(_) => Activation::SharedGateUp,
             Op::Route(_) => Activation::Router,
@@ -214,6 +168,9 @@ impl Op {
             Op::ClipQkv { .. } | Op::QkNorm(_) | Op::RopeStore { .. } => Activation::Qkv,
             Op::Attention { .. } => Activation::Attended,
             Op::SharedGlu(_) => Activation::SharedGated,
+            Op::LatentHeads => Activation::Qkv,
+            Op::NarrowHeads => Activation::AttendedValues,
+            Op::Router(_) => Activation::Router,
             Op::Route(_) => Activation::Routes,
             Op::ExpertsIn(_) => Activation::ExpertGated,
             Op::ExpertsOut(_) => Activation::ExpertOut,
@@ -298,6 +255,8 @@ pub struct Decoder {
     pub context_max: u32,
     /// Width of the embedding table's rows.
     pub embed_size: u32,
+    /// Sizes of its latent attention, if it has that.
+    pub latent: Option<Latent>,
     /// Sizes of its mixtures of experts, if some blocks have one.
     pub experts: Option<Experts>,
     /// Factor on the rows of the embedding table.
@@ -384,7 +343,11 @@ impl Decoder {
             Activation::GateUp => 2 * self.intermediate_size,
             Activation::Up | Activation::Gated | Activation::GatedOrdered => self.intermediate_size,
             Activation::Logits => self.vocab_size,
-            _ => self.experts.as_ref().map_or(0, |experts| experts.width(activation, self.hidden_size)),
+            _ => {
+                let in_experts =
+                    self.experts.map_or(0, |experts| experts.width(activation, self.hidden_size));
+                in_experts.max(self.latent.map_or(0, |latent| latent.width(activation)))
+            }
         }
     }
 

@@ -54,6 +54,19 @@ impl Experts {
     }
 }
 
+/// A block's router: a matrix of floats applied to the stream behind a root-mean-square norm.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Router {
+    /// The norm's weight vector.
+    pub norm: Tensor,
+    /// Added to the mean square.
+    pub eps: f32,
+    /// The matrix `[rows, hidden_size]`, in floats.
+    pub weight: Tensor,
+    /// Bias vector, if not 0.
+    pub bias: Option<Tensor>,
+}
+
 /// How a router's values become weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scoring {
@@ -148,6 +161,8 @@ pub(super) struct Names {
     pub(super) projections: [&'static str; 3],
     /// The same in the shared expert, from the block's own name on; and its gate.
     pub(super) shared: [&'static str; 4],
+    /// What is added to scores for the choice alone, if anything.
+    pub(super) correction: Option<&'static str>,
 }
 
 /// A block's second half.
@@ -206,11 +221,14 @@ impl Mixture<'_> {
         let mut unit = UnitBuilder::new(self.prefix(), kind);
         let places = [Activation::Residual, Activation::Normed];
         unit.rms_norm(self.norm, h, places, false, (self.eps, Affine::default()));
-        let router = unit.push(self.router_matrix());
-        let linear =
-            |from, weight, to, to_column| Op::Linear { from, weight, bias: None, to, to_column, add: false };
-        unit.op(linear(Activation::Normed, router, Activation::Router, 0));
-        unit.op(Op::Route(self.routing));
+        let weight = unit.push(self.router_matrix());
+        // The norm's vector is the unit's first tensor.
+        unit.op(Op::Router(Router { norm: 0, eps: self.eps, weight, bias: None }));
+        let correction = names.correction.map(|name| {
+            let name = format!("{}.{name}", self.prefix());
+            unit.vector("correction", vec![Source::whole(name, &[experts.num_experts])])
+        });
+        unit.op(Op::Route(Routing { correction, ..self.routing }));
         if experts.shared_intermediate_size > 0 {
             let ffn = experts.shared_intermediate_size;
             let [gate, up, down, _] = names.shared;

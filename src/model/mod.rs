@@ -5,6 +5,7 @@
 //! unit a list of operations on named activations. The engine runs that list; no family has a forward
 //! function.
 
+mod activation;
 mod blocks;
 pub mod config;
 pub mod decoder;
@@ -12,6 +13,7 @@ pub mod dummy;
 pub mod experts;
 mod families;
 pub mod kinds;
+pub mod latent;
 mod options;
 mod parts;
 mod qk_norm;
@@ -25,7 +27,7 @@ use serde_json::Value;
 
 pub use decoder::{Activation, Decoder, Function, Limits, Op, QkNorm, QkNormEach, Tensor, Unit};
 
-use families::{cohere, falcon, gemma, gpt, llama, olmo, opt, phi, sparse};
+use families::{cohere, deepseek, falcon, gemma, gpt, llama, olmo, opt, phi, sparse};
 
 pub use kinds::Kinds;
 
@@ -62,6 +64,8 @@ pub fn describe(path: &Path, config: &Value, weights: WeightKind) -> Result<Deco
         "falcon" => falcon::falcon(&fields),
         "gpt2" => gpt::gpt2(&fields, weights),
         "gpt_neox" => gpt::gpt_neox(&fields),
+        "deepseek_v2" => deepseek::deepseek_v2(&fields),
+        "deepseek_v3" => deepseek::deepseek_v3(&fields),
         "mixtral" => sparse::mixtral(&fields),
         "qwen2_moe" => sparse::qwen2_moe(&fields),
         "qwen3_moe" => sparse::qwen3_moe(&fields),
@@ -77,9 +81,11 @@ pub fn describe(path: &Path, config: &Value, weights: WeightKind) -> Result<Deco
 }
 
 /// The values of `model_type` that run.
-pub const FAMILIES: [&str; 26] = [
+pub const FAMILIES: [&str; 28] = [
     "cohere",
     "cohere2",
+    "deepseek_v2",
+    "deepseek_v3",
     "falcon",
     "gemma",
     "gemma2",

@@ -103,7 +103,10 @@ pub(super) fn variants() -> Vec<Variant> {
 
 fn experts(list: &mut List) {
     use kernels::experts::{Gate, Records};
-    use kernels::{experts_down, experts_exact, experts_gated, experts_sum, route};
+    use kernels::{
+        experts_down, experts_exact, experts_gated, experts_sum, experts_sum_q8, latent_heads, narrow_heads,
+        route, router,
+    };
     let clamped = Gate::Clamped { alpha: 1.702, limit: 7.0 };
     for (kind, cached, gate) in [
         (WeightKind::W4, false, Gate::SwiGlu),
@@ -141,6 +144,19 @@ fn experts(list: &mut List) {
         }
     }
     list.add(experts_sum::SHADER, experts_sum::constants(&experts_sum::Spec { cols: 2048, choices: 8 }));
+    let heads = [(192, 128, 64, 128, true), (64, 16, 16, 64, false)];
+    for (width, nope, rope, value, paired) in heads {
+        let spec = latent_heads::Spec { heads: 16, width, nope, rope, value, paired };
+        list.add(latent_heads::SHADER, latent_heads::constants(&spec));
+        let spec = narrow_heads::Spec { heads: 16, width, kept: value };
+        list.add(narrow_heads::SHADER, narrow_heads::constants(&spec));
+    }
+    let sum = experts_sum_q8::Spec { cols: 2048, choices: 9 };
+    list.add(experts_sum_q8::SHADER, experts_sum_q8::constants(&sum));
+    for (rows, bias) in [(128, false), (61, true)] {
+        let spec = router::Spec { rows, cols: 2048, bias, eps: 1e-6 };
+        list.add(router::SHADER, router::constants(&spec));
+    }
     for scoring in [route::Scoring::Softmax, route::Scoring::Sigmoid, route::Scoring::SoftmaxOfChosen] {
         let grouped = scoring == route::Scoring::Sigmoid;
         let spec = route::Spec {

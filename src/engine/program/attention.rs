@@ -3,11 +3,46 @@
 use super::Builder;
 use crate::error::Result;
 use crate::gpu::{Binding, Dispatch, Pipelines};
-use crate::kernels::{attention, attention_coop, attention_merge, attention_prefill, rope_store};
+use crate::kernels::{
+    attention, attention_coop, attention_merge, attention_prefill, latent_heads, narrow_heads, rope_store,
+};
 use crate::model::{Activation, Decoder, Op};
 use crate::pipeline::cache_ring::KeysValues;
 
 impl Builder<'_> {
+    /// Queries, keys and values of latent attention side by side.
+    pub(super) fn latent_heads(&self, pipelines: &mut Pipelines) -> Result<Dispatch> {
+        let latent = self.decoder.latent.as_ref().expect("a decoder with latent heads has their sizes");
+        let spec = latent_heads::Spec {
+            heads: latent.heads,
+            width: self.decoder.head_dim,
+            nope: latent.qk_nope_head_dim,
+            rope: latent.qk_rope_head_dim,
+            value: latent.v_head_dim,
+            paired: latent.paired,
+        };
+        let args = latent_heads::Args {
+            step: self.step(false),
+            queries: self.f32(Activation::Queries),
+            keys_values: self.f32(Activation::KeysValues),
+            key_rope: self.f32(Activation::KeyRope),
+            y: self.f32(Activation::Qkv),
+        };
+        latent_heads::dispatch(pipelines, &spec, &args)
+    }
+
+    /// What latent attention gathered, without zeros.
+    pub(super) fn narrow_heads(&self, pipelines: &mut Pipelines) -> Result<Dispatch> {
+        let kept = self.decoder.latent.as_ref().map_or(self.decoder.head_dim, |latent| latent.v_head_dim);
+        let spec = narrow_heads::Spec { heads: self.decoder.heads, width: self.decoder.head_dim, kept };
+        let args = narrow_heads::Args {
+            step: self.step(false),
+            x: self.f32(Activation::Attended),
+            y: self.f32(Activation::AttendedValues),
+        };
+        narrow_heads::dispatch(pipelines, &spec, &args)
+    }
+
     pub(super) fn rope_store(
         &self,
         pipelines: &mut Pipelines,

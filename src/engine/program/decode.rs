@@ -1,6 +1,6 @@
 //! Dispatches of decode passes that are several operations at once.
 
-use super::{Builder, Linear, Step, UnitMemory, transposed};
+use super::{Builder, Linear, Setting, Step, UnitMemory, transposed};
 use crate::engine::Class;
 use crate::engine::fuse::{self, Fused, Norm};
 use crate::error::Result;
@@ -14,11 +14,11 @@ use crate::pack::layout::TensorSpec;
 use crate::quant::GROUP;
 
 /// Int8 groups that a matrix reads.
-struct Groups<'a> {
-    codes: Binding<'a>,
-    scales: Binding<'a>,
+pub(super) struct Groups<'a> {
+    pub(super) codes: Binding<'a>,
+    pub(super) scales: Binding<'a>,
     /// Sums of squares, where the norm's factor is still missing; else anything.
-    squares: Binding<'a>,
+    pub(super) squares: Binding<'a>,
 }
 
 impl Builder<'_> {
@@ -50,6 +50,19 @@ impl Builder<'_> {
                 Fused::Gated { linear, function, eps } => {
                     self.gated(pipelines, &ops[linear], (unit, memory), (function, eps))?
                 }
+                Fused::ExpertsIn { op, eps } => {
+                    let Op::ExpertsIn(stack) = &ops[op] else {
+                        unreachable!("{:?} is not of experts", ops[op])
+                    };
+                    let tensors = &self.decoder.units[unit].spec.tensors;
+                    let (form, class) = (self.flow.of(unit, op), Class::Decode);
+                    let setting = Setting { unit, tensors, memory, form, cache: None, class };
+                    let made = self.experts_in(pipelines, stack, &setting, Some(eps))?;
+                    let step = |dispatch| Step { dispatches: vec![dispatch], selected: false };
+                    steps.extend(made.into_iter().map(step));
+                    continue;
+                }
+                Fused::ExpertsSum { next, .. } => self.experts_sum_q8(pipelines, next)?,
                 Fused::Attention { rope, attention, int8 } => {
                     steps.extend(self.fused_attention(pipelines, [&ops[rope], &ops[attention]], int8)?);
                     continue;
@@ -77,7 +90,7 @@ impl Builder<'_> {
     }
 
     /// What norms that lack their factor leave.
-    fn normed_groups(&self) -> Groups<'_> {
+    pub(super) fn normed_groups(&self) -> Groups<'_> {
         let (layout, buffer) = self.workspace.normed();
         Groups {
             codes: buffer.part(layout.codes()),
@@ -87,7 +100,7 @@ impl Builder<'_> {
     }
 
     /// What all else leaves.
-    fn complete_groups(&self) -> Groups<'_> {
+    pub(super) fn complete_groups(&self) -> Groups<'_> {
         let (codes, scales) = (self.workspace.q8_codes(), self.workspace.q8_scales());
         Groups { codes, squares: scales.clone(), scales }
     }
@@ -276,7 +289,7 @@ pub(in crate::engine) fn attention_bytes(
 pub(in crate::engine) struct Norms<'a>(pub(in crate::engine) Vec<Option<UnitMemory<'a>>>);
 
 impl<'a> Norms<'a> {
-    fn weight(&self, norm: Norm) -> Binding<'a> {
+    pub(super) fn weight(&self, norm: Norm) -> Binding<'a> {
         let memory = self.0[norm.unit].as_ref();
         memory.expect("fused norms have their weights in GPU memory").codes(norm.weight)
     }

@@ -1,13 +1,17 @@
 //! Dispatches of mixtures of experts: the choice, the way into the chosen ones and back, the sum.
 
+use super::decode::Groups;
 use super::{Builder, Setting, UnitMemory, stride};
 use crate::engine::experts::record_bytes;
+use crate::engine::fuse::Norm;
 use crate::error::Result;
 use crate::gpu::{Binding, Dispatch, Pipelines};
 use crate::kernels::experts::{self, Records};
 use crate::kernels::matvec_core::Operation;
-use crate::kernels::{self, experts_down, experts_exact, experts_gated, experts_sum, route};
-use crate::model::experts::{Experts, Gate, Routing, Scoring, Stack};
+use crate::kernels::{
+    self, experts_down, experts_exact, experts_gated, experts_sum, experts_sum_q8, route, router,
+};
+use crate::model::experts::{Experts, Gate, Router, Routing, Scoring, Stack};
 use crate::model::{Activation, Tensor};
 
 /// Experts of a unit that a kernel binds together.
@@ -19,6 +23,31 @@ struct Window<'a> {
 impl Builder<'_> {
     fn experts(&self) -> &Experts {
         self.decoder.experts.as_ref().expect("a decoder with operations on experts has their sizes")
+    }
+
+    pub(super) fn router(
+        &self,
+        pipelines: &mut Pipelines,
+        router: &Router,
+        setting: &Setting<'_>,
+    ) -> Result<Dispatch> {
+        let (memory, tensor) = (setting.memory, &setting.tensors[router.weight]);
+        let spec = router::Spec {
+            rows: tensor.rows,
+            cols: tensor.cols,
+            bias: router.bias.is_some(),
+            eps: router.eps,
+        };
+        let norm = memory.codes(router.norm);
+        let args = router::Args {
+            step: self.step(false),
+            x: self.f32(Activation::Residual),
+            bias: router.bias.map_or(norm.clone(), |bias| memory.codes(bias)),
+            norm,
+            weights: memory.codes(router.weight),
+            y: self.f32(Activation::Router),
+        };
+        router::dispatch(pipelines, &spec, &args)
     }
 
     pub(super) fn route(
@@ -101,12 +130,14 @@ impl Builder<'_> {
         experts::Stack { slots: home.clone(), home, routes: self.f32(Activation::Routes) }
     }
 
-    /// Gates and values of all tokens in their experts, and what becomes of them.
+    /// Gates and values of all tokens in their experts, and what becomes of them. With `eps` they
+    /// read the stream's norm where a fused one left it, without its factor.
     pub(super) fn experts_in(
         &self,
         pipelines: &mut Pipelines,
         stack: &Stack,
         setting: &Setting<'_>,
+        eps: Option<f32>,
     ) -> Result<Vec<Dispatch>> {
         let matrix = stack.gate_up();
         let tensor = &setting.tensors[matrix];
@@ -121,9 +152,9 @@ impl Builder<'_> {
             if let Some([out_codes, out_scales]) = self.workspace.expert_groups() {
                 let tile = self.shapes.matvecs.of(Operation::Gated, [tensor.rows, cols], 1);
                 let records = window.records;
-                let spec = experts_gated::Spec { records, width, cols, gate, eps: None, tile };
-                let (x_codes, x_scales) = (self.workspace.q8_codes(), self.workspace.q8_scales());
-                let squares = x_scales.clone();
+                let spec = experts_gated::Spec { records, width, cols, gate, eps, tile };
+                let groups = if eps.is_some() { self.normed_groups() } else { self.complete_groups() };
+                let Groups { codes: x_codes, scales: x_scales, squares } = groups;
                 let args =
                     experts_gated::Args { step, stack, x_codes, x_scales, squares, out_codes, out_scales };
                 return experts_gated::dispatch(pipelines, &spec, &args);
@@ -186,5 +217,21 @@ impl Builder<'_> {
             y: self.f32(Activation::Residual),
         };
         experts_sum::dispatch(pipelines, &spec, &args)
+    }
+    /// The same, and the groups that the next norm leaves of it.
+    pub(super) fn experts_sum_q8(&self, pipelines: &mut Pipelines, next: Norm) -> Result<Dispatch> {
+        let spec = experts_sum_q8::Spec { cols: self.decoder.hidden_size, choices: self.experts().choices() };
+        let Groups { codes, scales, squares } = self.normed_groups();
+        let args = experts_sum_q8::Args {
+            step: self.step(false),
+            routes: self.f32(Activation::Routes),
+            x: self.f32(Activation::ExpertOut),
+            norm: self.norms.weight(next),
+            y: self.f32(Activation::Residual),
+            codes,
+            scales,
+            squares,
+        };
+        experts_sum_q8::dispatch(pipelines, &spec, &args)
     }
 }

@@ -68,6 +68,7 @@ pub(in crate::model) fn falcon(fields: &Fields) -> Result<Blueprint> {
             down: Part::whole("mlp.dense_4h_to_h", hidden_size),
             bias,
         },
+        latent: None,
         sparse: None,
         embed_tokens: "transformer.word_embeddings.weight",
         embed_scale: 1.0,

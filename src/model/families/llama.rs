@@ -74,6 +74,7 @@ pub(in crate::model) fn blueprint(fields: &Fields, defaults: &Defaults) -> Resul
             down: Part::whole("mlp.down_proj", hidden_size),
             bias: false,
         },
+        latent: None,
         sparse: None,
         embed_tokens: "model.embed_tokens.weight",
         embed_scale: 1.0,

@@ -1,6 +1,7 @@
 //! The families, each a reading of its own `config.json`.
 
 pub(super) mod cohere;
+pub(super) mod deepseek;
 pub(super) mod falcon;
 pub(super) mod gemma;
 pub(super) mod gpt;

@@ -40,6 +40,7 @@ pub(in crate::model) fn describe(fields: &Fields, weights: WeightKind) -> Result
         embed_scale: 1.0,
         ropes: Vec::new(),
         experts: None,
+        latent: None,
         positions: Some(Positions { tensor: 0, first_row: FIRST_POSITION_ROW }),
         embed: Some(tables(vec![positions])),
         table: Vec::new(),

@@ -23,6 +23,7 @@ pub(in crate::model) const NAMES: Names = Names {
         "mlp.shared_expert.down_proj",
         "mlp.shared_expert_gate",
     ],
+    correction: None,
 };
 
 /// Experts by the softmax of all, in all blocks; `width` is the key of the width inside them.
