@@ -1,6 +1,6 @@
 //! Tokenizers of real models, from GGUF and from tokenizer.json, against what llama.cpp recorded.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use pipo_wgpu::checkpoint::gguf::Gguf;
@@ -34,8 +34,8 @@ fn from_json(path: &Path) -> Tokenizer {
 }
 
 /// Texts and the ids that llama.cpp gives them, without any around them.
-fn vectors(inputs: PathBuf) -> Vec<(String, Vec<u32>)> {
-    let texts = std::fs::read_to_string(&inputs).unwrap();
+fn vectors(inputs: &Path) -> Vec<(String, Vec<u32>)> {
+    let texts = std::fs::read_to_string(inputs).unwrap();
     let ids = std::fs::read_to_string(inputs.with_extension("out")).unwrap();
     let texts = texts.split("\n__ggml_vocab_test__\n").map(str::to_owned);
     let ids = ids.lines().map(|line| line.split_whitespace().map(|id| id.parse().unwrap()).collect());
@@ -56,7 +56,7 @@ fn real_vocabularies_give_the_recorded_ids() {
     ] {
         let tokenizer =
             if model.ends_with("gguf") { from_gguf(&path(model)) } else { from_json(&path(model)) };
-        let cases = vectors(path(&format!("{recorded}.inp")));
+        let cases = vectors(&path(&format!("{recorded}.inp")));
         assert!(cases.len() > 20);
         for (text, expected) in cases {
             let ids = tokenizer.encode(&text, false).unwrap();

@@ -39,11 +39,10 @@ impl Blocks {
     fn stored_row(&self, row: u64) -> u64 {
         let first = self.view.rows.as_ref().map_or(0, |rows| rows.start);
         let (head, [dim, queries]) = (self.view.paired, self.view.grouped);
-        if dim > 0 {
-            let all = self.tensor.shape.first().copied().unwrap_or(1);
-            let (slot, within) = (row / dim % (queries + 2), row % dim);
-            let group = row / dim / (queries + 2);
-            let groups = all / dim / (queries + 2);
+        let all = self.tensor.shape.first().copied().unwrap_or(1);
+        if let Some((head, heads)) = row.checked_div(dim).zip(all.checked_div(dim)) {
+            let (slot, within) = (head % (queries + 2), row % dim);
+            let (group, groups) = (head / (queries + 2), heads / (queries + 2));
             let place = match slot.checked_sub(queries) {
                 None => group * queries + slot,
                 Some(later) => groups * (queries + later) + group,

@@ -59,6 +59,9 @@ pub(crate) struct Int4 {
     pub(super) is_symmetric: bool,
 }
 
+/// The bytes of codes, scales and zero points.
+type Parts<'a> = (&'a [u8], &'a [u8], Option<&'a [u8]>);
+
 impl Int4 {
     /// Groups of a row.
     fn groups(&self) -> u64 {
@@ -107,7 +110,7 @@ impl Int4 {
     }
 
     /// The bytes of codes, scales and zero points.
-    fn parts<'a>(&self, shards: &'a [Shard]) -> Result<(&'a [u8], &'a [u8], Option<&'a [u8]>)> {
+    fn parts<'a>(&self, shards: &'a [Shard]) -> Result<Parts<'a>> {
         let bytes = |info: &TensorInfo| shards[info.shard].bytes(info);
         Ok((bytes(&self.codes)?, bytes(&self.scales)?, self.zeros.as_ref().map(bytes).transpose()?))
     }

@@ -151,8 +151,8 @@ fn every_damaged_gguf_file_is_refused() {
             "an offset near 2^64",
             |f| {
                 rewrite(f, |s| {
-                    s.second = Described { offset: u64::MAX - 63, shape: vec![32, 9], ..s.second.clone() }
-                })
+                    s.second = Described { offset: u64::MAX - 63, shape: vec![32, 9], ..s.second.clone() };
+                });
             },
             "beyond the end of any",
         ),

@@ -67,7 +67,7 @@ fn models_that_cannot_be_run() {
         ("a negative epsilon", |p| config(p, "rms_norm_eps", json!(-1)), RUN, "`rms_norm_eps`"),
         (
             "another activation",
-            |p| config(p, "hidden_act", json!("relu")),
+            |p| config(p, "hidden_act", json!("mish")),
             RUN,
             "not supported: `hidden_act`",
         ),

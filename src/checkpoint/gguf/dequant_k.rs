@@ -120,7 +120,7 @@ pub(super) fn tq1(block: &[u8], out: &mut [f32]) {
         for digit in 0..digits {
             for (byte, v) in block[bytes.clone()].iter().zip(&mut out) {
                 let shifted = byte.wrapping_mul(3u8.pow(digit));
-                *v = d * (f32::from((u16::from(shifted) * 3 >> 8) as u8) - 1.0);
+                *v = d * (f32::from(((u16::from(shifted) * 3) >> 8) as u8) - 1.0);
             }
         }
     }

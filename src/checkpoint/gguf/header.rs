@@ -175,6 +175,7 @@ fn tensor_bytes(block_type: BlockType, shape: &[u64]) -> Result<u64, String> {
 }
 
 /// The part of a file behind its header.
+#[derive(Clone, Copy)]
 struct Data {
     start: u64,
     size: u64,
