@@ -264,3 +264,48 @@ pub(crate) fn spoil(cache: &mut [u32], sizes: &Sizes, row: usize) {
         CacheKind::F32 | CacheKind::Q8 => f32::NAN.to_bits(),
     });
 }
+
+/// A kernel over prompts: the results `[tokens, heads * head_dim]`.
+pub(crate) type Attention<'k> = &'k dyn Fn(&Stored) -> Vec<f32>;
+
+/// What is not a number in a row of the cache, or in a query, spoils just what sees it.
+pub(crate) fn nan_spoils(run_on: Attention<'_>, kinds: &[CacheKind]) {
+    for &kind in kinds {
+        for (part, at) in [(0, 70), (1, 70), (1, 0), (0, 95)] {
+            let mut stored = Case::new(Sizes::new(2, 1, 32, kind), &[(60, 40), (0, 3)]).stored();
+            spoil(&mut stored.caches[part], &stored.sizes, at);
+            for (i, v) in run_on(&stored).iter().enumerate() {
+                let row = stored.rows[i / 64];
+                let sees = row.cache_start == 0 && row.position as usize >= at;
+                assert_eq!(v.is_nan(), sees, "{kind:?} value {i}: {v}");
+            }
+        }
+        // Hidden by a mask, and no further than one head.
+        let mut case = Case::new(Sizes::new(2, 1, 32, kind), &[(60, 3)]);
+        case.rows[2].mask = Mask::new(60, 0b101);
+        let mut stored = case.stored();
+        spoil(&mut stored.caches[1], &stored.sizes, 61);
+        let got = run_on(&stored);
+        let tokens: Vec<_> = got.chunks(64).map(|t| t.iter().all(|v| v.is_nan())).collect();
+        assert_eq!(tokens, [false, true, false]);
+        stored = case.stored();
+        stored.qkv[3] = f32::NAN;
+        let got = run_on(&stored);
+        assert!(got[..32].iter().all(|v| v.is_nan()) && got[32..].iter().all(|v| v.is_finite()));
+    }
+}
+
+/// No bit of a token depends on the others of its pass.
+pub(crate) fn tokens_are_independent(run_on: Attention<'_>, sizes: Sizes) {
+    let stored = Case::new(sizes, &[(64, 1), (3, 26), (200, 1), (27, 2)]).stored();
+    let together = run_on(&stored);
+    for t in (0..stored.rows.len()).step_by(3) {
+        let (stride, cols) = (sizes.qkv_stride(), sizes.cols());
+        let alone = Stored {
+            rows: vec![stored.rows[t]],
+            qkv: stored.qkv[t * stride..][..stride].to_vec(),
+            ..stored.clone()
+        };
+        assert_eq!(bits(&run_on(&alone)), bits(&together[t * cols..][..cols]), "{sizes:?} token {t}");
+    }
+}

@@ -1,11 +1,11 @@
 //! `attention_prefill` against softmax in f64 over what `rope_store` leaves.
 
-use super::attending::{Case, Sizes, Stored, spoil};
+use super::attending::{Case, Sizes, Stored, nan_spoils, tokens_are_independent};
 use super::common::*;
 use pipo_wgpu::gpu::Buffer;
 use pipo_wgpu::kernels::CacheKind::{F16, F32, Q8};
 use pipo_wgpu::kernels::attention_prefill::{self, Args, Spec};
-use pipo_wgpu::kernels::{Mask, stride};
+use pipo_wgpu::kernels::stride;
 
 fn run_on(stored: &Stored) -> Vec<f32> {
     let Sizes { heads, kv_heads, head_dim, cache, window, softcap, .. } = stored.sizes;
@@ -73,46 +73,10 @@ fn long_contexts_stay_close() {
 
 #[test]
 fn nan_spoils_what_sees_it() {
-    for kind in [F32, F16, Q8] {
-        for (part, at) in [(0, 70), (1, 70), (1, 0), (0, 95)] {
-            let mut stored = Case::new(Sizes::new(2, 1, 32, kind), &[(60, 40), (0, 3)]).stored();
-            spoil(&mut stored.caches[part], &stored.sizes, at);
-            let got = run_on(&stored);
-            for (i, v) in got.iter().enumerate() {
-                let row = stored.rows[i / 64];
-                let sees = row.cache_start == 0 && row.position as usize >= at;
-                assert_eq!(v.is_nan(), sees, "{kind:?} value {i}: {v}");
-            }
-        }
-        // Hidden by a mask, and no further than one head.
-        let mut case = Case::new(Sizes::new(2, 1, 32, kind), &[(60, 3)]);
-        case.rows[2].mask = Mask::new(60, 0b101);
-        let mut stored = case.stored();
-        spoil(&mut stored.caches[1], &stored.sizes, 61);
-        let got = run_on(&stored);
-        let tokens: Vec<_> = got.chunks(64).map(|t| t.iter().all(|v| v.is_nan())).collect();
-        assert_eq!(tokens, [false, true, false]);
-        stored = case.stored();
-        stored.qkv[3] = f32::NAN;
-        let got = run_on(&stored);
-        assert!(got[..32].iter().all(|v| v.is_nan()) && got[32..].iter().all(|v| v.is_finite()));
-    }
+    nan_spoils(&run_on, &[F32, F16, Q8]);
 }
 
 #[test]
 fn tokens_do_not_touch_each_other() {
-    for sizes in all_sizes() {
-        let stored = Case::new(sizes, &[(64, 1), (3, 26), (200, 1), (27, 2)]).stored();
-        let together = run_on(&stored);
-        for t in (0..stored.rows.len()).step_by(3) {
-            let (stride, cols) = (sizes.qkv_stride(), sizes.cols());
-            let alone = Stored {
-                sizes,
-                rows: vec![stored.rows[t]],
-                qkv: stored.qkv[t * stride..][..stride].to_vec(),
-                caches: stored.caches.clone(),
-            };
-            assert_eq!(bits(&run_on(&alone)), bits(&together[t * cols..][..cols]), "{sizes:?} token {t}");
-        }
-    }
+    all_sizes().iter().for_each(|sizes| tokens_are_independent(&run_on, *sizes));
 }
