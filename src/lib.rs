@@ -43,8 +43,9 @@
 //!
 //! # The way of a token
 //!
-//! 1. [`checkpoint`] reads tensors by name from a Hugging Face folder; [`model`] says which of
-//!    them make up which unit; [`pack`] quantises them ([`quant`]) into one file, once.
+//! 1. [`checkpoint`] reads tensors by name from a Hugging Face folder or a GGUF file ([`hub`] brings
+//!    either); [`model`] says which of them make up which unit; [`pack`] quantises them ([`quant`])
+//!    into one file, once, or moves the codes of those that are quantised.
 //! 2. [`engine::demand`] adds up what a model needs, [`plan::plan`] decides what stays in GPU
 //!    memory, [`engine::Engine::load`] takes all memory and prepares every dispatch.
 //! 3. [`session::Batch`] cuts the prompts of its sequences into passes.
@@ -66,7 +67,11 @@
 //! it follows up), an MLP's function of the matrix before it, and rotation, the write to the KV
 //! cache, attention over all parts of a context and the quantisation of its result are one. A
 //! prompt's matrices run on matrix units where the adapter has them. Which of a kernel's shapes are
-//! used is measured once for each adapter ([`kernels::Shapes`]); no bit depends on the batch.
+//! used is measured once for each adapter ([`kernels::Shapes`]); no bit depends on the batch, but
+//! that matrix units serve the decode passes of more than 24 sequences.
+//!
+//! Where a block has experts, a router's unit chooses among them on the GPU, and the experts' unit has
+//! them as equal records: decode kernels read the chosen ones alone, also where they are pinned.
 //!
 //! # What always holds
 //!
