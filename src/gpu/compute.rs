@@ -16,6 +16,12 @@ const PRELUDE: &str = concat!(
     include_str!("../../shaders/weights.wgsl"),
     include_str!("../../shaders/functions.wgsl")
 );
+/// What stands behind that: for weight kinds whose codes a table explains, and for all else.
+const TABLES: &str = include_str!("../../shaders/tables.wgsl");
+const NO_TABLES: &str = include_str!("../../shaders/no_tables.wgsl");
+/// The constant that says a weight kind, and the number from which on kinds have tables.
+const KIND: &str = "KIND";
+const KIND_WITH_TABLE: f64 = 7.0;
 
 /// A shader file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,13 +40,25 @@ impl Hash for Shader {
 }
 
 impl Shader {
-    /// The text that is compiled: the file's `enable` directives, the prelude, the rest.
-    pub fn text(&self) -> String {
+    /// The text that is compiled with some constants: the file's `enable` directives, the prelude,
+    /// tables if a weight kind has any, the rest.
+    pub fn text(&self, constants: &[(&str, f64)]) -> String {
+        self.text_with(has_tables(constants.iter().copied()))
+    }
+
+    fn text_with(&self, tables: bool) -> String {
         let is_directive = |line: &&str| line.starts_with("enable ");
         let directives = self.source.lines().filter(is_directive);
         let rest = self.source.lines().filter(|line| !is_directive(line));
-        directives.chain(PRELUDE.lines()).chain(rest).flat_map(|line| [line, "\n"]).collect()
+        let tables = if tables { TABLES } else { NO_TABLES };
+        let lines = directives.chain(PRELUDE.lines()).chain(tables.lines()).chain(rest);
+        lines.flat_map(|line| [line, "\n"]).collect()
     }
+}
+
+/// Whether the constants say a weight kind with a table.
+fn has_tables<'a>(mut constants: impl Iterator<Item = (&'a str, f64)>) -> bool {
+    constants.any(|(name, value)| name == KIND && value >= KIND_WITH_TABLE)
 }
 
 /// How many workgroups a dispatch has, as far as it depends on the number of tokens.
@@ -96,6 +114,11 @@ type Constants = Vec<(&'static str, u64)>;
 /// A pipeline: its shader, and the bits of its constants.
 type Key = (Shader, Constants);
 
+/// The module that a pipeline is made of.
+fn module_of((shader, constants): &Key) -> (Shader, bool) {
+    (*shader, has_tables(constants.iter().map(|(name, bits)| (*name, f64::from_bits(*bits)))))
+}
+
 /// A dispatch whose pipeline is yet to be compiled.
 struct Waiting {
     key: Key,
@@ -106,7 +129,8 @@ struct Waiting {
 /// The pipelines compiled so far, one for each shader and set of constants.
 pub struct Pipelines {
     gpu: Arc<Gpu>,
-    modules: HashMap<Shader, wgpu::ShaderModule>,
+    /// With tables of weight kinds, or without.
+    modules: HashMap<(Shader, bool), wgpu::ShaderModule>,
     ready: HashMap<Key, wgpu::ComputePipeline>,
     waiting: Vec<Waiting>,
     deferred: bool,
@@ -178,9 +202,9 @@ impl Pipelines {
         let waiting = std::mem::take(&mut self.waiting);
         let keys = waiting.iter().map(|waiting| waiting.key.clone());
         let keys = first_of_each(keys.filter(|key| !self.ready.contains_key(key)));
-        let shaders = keys.iter().map(|(shader, _)| *shader);
+        let shaders = keys.iter().map(module_of);
         let shaders = first_of_each(shaders.filter(|shader| !self.modules.contains_key(shader)));
-        let modules = self.each(&shaders, |shader| self.module(*shader))?;
+        let modules = self.each(&shaders, |(shader, tables)| self.module(*shader, *tables))?;
         self.modules.extend(shaders.into_iter().zip(modules));
         let compiled = self.each(&keys, |key| self.pipeline(key))?;
         self.ready.extend(keys.into_iter().zip(compiled));
@@ -208,21 +232,22 @@ impl Pipelines {
         made.into_iter().collect()
     }
 
-    fn module(&self, shader: Shader) -> Result<wgpu::ShaderModule> {
+    fn module(&self, shader: Shader, tables: bool) -> Result<wgpu::ShaderModule> {
         self.checked(shader, || {
-            let source = wgpu::ShaderSource::Wgsl(shader.text().into());
+            let source = wgpu::ShaderSource::Wgsl(shader.text_with(tables).into());
             let descriptor = wgpu::ShaderModuleDescriptor { label: Some(shader.name), source };
             trusted::shader_module(&self.gpu.device, shader.name, descriptor)
         })
     }
 
-    fn pipeline(&self, (shader, constants): &Key) -> Result<wgpu::ComputePipeline> {
+    fn pipeline(&self, key: &Key) -> Result<wgpu::ComputePipeline> {
+        let (shader, constants) = key;
         let constants: Vec<_> = constants.iter().map(|(name, bits)| (*name, f64::from_bits(*bits))).collect();
         self.checked(*shader, || {
             self.gpu.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
                 label: Some(shader.name),
                 layout: None,
-                module: &self.modules[shader],
+                module: &self.modules[&module_of(key)],
                 entry_point: Some("main"),
                 compilation_options: wgpu::PipelineCompilationOptions {
                     constants: &constants,

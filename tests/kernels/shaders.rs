@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Files that are no shaders by themselves: what stands in front of others.
-const PARTS: [&str; 18] = [
+const PARTS: [&str; 20] = [
     "prelude",
     "matvec_groups",
     "matvec_codes",
@@ -23,6 +23,8 @@ const PARTS: [&str; 18] = [
     "matmul_halves",
     "weights",
     "functions",
+    "tables",
+    "no_tables",
 ];
 
 /// The files between the prelude and a shader.
@@ -84,8 +86,11 @@ fn every_shader_is_valid_and_portable() {
         assert!(read(&stem).starts_with("// "), "{stem}: the first line gives the purpose");
     }
     for stem in stems("shaders", "wgsl", &PARTS) {
-        let parts: String =
-            ["prelude", "weights", "functions"].iter().chain(parts(&stem)).map(|part| read(part)).collect();
+        let parts: String = ["prelude", "weights", "functions", "tables"]
+            .iter()
+            .chain(parts(&stem))
+            .map(|part| read(part))
+            .collect();
         let file = read(&stem);
         let (directives, rest): (Vec<_>, Vec<_>) = file.lines().partition(is_directive);
         let text = format!("{}\n{parts}{}", directives.join("\n"), rest.join("\n"));

@@ -9,6 +9,7 @@ use std::path::Path;
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, BuiltIn, Module};
 use pipo_wgpu::gpu::{Facts, Shader};
+use pipo_wgpu::kernels::Constant;
 use rayon::prelude::*;
 
 use backends::{BACKENDS, Backend};
@@ -59,7 +60,16 @@ fn beyond(shader: &str) -> Option<&'static Beyond> {
 
 /// A parsed shader, valid with the given capabilities.
 fn parse(shader: Shader, capabilities: Capabilities) -> Result<(Module, ModuleInfo), String> {
-    let text = shader.text();
+    parse_with(shader, &[], capabilities)
+}
+
+/// The same with constants, which decide whether tables of weight kinds stand in front.
+fn parse_with(
+    shader: Shader,
+    constants: &[Constant],
+    capabilities: Capabilities,
+) -> Result<(Module, ModuleInfo), String> {
+    let text = shader.text(constants);
     let module = naga::front::wgsl::parse_str(&text).map_err(|error| error.emit_to_string(&text))?;
     let info = Validator::new(ValidationFlags::all(), capabilities).validate(&module);
     let info = info.map_err(|error| error.emit_to_string(&text))?;
@@ -68,7 +78,7 @@ fn parse(shader: Shader, capabilities: Capabilities) -> Result<(Module, ModuleIn
 
 /// A variant as a backend meets it: with numbers for its constants, and again valid.
 fn finished(variant: &Variant, needs: Capabilities) -> Result<(Module, ModuleInfo), String> {
-    let (module, info) = parse(variant.shader, EVERYWHERE | needs)?;
+    let (module, info) = parse_with(variant.shader, &variant.constants, EVERYWHERE | needs)?;
     let constants = variant.constants.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
     let main = Some((naga::ShaderStage::Compute, "main"));
     let (module, _) = naga::back::pipeline_constants::process_overrides(&module, &info, main, &constants)
