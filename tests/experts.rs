@@ -8,7 +8,9 @@ use pipo_wgpu::plan::{Budget, Home, Plan, Rates};
 use pipo_wgpu::quant::WeightKind;
 
 use crate::common::{Model, fixture, gpu};
-use crate::oracles::{Expected, all_logits, greedy, options, relative_error};
+use crate::oracles::{
+    Expected, all_logits, float_weights_give_transformers_logits, greedy, options, relative_error,
+};
 use crate::streaming::{self, PROMPT, plan_with, run_on};
 
 const MODELS: [&str; 7] =
@@ -16,16 +18,7 @@ const MODELS: [&str; 7] =
 
 #[test]
 fn float_weights_give_transformers_logits_at_every_position() {
-    for name in MODELS {
-        let expected = Expected::new(name);
-        let model = Model::new(&fixture(name), WeightKind::F32);
-        let mut engine = model.resident(&options(false));
-        let found = all_logits(&mut engine, &expected.ids("ids"));
-        let error = relative_error(&found, &expected.floats("logits"));
-        assert!(error < 1e-3, "{name}: {error}");
-        let want = expected.ids("greedy");
-        assert_eq!(greedy(&mut engine, &expected.ids("ids"), want.len()), want, "{name}");
-    }
+    MODELS.iter().for_each(|name| float_weights_give_transformers_logits(name));
 }
 
 /// Weights on a 4-bit grid are packed without loss, so that only activations round.

@@ -84,18 +84,21 @@ pub(crate) fn relative_error(found: &[f32], expected: &[f32]) -> f64 {
     worst.fold(0.0, |m: f64, d| if d.is_nan() { f64::INFINITY } else { m.max(d) }) / largest
 }
 
+/// With float weights, a fixture has Transformers' logits at every position, and its greedy text.
+pub(crate) fn float_weights_give_transformers_logits(name: &str) {
+    let expected = Expected::new(name);
+    let model = Model::new(&fixture(name), WeightKind::F32);
+    let mut engine = model.resident(&options(false));
+    let found = all_logits(&mut engine, &expected.ids("ids"));
+    let error = relative_error(&found, &expected.floats("logits"));
+    assert!(error < 1e-3, "{name}: {error}");
+    let want = expected.ids("greedy");
+    assert_eq!(greedy(&mut engine, &expected.ids("ids"), want.len()), want, "{name}");
+}
+
 #[test]
 fn float_weights_give_transformers_logits_at_every_position() {
-    for name in MODELS {
-        let expected = Expected::new(name);
-        let model = Model::new(&fixture(name), WeightKind::F32);
-        let mut engine = model.resident(&options(false));
-        let found = all_logits(&mut engine, &expected.ids("ids"));
-        let error = relative_error(&found, &expected.floats("logits"));
-        assert!(error < 1e-3, "{name}: {error}");
-        let want = expected.ids("greedy");
-        assert_eq!(greedy(&mut engine, &expected.ids("ids"), want.len()), want, "{name}");
-    }
+    MODELS.iter().for_each(|name| float_weights_give_transformers_logits(name));
 }
 
 /// The comparison above can fail: one other token in the prompt is seen.

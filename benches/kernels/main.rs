@@ -19,7 +19,7 @@ use pipo_wgpu::engine::probe::tune;
 use pipo_wgpu::error::Result;
 use pipo_wgpu::gpu::{Dispatch, Gpu, Pipelines, Stopwatch};
 use pipo_wgpu::kernels::matvec_core::{Operation, TOKENS_PER_GROUP_MAX};
-use pipo_wgpu::kernels::{CacheKind, Matrix, Shapes, attention, matmul_coop};
+use pipo_wgpu::kernels::{CacheKind, Matrix, Shapes, attention, matmul_coop, matmul_few};
 use pipo_wgpu::model::{self, Decoder, dummy};
 use pipo_wgpu::quant::WeightKind;
 
@@ -33,8 +33,6 @@ const GPU_MODELS: [&str; 2] = ["llama-3.1-8b", "llama-2-13b"];
 const TOKENS: [u32; 7] = [1, 4, 16, 32, 64, 128, 512];
 /// From so many tokens on, products are tiles.
 const TILE_TOKENS: u32 = 32;
-/// Up to so many they go through the kernel for few.
-const FEW_TOKENS_MAX: u32 = 128;
 /// Positions that one token attends to.
 const CONTEXTS: [u32; 4] = [512, 2048, 8192, 32_768];
 /// What is not measured by then is left out.
@@ -137,7 +135,7 @@ impl Bench<'_> {
         let shared = product.tokens.next_power_of_two().min(TOKENS_PER_GROUP_MAX);
         let tile = self.shapes.matvecs.of(operation, [rows, cols], shared);
         let is_coop = matmul_coop::runs_on(&self.gpu.facts);
-        let is_few = (TOKENS_PER_GROUP_MAX + 1..=FEW_TOKENS_MAX).contains(&product.tokens);
+        let is_few = (TOKENS_PER_GROUP_MAX + 1..=matmul_few::PASS_TOKENS_MAX).contains(&product.tokens);
         let (kernel, dispatches) = if is_coop && is_few {
             ("matmul_few", product.few(&mut pipelines)?)
         } else if product.tokens >= TILE_TOKENS {

@@ -300,7 +300,7 @@ impl TransferQueue {
     ///
     /// Whoever submits has seen on the CPU that the copies are done, which orders them before; the
     /// barrier makes what they wrote visible. Having the queue wait for the copies' semaphore as
-    /// well would say nothing more, but an H100 then began each submission about 150 us late.
+    /// well would say nothing more.
     pub(super) fn show_to(&self, encoder: &mut wgpu::CommandEncoder) {
         let barrier = vk::MemoryBarrier::default()
             .src_access_mask(vk::AccessFlags::MEMORY_WRITE)

@@ -18,6 +18,8 @@ pub const SHADER: Shader = Shader {
 const SIDE: u32 = 16;
 /// The most tokens of a workgroup.
 pub const TOKENS_MAX: u32 = 4 * SIDE;
+/// The most tokens of passes that the kernel serves; with more, it reads the weights too often.
+pub const PASS_TOKENS_MAX: u32 = 128;
 /// Matrices of fewer rows are cut into narrower tiles, so that there are workgroups for a large GPU.
 const WIDE_ROWS: u32 = 8192;
 

@@ -7,10 +7,6 @@ use crate::gpu::{Binding, Dispatch, Pipelines};
 use crate::kernels::{matmul_coop, matmul_few, widen_q8};
 use crate::pack::layout::TensorSpec;
 
-/// The most tokens of passes whose matrices go through the kernel for few; with more, that one
-/// reads the weights too often.
-const FEW_TOKENS_MAX: u32 = 128;
-
 impl Builder<'_> {
     /// Widens the input's int8 groups to `halves`, and multiplies.
     pub(super) fn linear_of_halves(
@@ -47,7 +43,7 @@ impl Builder<'_> {
             Class::Prefill => self.workspace.inputs.chunk(),
             Class::Decode => self.batch,
         };
-        let product = match tokens_most <= FEW_TOKENS_MAX {
+        let product = match tokens_most <= matmul_few::PASS_TOKENS_MAX {
             true => matmul_few::dispatch(pipelines, &spec, tokens_most, &args)?,
             false => matmul_coop::dispatch(pipelines, &spec, &args)?,
         };
