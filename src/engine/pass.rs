@@ -56,7 +56,7 @@ const UNITS_HELD_SHARE: usize = 2;
 
 /// Resident units of a pass's first submission. Each further one has twice as many: the GPU begins
 /// while the CPU still encodes, and hardly ever waits between two submissions.
-const UNITS_SUBMITTED_FIRST: usize = 4;
+pub(super) const UNITS_SUBMITTED_FIRST: usize = 4;
 
 impl Engine {
     /// Runs one pass: writes the tokens' keys and values to the cache, and the logits of the
