@@ -269,7 +269,7 @@ impl Engine {
         let chains = Chains::new(gpu, options.work.batch)?;
         let argmax = builder.argmax(&mut pipelines)?;
         let timer = match options.trace.is_on() {
-            true => UnitTimer::new(gpu, decoder.units.len())?,
+            true => UnitTimer::new(gpu, decoder.units.len(), &options.trace)?,
             false => None,
         };
         let start = Instant::now();

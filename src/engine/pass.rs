@@ -1,13 +1,14 @@
 //! Walks over all units: for the tokens of a prompt, or for one token of each sequence.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::chain::finite;
 use super::walk::Walk;
 use super::{Engine, workspace};
 use crate::error::Result;
 use crate::model::Activation;
+use crate::pipeline::Loader;
 
 /// One token of a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,9 +51,13 @@ pub struct Pass<'a> {
     pub class: Class,
 }
 
-/// Travelling units whose weights are there are handed over together, as many as this share of the
-/// ring's slots: a submission that waits for another starts late, 150 us on an H100.
+/// Travelling units are handed over together, as many as this share of the ring's slots, unless the GPU
+/// runs out of work before their weights are there: while the link is busy, a submission starts late,
+/// 200 us after the one before it on an H200.
 const UNITS_HELD_SHARE: usize = 2;
+
+/// How often is seen whether the GPU has run out of work while what is ready waits for more.
+const GPU_LOOK: Duration = Duration::from_micros(100);
 
 /// Resident units of a pass's first submission. Each further one has twice as many: the GPU begins
 /// while the CPU still encodes, and hardly ever waits between two submissions.
@@ -131,11 +136,17 @@ impl Engine {
             (None, Some(ring)) => &programs.in_slot[ring.slot(self.next_ticket)],
             (None, None) => unreachable!("a plan with travelling units has a ring"),
         };
+        // Commands that wait for copies on their own queue keep those behind them from running.
+        let can_wait = !cache_ring && ring.is_some_and(Loader::has_own_queue);
         let is_there = !cache_ring && ring.is_some_and(|ring| ring.has_arrived(self.next_ticket));
         if (ring.is_some() || cache_ring) && !is_there {
             // What is encoded so far must run while this unit is still on its way.
-            walk.hand_over(&mut self.workspace.inputs, self.ring.as_ref());
+            match can_wait {
+                true => walk.close(),
+                false => walk.hand_over(&mut self.workspace.inputs, self.ring.as_ref()),
+            }
         }
+        let ready = walk.closed();
         let cache_place = match programs.cache {
             Some(cache) => self.caches.bring(cache, walk, &mut self.timer),
             None => 0,
@@ -159,13 +170,20 @@ impl Engine {
             self.caches.lease()?;
         }
         if let Some(ring) = ring {
+            // Until then the GPU should have something to do.
+            while ready > 0 && !ring.await_arrival(self.next_ticket, GPU_LOOK) {
+                if walk.is_gpu_idle()? {
+                    walk.hand_over_first(ready, &mut self.workspace.inputs, self.ring.as_ref());
+                    break;
+                }
+            }
             ring.lease(self.next_ticket)?;
             self.next_ticket += 1;
             walk.held.end = self.next_ticket;
         }
         self.costs.waiting += start.elapsed();
         let together = (self.plan.depth / UNITS_HELD_SHARE).max(1) as u64;
-        if !is_there || walk.held.end - walk.held.start >= together {
+        if (!is_there && !can_wait) || walk.held.end - walk.held.start >= together {
             walk.hand_over(&mut self.workspace.inputs, self.ring.as_ref());
         }
         if cache_ring {
