@@ -10,6 +10,19 @@ use crate::gpu::{Binding, Dispatch, Facts, Grid, Pipelines, Shader};
 pub const SHADER: Shader = Shader {
     name: "attention_decode",
     source: concat!(
+        include_str!("../../shaders/attention_no_sinks.wgsl"),
+        include_str!("../../shaders/attention_result.wgsl"),
+        include_str!("../../shaders/attention_rows.wgsl"),
+        include_str!("../../shaders/attention_team.wgsl"),
+        include_str!("../../shaders/attention_decode.wgsl")
+    ),
+};
+
+/// The shader for heads with sinks.
+pub const SHADER_WITH_SINKS: Shader = Shader {
+    name: "attention_decode",
+    source: concat!(
+        include_str!("../../shaders/attention_decode_sinks.wgsl"),
         include_str!("../../shaders/attention_result.wgsl"),
         include_str!("../../shaders/attention_rows.wgsl"),
         include_str!("../../shaders/attention_team.wgsl"),
@@ -71,6 +84,9 @@ pub struct Args<'a> {
     /// Result: scales and sums `[tokens, groups(heads * head_dim)]` of the codes. With an f32 result
     /// anything that no other argument is.
     pub scales: Binding<'a>,
+    /// f32 `[heads]`, where heads have sinks, as in [`super::attention::Args`]: for adapters that
+    /// [`bind_sinks`].
+    pub sinks: Option<Binding<'a>>,
 }
 
 /// How workgroups are laid over heads, cache rows and a context. Two layouts may round
@@ -142,6 +158,11 @@ pub fn is_supported(facts: &Facts, spec: &Spec) -> bool {
     fits && rotates_quads && subgroups && lanes(spec) <= facts.info.subgroup_min_size
 }
 
+/// Whether a kernel of the adapter binds as much as sinks take: one buffer more than all do.
+pub fn bind_sinks(facts: &Facts) -> bool {
+    facts.limits.max_storage_buffers_per_shader_stage > 8
+}
+
 /// The constants of how contexts are split and results written.
 pub(super) fn result_constants(spec: &Spec, layout: &Layout) -> Vec<Constant> {
     assert!(spec.heads.is_multiple_of(spec.kv_heads), "{spec:?}");
@@ -208,9 +229,11 @@ pub fn dispatch_laid_out(
     args: &Args<'_>,
 ) -> Result<Vec<Dispatch>> {
     let a = args.clone();
-    let bindings = [a.step, a.rows, a.parts, a.y, a.scales, a.angles, a.qkv, a.cache_k, a.cache_v];
+    let mut bindings = vec![a.step, a.rows, a.parts, a.y, a.scales, a.angles, a.qkv, a.cache_k, a.cache_v];
+    let shader = if a.sinks.is_some() { SHADER_WITH_SINKS } else { SHADER };
+    bindings.extend(a.sinks);
     let (constants, grid) = (constants(spec, layout), grid(spec, layout));
-    let mut dispatches = vec![pipelines.dispatch(SHADER, &constants, &bindings, grid)?];
+    let mut dispatches = vec![pipelines.dispatch(shader, &constants, &bindings, grid)?];
     if !layout.joins && grid.groups > layout.pairs(spec) {
         dispatches.push(attention_join::dispatch(pipelines, spec, layout, args)?);
     }
