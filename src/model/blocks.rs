@@ -29,6 +29,8 @@ pub(super) struct Blueprint {
     pub(super) out_bias: bool,
     /// What attention scores are held below.
     pub(super) softcap: Option<f32>,
+    /// The tensor of a score for each head that has no value.
+    pub(super) sinks: Option<&'static str>,
     /// By block.
     pub(super) attentions: Vec<Attention>,
     pub(super) ropes: Vec<Rope>,
@@ -236,7 +238,11 @@ impl Blueprint {
         }
         let Attention { rope, window, scale } = self.attentions[block as usize];
         unit.op(Op::RopeStore { block, rope });
-        unit.op(Op::Attention { block, scale, window, softcap: self.softcap });
+        let sinks = self.sinks.map(|name| {
+            let name = format!("{}.{block}.{name}", self.layers);
+            unit.vector("sinks", vec![Source::whole(name, &[heads])])
+        });
+        unit.op(Op::Attention { block, scale, window, softcap: self.softcap, sinks });
         if let Some(name) = self.norms.before_mlp.filter(|_| self.norms.parallel) {
             // The MLP's own, of the stream as it is before attention changes it.
             self.norm(&mut unit, name, [Residual, Normed], false);

@@ -21,7 +21,7 @@ pub(crate) struct Outcome {
 }
 
 pub(crate) fn spec(sizes: &Sizes) -> Spec {
-    let Sizes { heads, kv_heads, head_dim, rotary_dim, cache, window, softcap } = *sizes;
+    let Sizes { heads, kv_heads, head_dim, rotary_dim, cache, window, softcap, .. } = *sizes;
     Spec {
         heads,
         kv_heads,
@@ -54,7 +54,9 @@ pub(crate) fn run_in(case: &Case, spec: &Spec, layout: &Layout) -> Outcome {
     ];
     let [step, rows, angles, qkv, cache_k, cache_v, parts, scales] = buffers.each_ref().map(Buffer::all);
     let y = if spec.int8 { upload(&vec![0x0101_0101; groups * 8]) } else { poisoned(tokens, cols) };
-    let args = Args { step, rows, angles, qkv, cache_k, cache_v, parts, y: y.all(), scales };
+    let sinks = case.sizes.sinks().map(|sinks| upload(&sinks));
+    let sinks = sinks.as_ref().map(Buffer::all);
+    let args = Args { step, rows, angles, qkv, cache_k, cache_v, parts, y: y.all(), scales, sinks };
     let dispatches = attention_decode::dispatch_laid_out(&mut pipelines(), spec, layout, &args).unwrap();
     // Twice: the second time finds the counters as the first left them.
     for _ in 0..2 {
@@ -85,6 +87,9 @@ pub(crate) fn all_sizes() -> Vec<Sizes> {
         Sizes::new(8, 2, 128, Q8),
         Sizes { window: Some(64), ..Sizes::new(3, 3, 32, Q8) },
         Sizes { softcap: Some(0.7), ..Sizes::new(4, 2, 64, F16) },
+        Sizes { sinks: true, ..Sizes::new(14, 2, 64, F16) },
+        Sizes { sinks: true, window: Some(5), ..Sizes::new(3, 3, 32, Q8) },
+        Sizes { sinks: true, ..Sizes::new(4, 2, 24, F16) },
     ];
     let supported = |sizes: &Sizes| is_supported(&gpu().facts, &spec(sizes));
     all.into_iter().filter(supported).collect()

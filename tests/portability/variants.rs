@@ -170,6 +170,7 @@ fn experts(list: &mut List) {
             normalise: grouped,
             scale: 2.5,
             shared_gate: !grouped,
+            slots: if grouped { 64 } else { 0 },
         };
         list.add(route::SHADER, route::constants(&spec));
     }
@@ -319,7 +320,9 @@ fn attentions(list: &mut List) {
         for (shape, window) in ATTENTION.into_iter().flat_map(|shape| [(shape, None), (shape, Some(4096))]) {
             let spec =
                 attention::Spec { heads, kv_heads, head_dim, cache, window, scale: 0.125, softcap: None };
-            list.add(attention::SHADER, attention::constants(&spec, shape));
+            // Heads with sinks are those with windows.
+            let shader = window.map_or(attention::SHADER, |_| attention::SHADER_WITH_SINKS);
+            list.add(shader, attention::constants(&spec, shape));
             let spec = attention_prefill::Spec {
                 heads,
                 kv_heads,
@@ -341,9 +344,11 @@ fn attentions(list: &mut List) {
                 scale: 0.125,
                 softcap: None,
             };
-            list.add(attention_prefill::SHADER, attention_prefill::constants(&spec));
+            let shader = window.map_or(attention_prefill::SHADER, |_| attention_prefill::SHADER_WITH_SINKS);
+            list.add(shader, attention_prefill::constants(&spec));
             if attention_coop::fits(&spec) {
-                list.add(attention_coop::SHADER, attention_coop::constants(&spec));
+                let shader = window.map_or(attention_coop::SHADER, |_| attention_coop::SHADER_WITH_SINKS);
+                list.add(shader, attention_coop::constants(&spec));
             }
         }
         for (splits, joins) in [(1, true), (32, true), (8, false)] {
@@ -362,7 +367,8 @@ fn attentions(list: &mut List) {
                 ..ATTENTION_DECODE
             };
             if attention_decode::is_supported(&card(), &spec) {
-                list.add(attention_decode::SHADER, attention_decode::constants(&spec, &layout));
+                let shader = window.map_or(attention_decode::SHADER, |_| attention_decode::SHADER_WITH_SINKS);
+                list.add(shader, attention_decode::constants(&spec, &layout));
                 list.add(attention_join::SHADER, attention_join::constants(&spec, &layout));
             }
         }

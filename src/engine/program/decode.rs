@@ -64,7 +64,8 @@ impl Builder<'_> {
                 }
                 Fused::ExpertsSum { next, .. } => self.experts_sum_q8(pipelines, next)?,
                 Fused::Attention { rope, attention, int8 } => {
-                    steps.extend(self.fused_attention(pipelines, [&ops[rope], &ops[attention]], int8)?);
+                    let ops = [&ops[rope], &ops[attention]];
+                    steps.extend(self.fused_attention(pipelines, ops, memory, int8)?);
                     continue;
                 }
             };
@@ -205,8 +206,15 @@ impl Builder<'_> {
     }
 
     /// Attention that rotates and stores what it reads, for each place of its block's cache.
-    fn fused_attention(&self, pipelines: &mut Pipelines, ops: [&Op; 2], int8: bool) -> Result<Vec<Step>> {
-        let [&Op::RopeStore { rope, .. }, &Op::Attention { block, scale, window, softcap }] = ops else {
+    fn fused_attention(
+        &self,
+        pipelines: &mut Pipelines,
+        ops: [&Op; 2],
+        memory: &UnitMemory<'_>,
+        int8: bool,
+    ) -> Result<Vec<Step>> {
+        let [&Op::RopeStore { rope, .. }, &Op::Attention { block, scale, window, softcap, sinks }] = ops
+        else {
             unreachable!("{ops:?} are no rotation and attention")
         };
         let inputs = &self.workspace.inputs;
@@ -234,6 +242,7 @@ impl Builder<'_> {
                 parts: parts.clone(),
                 y,
                 scales,
+                sinks: sinks.map(|sinks| memory.codes(sinks)),
             };
             attention_decode::dispatch(pipelines, &spec, &args)
         });
@@ -281,7 +290,8 @@ pub(in crate::engine) fn attention_bytes(
     let spec = attention(decoder, cache, context);
     let rotated = decoder.ropes.iter().map(|rope| 2 * rope.inverse_frequencies.len() as u32);
     let mut specs = rotated.map(|rotary_dim| attention_decode::Spec { rotary_dim, ..spec }).chain([spec]);
-    let is_supported = specs.all(|spec| attention_decode::is_supported(facts, &spec));
+    let is_supported = specs.all(|spec| attention_decode::is_supported(facts, &spec))
+        && (!decoder.has_sinks() || attention_decode::bind_sinks(facts));
     is_supported.then(|| attention_decode::Layout::for_adapter(facts, &spec).scratch_bytes(&spec, batch))
 }
 
