@@ -23,7 +23,7 @@
 //! | ring, slot, ticket, lease | the travelling unit with the next ticket fills slot `ticket % depth`; a lease lends a filled slot to kernels ([`pipeline::ring`]) |
 //! | read-ahead | the ring before the ring: units at home in the file fill slots of host memory before they travel ([`pipeline::read_ahead`]) |
 //! | pass | one walk over all units, for one or many tokens ([`engine::Pass`]) |
-//! | chain | decode passes submitted together, each reading what the one before found most likely ([`engine::Engine::submit_chain`]) |
+//! | chain | decode passes submitted together, or one before the last is read, each reading what the one before found most likely ([`engine::Engine::submit_chain`]) |
 //! | packed model | the on-disk form: units in execution order, 4 KiB aligned, checksummed ([`pack`]) |
 //!
 //! # Layers

@@ -2,11 +2,13 @@
 
 use pipo_wgpu::engine::{CHAINS_MAX, Class, Engine, Ids, Options, PASSES_MAX, Pass, PassToken};
 use pipo_wgpu::error::Error;
+use pipo_wgpu::pipeline::Route;
 use pipo_wgpu::plan::{Budget, Home, Work};
 use pipo_wgpu::quant::WeightKind;
 use pipo_wgpu::trace::Trace;
 
 use crate::common::{Model, fixture, gpu};
+use crate::streaming::plan_with;
 
 const CONTEXT: u32 = 48;
 
@@ -99,6 +101,53 @@ fn chains_choose_what_single_passes_choose() {
             }
         }
     }
+}
+
+/// Weights and rows of KV caches travel for passes that follow each other as for single ones.
+#[test]
+fn chains_of_passes_for_which_something_travels_choose_the_same() {
+    for (name, kind) in [("smol", WeightKind::W4), ("opt", WeightKind::W8)] {
+        let model = Model::new(&fixture(name), kind);
+        let expected = one_by_one(&mut engine(&model, 3, None, Trace::off()), 10, 3);
+        type Homes = fn(usize) -> Home;
+        let weights: [Homes; 2] = [
+            |_| Home::Vram,
+            // The head stays where the table can be read.
+            |unit| if unit.is_multiple_of(2) { Home::Vram } else { Home::Disk },
+        ];
+        let caches: [Home; 2] = [Home::Vram, Home::Host];
+        let pinned = gpu().has(pipo_wgpu::gpu::Place::Pinned);
+        let routes = || Route::ALL.into_iter().filter(|route| route.is_open(gpu()));
+        for ((home, cache), route) in weights
+            .iter()
+            .flat_map(|home| caches.map(|cache| (home, cache)))
+            .flat_map(|case| routes().map(move |route| (case, route)))
+            .filter(|((_, cache), _)| pinned || *cache == Home::Vram)
+        {
+            let work = Work { batch: 3, ..Work::default() };
+            let options = Options { cache_rows: 3 * CONTEXT, work, route, ..Options::default() };
+            let is_head = |unit: usize| model.decoder.units[unit].spec.name.starts_with("head");
+            let home = |unit: usize| if is_head(unit) { Home::Vram } else { home(unit) };
+            let mut plan = plan_with(&model, &options, 4, home);
+            plan.table = Some(Home::Vram);
+            plan.caches.fill(cache);
+            plan.cache_depth = if cache == Home::Host { 1 } else { 0 };
+            let mut engine = model.engine(plan, &options);
+            let found = chained(&mut engine, &[1, 1, 3, 1, 4], 3);
+            assert_eq!(found, expected, "{name}, caches in {cache:?}, {route:?}");
+        }
+    }
+}
+
+/// Timed together, units that follow each other are one span, and all passes have one.
+#[test]
+fn units_in_a_row_are_timed_together() {
+    let model = Model::new(&fixture("smol"), WeightKind::W4);
+    let trace = Trace::coarse();
+    let mut engine = engine(&model, 1, tables().next(), trace.clone());
+    chained(&mut engine, &[4, 3, 2], 1);
+    let spans = trace.spans().iter().filter(|span| span.lane.task == pipo_wgpu::trace::Task::Compute).count();
+    assert!(spans == 9 || spans == 0, "{spans} spans of 9 passes");
 }
 
 /// The timeline shows every unit of every pass, also of chains that were on their way together.

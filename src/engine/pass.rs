@@ -7,6 +7,7 @@ use super::chain::finite;
 use super::walk::Walk;
 use super::{Engine, workspace};
 use crate::error::Result;
+use crate::gpu::WAIT_MAX;
 use crate::model::Activation;
 use crate::pipeline::Loader;
 
@@ -56,7 +57,7 @@ pub struct Pass<'a> {
 /// 200 us after the one before it on an H200.
 const UNITS_HELD_SHARE: usize = 2;
 
-/// How often is seen whether the GPU has run out of work while what is ready waits for more.
+/// How often is seen whether the GPU has run out of work while what is encoded waits for more.
 const GPU_LOOK: Duration = Duration::from_micros(100);
 
 /// Resident units of a pass's first submission. Each further one has twice as many: the GPU begins
@@ -110,6 +111,7 @@ impl Engine {
             Ids::Given => &self.embed,
             Ids::Chosen => &self.embed_chosen,
         };
+        walk.begin_timed(0, &mut self.timer);
         let first_norm = self.first_norm.iter().filter(|_| pass.class == Class::Decode);
         for dispatch in embed.iter().chain(first_norm) {
             walk.encode_one(dispatch, pass.tokens.len() as u32);
@@ -136,17 +138,21 @@ impl Engine {
             (None, Some(ring)) => &programs.in_slot[ring.slot(self.next_ticket)],
             (None, None) => unreachable!("a plan with travelling units has a ring"),
         };
-        // Commands that wait for copies on their own queue keep those behind them from running.
-        let can_wait = !cache_ring && ring.is_some_and(Loader::has_own_queue);
-        let is_there = !cache_ring && ring.is_some_and(|ring| ring.has_arrived(self.next_ticket));
-        if (ring.is_some() || cache_ring) && !is_there {
-            // What is encoded so far must run while this unit is still on its way.
-            match can_wait {
-                true => walk.close(),
-                false => walk.hand_over(&mut self.workspace.inputs, self.ring.as_ref()),
+        let travels = ring.is_some() || cache_ring;
+        let mut is_there = !cache_ring && ring.is_some_and(|ring| ring.has_arrived(self.next_ticket));
+        // Where copies go by a queue of their own, nothing is late while the GPU has work.
+        let gathers = !cache_ring && ring.is_some_and(Loader::has_own_queue);
+        if let Some(ring) = ring.filter(|_| gathers && !is_there) {
+            let start = Instant::now();
+            while !is_there && start.elapsed() < WAIT_MAX && !walk.is_gpu_idle()? {
+                is_there = ring.await_arrival(self.next_ticket, GPU_LOOK);
             }
+            self.costs.waiting += start.elapsed();
         }
-        let ready = walk.closed();
+        if travels && !is_there {
+            // What is encoded so far must run while this unit is still on its way.
+            walk.hand_over(&mut self.workspace.inputs, self.ring.as_ref());
+        }
         let cache_place = match programs.cache {
             Some(cache) => self.caches.bring(cache, walk, &mut self.timer),
             None => 0,
@@ -155,7 +161,7 @@ impl Engine {
         if let Some(cache) = programs.cache {
             self.caches.take_back(cache, walk, &mut self.timer);
         }
-        if ring.is_none() && !cache_ring {
+        if !travels {
             walk.units += 1;
             if walk.units == walk.quota {
                 walk.hand_over(&mut self.workspace.inputs, self.ring.as_ref());
@@ -163,27 +169,22 @@ impl Engine {
             }
             return Ok(());
         }
-        walk.close();
+        if !(gathers && is_there) {
+            walk.close();
+        }
         walk.sees_transfers = true;
         let start = Instant::now();
         if cache_ring {
             self.caches.lease()?;
         }
         if let Some(ring) = ring {
-            // Until then the GPU should have something to do.
-            while ready > 0 && !ring.await_arrival(self.next_ticket, GPU_LOOK) {
-                if walk.is_gpu_idle()? {
-                    walk.hand_over_first(ready, &mut self.workspace.inputs, self.ring.as_ref());
-                    break;
-                }
-            }
             ring.lease(self.next_ticket)?;
             self.next_ticket += 1;
             walk.held.end = self.next_ticket;
         }
         self.costs.waiting += start.elapsed();
         let together = (self.plan.depth / UNITS_HELD_SHARE).max(1) as u64;
-        if (!is_there && !can_wait) || walk.held.end - walk.held.start >= together {
+        if !is_there || walk.held.end - walk.held.start >= together {
             walk.hand_over(&mut self.workspace.inputs, self.ring.as_ref());
         }
         if cache_ring {

@@ -73,6 +73,14 @@ impl<'a> Walk<'a> {
         self.compute.as_mut().expect("it was just looked at")
     }
 
+    /// Begins a compute pass that is timed together with the units in it, for a timer of such passes.
+    pub(super) fn begin_timed(&mut self, unit: usize, timer: &mut Option<UnitTimer>) {
+        let timer = timer.as_mut().filter(|timer| timer.is_coarse());
+        if let Some(writes) = timer.map(|timer| timer.writes(unit)) {
+            self.compute(Some(writes));
+        }
+    }
+
     /// Encodes a unit's dispatches, which find its KV cache in the given place.
     pub(super) fn encode(
         &mut self,
@@ -143,22 +151,14 @@ impl<'a> Walk<'a> {
         self.closed.extend(self.encoder.take().map(wgpu::CommandEncoder::finish));
     }
 
-    /// Commands that are ready for the queue.
-    pub(super) fn closed(&self) -> usize {
-        self.closed.len()
-    }
-
     pub(super) fn submit(&mut self) {
         self.close();
-        self.submit_first(self.closed.len());
-    }
-
-    fn submit_first(&mut self, count: usize) {
         self.units = 0;
-        if count > 0 {
+        self.done = None;
+        if !self.closed.is_empty() {
             let sees = std::mem::take(&mut self.sees_transfers);
             let barrier = sees.then(|| self.gpu.see_transfers()).flatten();
-            self.gpu.queue.submit(barrier.into_iter().chain(self.closed.drain(..count)));
+            self.gpu.queue.submit(barrier.into_iter().chain(self.closed.drain(..)));
         }
     }
 
@@ -173,16 +173,7 @@ impl<'a> Walk<'a> {
     /// Submits all commands, and gives back what they read from: the upload of the pass's inputs,
     /// and slots of the ring.
     pub(super) fn hand_over(&mut self, inputs: &mut Inputs, ring: Option<&Loader>) {
-        self.close();
-        self.hand_over_first(self.closed.len(), inputs, ring);
-    }
-
-    /// The same for so many of the commands that are ready, of which the others read neither.
-    pub(super) fn hand_over_first(&mut self, count: usize, inputs: &mut Inputs, ring: Option<&Loader>) {
-        let sees = self.sees_transfers;
-        self.submit_first(count);
-        self.sees_transfers = sees && !self.closed.is_empty();
-        self.done = None;
+        self.submit();
         inputs.sent();
         for ticket in self.held.clone() {
             ring.iter().for_each(|ring| ring.release(ticket));
