@@ -1,7 +1,9 @@
 // What all kernels of experts share: which expert a token has chosen, and where its weights are.
 //
 // An expert is one record of RECORD vectors: matrices and biases, each from a place of its own on.
-// Records lie one behind the other where the unit is at home, and copies of some of them in slots.
+// Records lie one behind the other where the unit is at home, and copies of some of them in slots. What a
+// kernel reads of an expert that has just been given a slot goes there as well, and is read there by
+// later passes alone.
 
 // The first expert that is bound, and how many are.
 override FIRST: u32;
@@ -24,18 +26,23 @@ override LIMIT: f32;
 const CLAMPED: u32 = 1u;
 
 @group(0) @binding(1) var<storage, read> home: array<vec4<u32>>;
-@group(0) @binding(2) var<storage, read> slots: array<vec4<u32>>;
-// Of each choice: the expert, its weight, its slot counted from 1 or else 0, and one that is unused.
+@group(0) @binding(2) var<storage, read_write> slots: array<vec4<u32>>;
+// Of each choice: the expert, its weight, the slot it lies in, and the one that it is to be copied to,
+// both counted from 1.
 @group(0) @binding(3) var<storage, read> routes: array<vec4<u32>>;
 
 var<private> record: u32;
 var<private> is_cached: bool;
+var<private> copy: u32;
+var<private> is_copied: bool;
 
 // Notes where a token's choice is; false if it is not among the experts that are bound.
 fn find(token: u32, choice: u32) -> bool {
     let route = routes[token * ROUTES + choice];
     is_cached = CACHED == 1u && route.z > 0u;
     record = select((route.x - FIRST) * RECORD, (route.z - 1u) * RECORD, is_cached);
+    is_copied = CACHED == 1u && route.w > 0u;
+    copy = (max(route.w, 1u) - 1u) * RECORD;
     return route.x >= FIRST && route.x - FIRST < COUNT;
 }
 
@@ -43,7 +50,12 @@ fn vector_at(index: u32) -> vec4<u32> {
     if CACHED == 1u && is_cached {
         return slots[record + index];
     }
-    return home[record + index];
+    let four = home[record + index];
+    // Threads that read the same vector write the same.
+    if CACHED == 1u && is_copied {
+        slots[copy + index] = four;
+    }
+    return four;
 }
 
 // The word at an index counted from a vector on.

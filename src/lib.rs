@@ -71,7 +71,9 @@
 //! that matrix units serve the decode passes of more than 24 sequences.
 //!
 //! Where a block has experts, a router's unit chooses among them on the GPU, and the experts' unit has
-//! them as equal records: decode kernels read the chosen ones alone, also where they are pinned.
+//! them as equal records: decode kernels read the chosen ones alone, also where they are pinned. What
+//! they read there they leave in slots of GPU memory, as far as there is room, in place of what was
+//! chosen longest ago; the choice and the slots are one kernel's, so that the CPU has no part in it.
 //!
 //! # What always holds
 //!

@@ -3,6 +3,7 @@
 
 use pipo_wgpu::engine::{self, Class, Engine, Options, Pass, PassToken};
 use pipo_wgpu::gpu::Place;
+use pipo_wgpu::model::Unit;
 use pipo_wgpu::pipeline::Route;
 use pipo_wgpu::plan::{Budget, Home, Plan, Rates};
 use pipo_wgpu::quant::WeightKind;
@@ -101,6 +102,49 @@ fn direct_plan(model: &Model, options: &Options) -> Plan {
     plan
 }
 
+/// The same with so many slots for the experts of each block.
+fn with_slots(model: &Model, mut plan: Plan, slots: u32) -> Plan {
+    let of = |unit: &Unit| if unit.spec.name.ends_with("experts") { slots } else { 0 };
+    plan.expert_slots = model.decoder.units.iter().map(of).collect();
+    plan
+}
+
+/// What experts cost is what was read at home, and what was found in slots the rest.
+#[test]
+fn what_lies_in_slots_does_not_travel() {
+    if !gpu().has(Place::Pinned) {
+        eprintln!("SKIPPED: this adapter has no pinned memory");
+        return;
+    }
+    let model = Model::new(&fixture("moe_grid"), WeightKind::W4);
+    let mut options = streaming::options(Route::Staged);
+    let [chosen, all] = expert_bytes(&model);
+    let others: u64 = model.decoder.units.iter().map(|unit| unit.spec.bytes()).sum::<u64>() - all;
+    for batch in [1, 3] {
+        options.work.batch = batch;
+        let plan = with_slots(&model, direct_plan(&model, &options), 3);
+        let mut engine = model.engine(plan, &options);
+        let mut bytes = |position, id| {
+            let token = |i| PassToken { id: id + i, position, cache_start: i * 20 };
+            let tokens: Vec<_> = (0..batch).map(token).collect();
+            let before = engine.costs().unwrap();
+            engine.forward(&Pass { tokens: &tokens, selected: &[0], class: Class::Decode }).unwrap();
+            let costs = engine.costs().unwrap().since(&before);
+            [costs.streamed_bytes - others, costs.slot_bytes]
+        };
+        let all_chosen = u64::from(batch) * chosen;
+        assert_eq!(bytes(0, 5), [all_chosen, 0], "slots are empty at first");
+        let mut found = 0;
+        for (position, id) in [(1, 5), (1, 5), (2, 40), (2, 40), (3, 9)] {
+            let [read, in_slots] = bytes(position, id);
+            assert_eq!(read + in_slots, all_chosen);
+            found += in_slots;
+        }
+        // A token that is read once more chooses what it chose before.
+        assert!(found >= 2 * if batch == 1 { chosen } else { 1 }, "{found} bytes were found in slots");
+    }
+}
+
 /// The bits do not say where the experts were.
 #[test]
 fn every_home_of_the_experts_gives_the_same_bits() {
@@ -123,6 +167,8 @@ fn every_home_of_the_experts_gives_the_same_bits() {
             in_place.direct = true;
             plans.push(("experts read in place", in_place));
             plans.push(("everything read in place", direct_plan(&model, &staged)));
+            let slots = [3, 2].map(|slots| with_slots(&model, direct_plan(&model, &staged), slots));
+            plans.extend(slots.map(|plan| ("copies in slots", plan)));
         }
         for (how, plan) in plans {
             assert!(run(plan, &staged) == resident, "{name}, {how}");
@@ -186,10 +232,11 @@ fn the_plan_knows_how_much_a_token_reads() {
     let options = streaming::options(Route::Staged);
     let demand = engine::demand(&model.decoder, &gpu().facts, &options, false);
     let [chosen, all] = expert_bytes(&model);
-    let of_experts = || demand.units.iter().filter(|unit| unit.chosen_bytes.is_some());
+    let of_experts = || demand.units.iter().filter(|unit| unit.experts.is_some());
     assert_eq!(of_experts().map(|unit| unit.bytes).sum::<u64>(), all);
     // Each block's share is rounded down.
-    let expected: u64 = of_experts().filter_map(|unit| unit.chosen_bytes).sum();
+    let expected: u64 =
+        of_experts().filter_map(|unit| unit.experts).map(|experts| experts.chosen_bytes).sum();
     assert!(chosen - expected < of_experts().count() as u64 + 1, "{expected} for {chosen}");
     let budget = Budget {
         vram_bytes: demand.fixed_bytes + demand.cache_bytes * demand.caches as u64 + 3 * all / 4 + (1 << 20),

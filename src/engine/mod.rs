@@ -106,6 +106,8 @@ pub struct Costs {
     pub passes: u64,
     /// Weight bytes that travelled for them.
     pub streamed_bytes: u64,
+    /// Bytes of experts at home in host memory that they found in slots of GPU memory.
+    pub slot_bytes: u64,
     /// Bytes of keys and values that travelled to the GPU for them.
     pub cache_bytes: u64,
     /// Time spent waiting for weights to arrive.
@@ -118,6 +120,7 @@ impl Costs {
         Costs {
             passes: self.passes - earlier.passes,
             streamed_bytes: self.streamed_bytes - earlier.streamed_bytes,
+            slot_bytes: self.slot_bytes - earlier.slot_bytes,
             cache_bytes: self.cache_bytes - earlier.cache_bytes,
             waiting: self.waiting - earlier.waiting,
         }
@@ -335,7 +338,9 @@ impl Engine {
     /// # Errors
     /// When the GPU fails.
     pub fn costs(&mut self) -> Result<Costs> {
-        self.costs.streamed_bytes += self.tables.read_bytes(&self.gpu)?;
+        let experts = self.tables.read_bytes(&self.gpu)?;
+        self.costs.streamed_bytes += experts.far;
+        self.costs.slot_bytes += experts.in_slots;
         Ok(self.costs)
     }
 

@@ -53,6 +53,8 @@ pub(super) struct Layout<'a> {
     pub(super) caches: HostCaches,
     /// Whether decode kernels read pinned units where they are.
     pub(super) direct: bool,
+    /// By unit, slots of GPU memory for copies of experts that they read there; or empty.
+    pub(super) slots: &'a [u32],
 }
 
 /// How a pass uses the machine, and how long it takes.
@@ -106,7 +108,7 @@ impl Cost<'_> {
 
     /// Bytes that the kernels of a decode pass read of a unit.
     fn decode_bytes(&self, unit: &UnitDemand) -> f64 {
-        unit.chosen_bytes.map_or(unit.bytes as f64 * self.reads(), |bytes| bytes as f64)
+        unit.experts.map_or(unit.bytes as f64 * self.reads(), |experts| experts.chosen_bytes as f64)
     }
 
     /// Bytes of one token's keys and values in one block.
@@ -136,11 +138,10 @@ impl Cost<'_> {
         }
         let mut read = 0.0;
         if let Some(direct) = rates.direct.filter(|_| layout.direct) {
-            let homes = layout.homes.iter().zip(&self.demand.units);
-            for (seconds, (_, unit)) in
-                compute.units.iter_mut().zip(homes).filter(|(_, (home, _))| **home == Home::Host)
-            {
-                let bytes = self.decode_bytes(unit);
+            let units = compute.units.iter_mut().zip(&self.demand.units).enumerate();
+            for (number, (seconds, unit)) in units.filter(|(i, _)| layout.homes[*i] == Home::Host) {
+                let slots = layout.slots.get(number).copied().unwrap_or(0);
+                let bytes = unit.far_bytes(slots, self.decode_bytes(unit));
                 read += bytes / direct;
                 *seconds += (bytes / direct - bytes / rates.kernel).max(0.0);
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Files that are no shaders by themselves: what stands in front of others.
-const PARTS: [&str; 23] = [
+const PARTS: [&str; 24] = [
     "prelude",
     "matvec_groups",
     "matvec_codes",
@@ -25,6 +25,7 @@ const PARTS: [&str; 23] = [
     "functions",
     "tables",
     "no_tables",
+    "route_slots",
     "attention_no_sinks",
     "attention_sinks",
     "attention_decode_sinks",
@@ -50,6 +51,7 @@ fn parts(stem: &str) -> &'static [&'static str] {
         "attention_decode" => &PARTS[7..10],
         "attention_join" => &PARTS[7..8],
         "attention_prefill" => &PARTS[10..11],
+        "route" => &["route_slots"],
         "experts_exact" => &["experts_home"],
         "experts_down" => &["matvec_codes", "experts_home", "experts_rows", "matvec_core", "matvec_stage"],
         "experts_gated" => &[

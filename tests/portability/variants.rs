@@ -170,6 +170,7 @@ fn experts(list: &mut List) {
             normalise: grouped,
             scale: 2.5,
             shared_gate: !grouped,
+            slots: if grouped { 64 } else { 0 },
         };
         list.add(route::SHADER, route::constants(&spec));
     }

@@ -18,6 +18,8 @@ use crate::model::{Activation, Tensor};
 struct Window<'a> {
     records: Records,
     home: Binding<'a>,
+    /// Copies of some; anything where there are none.
+    slots: Binding<'a>,
 }
 
 impl Builder<'_> {
@@ -58,6 +60,7 @@ impl Builder<'_> {
     ) -> Result<Dispatch> {
         let experts = self.experts();
         let groups = routing.groups;
+        let ([places, counts], slots) = self.tables.of(setting.unit, setting.class);
         let spec = route::Spec {
             experts: experts.num_experts,
             chosen: experts.num_experts_per_tok,
@@ -73,9 +76,9 @@ impl Builder<'_> {
             normalise: routing.normalise,
             scale: routing.scale,
             shared_gate: experts.shared_gate,
+            slots,
         };
         let logits = self.f32(Activation::Router);
-        let [places, counts] = self.tables.of(setting.unit, setting.class);
         let args = route::Args {
             step: self.step(false),
             correction: routing.correction.map_or(logits.clone(), |tensor| setting.memory.codes(tensor)),
@@ -89,7 +92,7 @@ impl Builder<'_> {
 
     /// A matrix of a unit's experts, in as many parts as its adapter's bindings ask for.
     fn windows<'a>(
-        &self,
+        &'a self,
         pipelines: &Pipelines,
         (stack, matrix): (&Stack, Tensor),
         setting: &Setting<'a>,
@@ -105,6 +108,7 @@ impl Builder<'_> {
         let record_bytes = record_bytes(stack, sections);
         let most = pipelines.gpu().facts.limits.max_storage_buffer_binding_size / record_bytes;
         let most = u32::try_from(most).unwrap_or(stack.count).clamp(1, stack.count);
+        let slots = self.tables.slots(setting.unit, setting.class);
         let bias_at = stack.bias.then(|| sections[matrix + 1].codes.start - start(0));
         let window = |first: u32| {
             let count = most.min(stack.count - first);
@@ -116,18 +120,19 @@ impl Builder<'_> {
                 scales_at: sections[matrix].scales.start - start(0),
                 bias_at,
                 kind: setting.tensors[matrix].kind,
-                cached: false,
+                cached: slots.is_some(),
                 chosen: self.experts().num_experts_per_tok,
                 choices: self.experts().choices(),
             };
-            Window { records, home: memory.buffer.part(start(first)..end(first + count)) }
+            let slots = slots.clone().unwrap_or_else(|| self.tables.no_slots());
+            Window { records, home: memory.buffer.part(start(first)..end(first + count)), slots }
         };
         (0..stack.count).step_by(most as usize).map(window).collect()
     }
 
     fn stack_args<'a>(&'a self, window: &Window<'a>) -> experts::Stack<'a> {
-        let home = window.home.clone();
-        experts::Stack { slots: home.clone(), home, routes: self.f32(Activation::Routes) }
+        let Window { home, slots, .. } = window;
+        experts::Stack { home: home.clone(), slots: slots.clone(), routes: self.f32(Activation::Routes) }
     }
 
     /// Gates and values of all tokens in their experts, and what becomes of them. With `eps` they
