@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Files that are no shaders by themselves: what stands in front of others.
-const PARTS: [&str; 26] = [
+const PARTS: [&str; 27] = [
     "prelude",
     "matvec_groups",
     "matvec_codes",
@@ -31,6 +31,7 @@ const PARTS: [&str; 26] = [
     "attention_decode_sinks",
     "attention_no_norms",
     "attention_norms",
+    "experts_scales",
 ];
 
 /// The files that say which buffers beside its own a shader binds, in all ways in which they are put
@@ -62,10 +63,13 @@ fn parts(stem: &str) -> &'static [&'static str] {
         "attention_prefill" => &PARTS[10..11],
         "route" => &["route_slots"],
         "experts_exact" => &["experts_home"],
-        "experts_down" => &["matvec_codes", "experts_home", "experts_rows", "matvec_core", "matvec_stage"],
+        "experts_down" => {
+            &["matvec_codes", "experts_home", "experts_scales", "experts_rows", "matvec_core", "matvec_stage"]
+        }
         "experts_gated" => &[
             "matvec_codes",
             "experts_home",
+            "experts_scales",
             "experts_rows",
             "matvec_core",
             "matvec_stage",

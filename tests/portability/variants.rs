@@ -126,6 +126,7 @@ fn experts(list: &mut List) {
             bias_at,
             kind,
             cached,
+            far: kind == WeightKind::W4,
             chosen: 8,
             choices: 9,
         };
