@@ -26,6 +26,7 @@ fn main(
     if choice >= CHOSEN || id.z >= step.tokens || !find(id.z, choice) {
         return;
     }
+    stage_row_scales(block, thread);
     multiply(block, id.z * CHOSEN + choice, thread);
     for (var i = thread; i < BLOCK_ROWS; i += THREADS) {
         let row = row_of(block, i);

@@ -80,6 +80,7 @@ fn main(
         return;
     }
     let pair = id.z * CHOSEN + choice;
+    stage_row_scales(block, thread);
     multiply(block, id.z, thread);
     for (var quad = thread; quad < QUADS; quad += THREADS) {
         make_quad(block, quad);

@@ -7,6 +7,7 @@ use pipo_wgpu::model::Unit;
 use pipo_wgpu::pipeline::Route;
 use pipo_wgpu::plan::{Budget, Home, Plan, Rates};
 use pipo_wgpu::quant::WeightKind;
+use pipo_wgpu::session::Session;
 
 use crate::common::{Model, fixture, gpu};
 use crate::oracles::{
@@ -14,8 +15,17 @@ use crate::oracles::{
 };
 use crate::streaming::{self, PROMPT, plan_with, run_on};
 
-const MODELS: [&str; 7] =
-    ["moe_mixtral", "moe_qwen2", "moe_qwen3", "moe_olmoe", "moe_grid", "moe_deepseek2", "moe_deepseek3"];
+const MODELS: [&str; 9] = [
+    "moe_mixtral",
+    "moe_qwen2",
+    "moe_qwen3",
+    "moe_olmoe",
+    "moe_grid",
+    "moe_deepseek2",
+    "moe_deepseek3",
+    "moe_gpt_oss",
+    "moe_gpt_oss_mxfp4",
+];
 
 #[test]
 fn float_weights_give_transformers_logits_at_every_position() {
@@ -36,6 +46,44 @@ fn four_bit_experts_on_a_grid_give_transformers_logits() {
     let found = all_logits(&mut model.resident(&options(false)), &ids);
     let error = typical_error(&found, &expected.floats("logits"), ids.len());
     assert!((1e-5..5e-2).contains(&error), "int8 activations: {error}");
+}
+
+/// Experts as 4-bit floats in their file, and as such in memory.
+#[test]
+fn four_bit_floats_give_transformers_logits() {
+    let expected = Expected::new("moe_gpt_oss_mxfp4");
+    let model = Model::own(&fixture("moe_gpt_oss_mxfp4"));
+    let experts = model.decoder.units.iter().find(|unit| unit.spec.name == "block.0.experts").unwrap();
+    let kinds: Vec<_> = experts.spec.tensors[..4].iter().map(|tensor| tensor.kind).collect();
+    assert_eq!(kinds, [WeightKind::Fp4, WeightKind::F32, WeightKind::Fp4, WeightKind::F32]);
+    let ids = expected.ids("ids");
+    let mut engine = model.resident(&options(true));
+    let error = relative_error(&all_logits(&mut engine, &ids), &expected.floats("logits"));
+    assert!(error < 1e-3, "exact: {error}");
+    let want = expected.ids("greedy");
+    assert_eq!(greedy(&mut engine, &ids, want.len()), want);
+    let found = all_logits(&mut model.resident(&options(false)), &ids);
+    let error = typical_error(&found, &expected.floats("logits"), ids.len());
+    assert!((1e-5..5e-2).contains(&error), "int8 activations: {error}");
+}
+
+/// One token a pass, whose attention and products are other kernels'.
+#[test]
+fn sinks_and_windows_hold_step_by_step() {
+    let expected = Expected::new("moe_gpt_oss");
+    let model = Model::new(&fixture("moe_gpt_oss"), WeightKind::F32);
+    let mut engine = model.resident(&options(true));
+    let mut session = Session::new(&mut engine, 64);
+    let mut found = Vec::new();
+    for id in expected.ids("ids") {
+        let mut one = |_, logits: &[f32]| {
+            found.extend_from_slice(logits);
+            Ok(())
+        };
+        session.read_scored(&[id], &mut one).unwrap();
+    }
+    let error = relative_error(&found, &expected.floats("logits"));
+    assert!(error < 1e-3, "{error}");
 }
 
 /// The median of the positions' errors: rounding may choose another expert here and there, where
@@ -100,7 +148,9 @@ fn what_lies_in_slots_does_not_travel() {
 /// The bits do not say where the experts were.
 #[test]
 fn every_home_of_the_experts_gives_the_same_bits() {
-    for (name, kind) in [("moe_grid", WeightKind::W4), ("moe_qwen2", WeightKind::F32)] {
+    let models =
+        [("moe_grid", WeightKind::W4), ("moe_qwen2", WeightKind::F32), ("moe_gpt_oss", WeightKind::W4)];
+    for (name, kind) in models {
         let model = Model::new(&fixture(name), kind);
         let staged = streaming::options(Route::Staged);
         let prompt = PROMPT.map(|id| id % model.decoder.vocab_size);

@@ -199,6 +199,11 @@ impl ExpertTables {
         self.slots[far.block].buffer.as_ref().map(Buffer::all)
     }
 
+    /// Whether a class of passes reads a unit's experts in host memory.
+    pub(super) fn is_far(&self, unit: usize, class: Class) -> bool {
+        class == Class::Decode && self.far.iter().any(|far| far.unit == unit)
+    }
+
     /// What kernels bind instead of slots where there are none.
     pub(super) fn no_slots(&self) -> Binding<'_> {
         self.places.all()

@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 use crate::error::Result;
 use crate::gpu::{Dispatch, Facts, Gpu, Pipelines};
 pub use crate::kernels::CacheKind;
-use crate::kernels::Shapes;
+use crate::kernels::{Shapes, attention_decode};
 use crate::model::Decoder;
 use crate::pipeline::{Loader, Route};
 use crate::plan::{Home, Plan, Work};
@@ -215,7 +215,8 @@ impl Engine {
         let attends =
             program::attention_bytes(&decoder, &gpu.facts, sizes.cache, (context, sizes.batch)).is_some();
         let tiles_decode = demand::tiles_decode(&gpu.facts, options);
-        let fusible = Fusible { norms: !tiles_decode, attention: attends };
+        let head_norms = attention_decode::bind_one_more(&gpu.facts);
+        let fusible = Fusible { norms: !tiles_decode, attention: attends, head_norms };
         let fusion = Fusion::new(&decoder, &flow, options.exact, fusible);
         let tables = ExpertTables::new(gpu, &decoder, &plan)?;
         let vectors = |unit: usize| {

@@ -38,6 +38,8 @@ pub struct Records {
     pub kind: WeightKind,
     /// Whether copies of some records are in slots.
     pub cached: bool,
+    /// Whether they are read over the link, where requests should be long. Changes no result.
+    pub far: bool,
     /// Experts of a token.
     pub chosen: u32,
     /// What is summed for each token: the experts, and perhaps one that all share.

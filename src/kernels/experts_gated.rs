@@ -16,6 +16,9 @@ pub const SHADER: Shader = Shader {
     ),
 };
 
+/// Stretches of neighbouring rows that a workgroup makes: gates, and as many values.
+const STRETCHES: u32 = 2;
+
 /// Sizes and choices.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spec {
@@ -38,6 +41,11 @@ impl Spec {
         let Spec { width, cols, records, tile, .. } = *self;
         let bias = records.bias_at.is_some();
         Product { rows: 2 * width, cols, kind: records.kind, bias, tile, tokens_per_group: 1 }
+    }
+
+    /// Whether an adapter with these limits runs it where records are [`Records::far`].
+    pub fn fits_far(&self, limits: &wgpu::Limits) -> bool {
+        self.product().stages_scales(STRETCHES, limits)
     }
 }
 
@@ -63,7 +71,7 @@ pub struct Args<'a> {
 /// The shader's constants.
 pub fn constants(spec: &Spec) -> Vec<Constant> {
     assert_whole_groups(spec.tile.rows(), 2);
-    let mut constants = spec.product().expert_constants(&spec.records, spec.gate);
+    let mut constants = spec.product().expert_constants(&spec.records, spec.gate, STRETCHES);
     constants.extend(rstd_constants(spec.eps));
     constants
 }

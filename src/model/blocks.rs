@@ -113,6 +113,8 @@ pub(super) struct Sparse {
     pub(super) experts: Experts,
     pub(super) routing: Routing,
     pub(super) gate: Gate,
+    /// Whether routers and experts have biases.
+    pub(super) bias: bool,
     pub(super) names: ExpertNames,
     /// Which blocks have one.
     pub(super) blocks: Vec<bool>,
@@ -327,6 +329,7 @@ impl Blueprint {
             names: sparse.names,
             routing: sparse.routing,
             gate: sparse.gate,
+            bias: sparse.bias,
             kind: weights,
         }
     }

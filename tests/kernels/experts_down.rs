@@ -77,6 +77,10 @@ fn equals_the_reference_in_every_tile() {
             assert_eq!(miss(&choices, &values, &got), None, "{tile:?} {sizes:?}");
             choices.window(0, 4);
             let got = down(&choices, &x, tile);
+            if j == 2 {
+                choices.records.far = true;
+                assert_eq!(bits(&down(&choices, &x, tile)), bits(&got), "{tile:?} {sizes:?}: far experts");
+            }
             values[0] += 1.0;
             assert!(miss(&choices, &values, &got).is_some(), "{tile:?} {sizes:?}: a wrong value passed");
         }

@@ -118,6 +118,16 @@ fn equals_the_reference_in_every_tile() {
             let eps = (j % 2 == 1).then_some(1e-5);
             let case = Case { choices: &choices, gate: GATES[(i + j) % 2], eps, tile, squares: &squares };
             let got = case.run(&x);
+            if j == 2 {
+                choices.records.far = true;
+                let case = Case { choices: &choices, gate: GATES[(i + j) % 2], eps, tile, squares: &squares };
+                let far = case.run(&x);
+                assert!(
+                    far.codes == got.codes && far.scales == got.scales,
+                    "{tile:?} {sizes:?}: far experts"
+                );
+            }
+            let case = Case { choices: &choices, gate: GATES[(i + j) % 2], eps, tile, squares: &squares };
             let (mut want, most) = case.reference(&values);
             let off = vec![most; want.len()];
             let what = format!("{tile:?} {sizes:?} {:?}", case.gate);

@@ -57,6 +57,7 @@ pub(super) const ATTENTION_DECODE: attention_decode::Spec = attention_decode::Sp
     softcap: None,
     context: 4096,
     int8: true,
+    norm_eps: 1e-6,
 };
 
 /// A card with all that kernels ask for.
@@ -125,6 +126,7 @@ fn experts(list: &mut List) {
             bias_at,
             kind,
             cached,
+            far: kind == WeightKind::W4,
             chosen: 8,
             choices: 9,
         };
@@ -368,6 +370,8 @@ fn attentions(list: &mut List) {
             };
             if attention_decode::is_supported(&card(), &spec) {
                 let shader = window.map_or(attention_decode::SHADER, |_| attention_decode::SHADER_WITH_SINKS);
+                list.add(shader, attention_decode::constants(&spec, &layout));
+                let shader = attention_decode::SHADER_WITH_NORMS;
                 list.add(shader, attention_decode::constants(&spec, &layout));
                 list.add(attention_join::SHADER, attention_join::constants(&spec, &layout));
             }

@@ -121,6 +121,7 @@ impl Builder<'_> {
                 bias_at,
                 kind: setting.tensors[matrix].kind,
                 cached: slots.is_some(),
+                far: false,
                 chosen: self.experts().num_experts_per_tok,
                 choices: self.experts().choices(),
             };
@@ -157,7 +158,9 @@ impl Builder<'_> {
             if let Some([out_codes, out_scales]) = self.workspace.expert_groups() {
                 let tile = self.shapes.matvecs.of(Operation::Gated, [tensor.rows, cols], 1);
                 let records = window.records;
-                let spec = experts_gated::Spec { records, width, cols, gate, eps, tile };
+                let mut spec = experts_gated::Spec { records, width, cols, gate, eps, tile };
+                spec.records.far = self.tables.is_far(setting.unit, setting.class)
+                    && spec.fits_far(&pipelines.gpu().facts.limits);
                 let groups = if eps.is_some() { self.normed_groups() } else { self.complete_groups() };
                 let Groups { codes: x_codes, scales: x_scales, squares } = groups;
                 let args =
@@ -194,7 +197,9 @@ impl Builder<'_> {
             let (records, y) = (window.records, self.f32(Activation::ExpertOut));
             if let Some([x_codes, x_scales]) = self.workspace.expert_groups() {
                 let tile = self.shapes.matvecs.of(Operation::Int8, [rows, cols], 1);
-                let spec = experts_down::Spec { records, rows, cols, tile };
+                let mut spec = experts_down::Spec { records, rows, cols, tile };
+                spec.records.far = self.tables.is_far(setting.unit, setting.class)
+                    && spec.fits_far(&pipelines.gpu().facts.limits);
                 let args = experts_down::Args { step, stack, x_codes, x_scales, y };
                 return experts_down::dispatch(pipelines, &spec, &args);
             }
@@ -223,6 +228,7 @@ impl Builder<'_> {
         };
         experts_sum::dispatch(pipelines, &spec, &args)
     }
+
     /// The same, and the groups that the next norm leaves of it.
     pub(super) fn experts_sum_q8(&self, pipelines: &mut Pipelines, next: Norm) -> Result<Dispatch> {
         let spec = experts_sum_q8::Spec { cols: self.decoder.hidden_size, choices: self.experts().choices() };
