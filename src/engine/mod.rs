@@ -37,6 +37,7 @@ use crate::pipeline::{Loader, Route};
 use crate::plan::{Home, Plan, Work};
 use crate::trace::Trace;
 
+pub use crate::plan::LONG_PASS;
 use cache::Caches;
 use carrier::{Carrier, Homes};
 use chain::Chains;

@@ -4,10 +4,9 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::batch::{Batch, Chosen, Event, Progress};
-use crate::engine::{CHAINS_MAX, Ids, PASSES_MAX, PassToken};
+use crate::engine::{CHAINS_MAX, Ids, LONG_PASS, PASSES_MAX, PassToken};
 use crate::error::Result;
 use crate::os;
-use crate::plan::LONG_PASS;
 
 /// Time that a chain takes, about: a reader hears of its tokens together, and a text that ends in
 /// one has the GPU work for nothing until the next is over.
