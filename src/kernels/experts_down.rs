@@ -1,4 +1,4 @@
-//! The way back from the chosen experts for few tokens, each choice apart.
+//! The way back from the chosen experts, each choice apart.
 
 use super::experts::{Gate, Records, Stack};
 use super::matvec_core::{Product, Tile, expert_source};
@@ -30,7 +30,7 @@ impl Spec {
     fn product(&self) -> Product {
         let Spec { rows, cols, records, tile } = *self;
         let bias = records.bias_at.is_some();
-        Product { rows, cols, kind: records.kind, bias, tile, tokens_per_group: 1 }
+        Product { rows, cols, kind: records.kind, bias, tile, tokens_per_group: records.tile }
     }
 
     /// Whether an adapter with these limits runs it where records are [`Records::far`].
@@ -58,7 +58,11 @@ pub struct Args<'a> {
 pub fn constants(spec: &Spec) -> Vec<Constant> {
     let mut constants = spec.product().expert_constants(&spec.records, Gate::SwiGlu, STRETCHES);
     let each = stride(spec.rows);
-    constants.extend([("Y_STRIDE", (each * spec.records.choices).into()), ("Y_EACH", each.into())]);
+    constants.extend([
+        ("Y_STRIDE", (each * spec.records.choices).into()),
+        ("Y_EACH", each.into()),
+        ("SHARED_INPUT", 0.0),
+    ]);
     constants
 }
 

@@ -1,4 +1,4 @@
-//! The first half of the chosen experts for few tokens: products, gates, int8 groups.
+//! The first half of the chosen experts: products, gates, int8 groups.
 
 use super::Constant;
 use super::experts::{Gate, Records, Stack};
@@ -40,7 +40,7 @@ impl Spec {
     fn product(&self) -> Product {
         let Spec { width, cols, records, tile, .. } = *self;
         let bias = records.bias_at.is_some();
-        Product { rows: 2 * width, cols, kind: records.kind, bias, tile, tokens_per_group: 1 }
+        Product { rows: 2 * width, cols, kind: records.kind, bias, tile, tokens_per_group: records.tile }
     }
 
     /// Whether an adapter with these limits runs it where records are [`Records::far`].
@@ -73,6 +73,7 @@ pub fn constants(spec: &Spec) -> Vec<Constant> {
     assert_whole_groups(spec.tile.rows(), 2);
     let mut constants = spec.product().expert_constants(&spec.records, spec.gate, STRETCHES);
     constants.extend(rstd_constants(spec.eps));
+    constants.push(("SHARED_INPUT", 1.0));
     constants
 }
 

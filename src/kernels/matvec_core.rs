@@ -231,7 +231,8 @@ impl Product {
         Grid { groups: self.rows.div_ceil(self.tile.rows()), tokens_each: self.tokens_per_group }
     }
 
-    /// Workgroups for each choice of a token, all of one choice being neighbours.
+    /// Workgroups for each tile of choices, of which a token has as many as choices at most; all of one
+    /// tile are neighbours.
     pub(super) fn expert_grid(&self, records: &Records) -> Grid {
         Grid { groups: self.grid().groups * records.chosen, tokens_each: 1 }
     }
@@ -259,7 +260,8 @@ impl Product {
     /// Whether an adapter with these limits has workgroup memory for the scales of all rows of a
     /// workgroup, as experts that are [`Records::far`] need it.
     pub fn stages_scales(&self, stretches: u32, limits: &wgpu::Limits) -> bool {
-        let bytes = 16 * stretches * self.stretch_vectors(stretches) + self.tile.workgroup_bytes(1);
+        let bytes = 16 * stretches * self.stretch_vectors(stretches)
+            + self.tile.workgroup_bytes(self.tokens_per_group);
         bytes <= limits.max_compute_workgroup_storage_size
     }
 
