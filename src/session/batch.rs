@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::slice;
 use std::time::Instant;
 
+use super::ahead::drawn;
 use super::{End, Figures, Limits, Phase};
 use crate::engine::{Class, Engine, Pass, PassToken};
 use crate::error::{Error, Result};
@@ -207,6 +208,9 @@ impl<'a> Batch<'a> {
         let prompts: Vec<_> =
             (0..).zip(&*requests).map(|(i, r)| Part { sequence: i, ids: r.prompt }).collect();
         self.check(&prompts)?;
+        for (timeline, request) in self.timelines.iter().zip(&*requests) {
+            self.engine.set_choice(timeline.rows.start, drawn(request.sampler.options()));
+        }
         let (start, before) = (Instant::now(), self.engine.costs()?);
         let (chosen, ends) = (vec![0; requests.len()], vec![None; requests.len()]);
         let mut progress = Progress { requests, chosen, ends, each };
@@ -219,13 +223,12 @@ impl<'a> Batch<'a> {
         let first_tokens = progress.chosen();
         while !live.is_empty() {
             let tokens = std::mem::take(&mut live);
-            let is_likeliest =
-                |chosen: &Chosen| progress.requests[chosen.sequence].sampler.options().takes_likeliest();
+            let on_gpu = |chosen: &Chosen| progress.requests[chosen.sequence].sampler.options().forgets();
             let most = self.most(Class::Decode);
             let fits = tokens.len() <= most.tokens.min(most.selected) as usize;
             let turns = |chosen: &Chosen| self.turns(chosen.sequence, progress.wanted(chosen.sequence));
             let is_straight = !tokens.iter().any(turns);
-            if fits && is_straight && self.engine.can_chain() && tokens.iter().all(is_likeliest) {
+            if fits && is_straight && self.engine.can_chain() && tokens.iter().all(on_gpu) {
                 live = self.run_ahead(tokens, &mut progress)?;
                 continue;
             }
@@ -278,8 +281,8 @@ impl<'a> Batch<'a> {
     /// Chooses the next token of every sequence whose part ended in the last pass.
     fn choose(&mut self, draft: &Draft<'_>, requests: &mut [Request<'_>]) -> Result<Vec<u32>> {
         let ends = || draft.ends.iter().map(|(sequence, _)| *sequence);
-        if ends().all(|sequence| requests[sequence].sampler.options().takes_likeliest()) {
-            return self.engine.most_likely();
+        if ends().all(|sequence| requests[sequence].sampler.options().forgets()) {
+            return self.engine.chosen();
         }
         let vocab = self.engine.decoder().vocab_size as usize;
         let mut logits = self.engine.logits()?;
