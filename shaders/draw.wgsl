@@ -73,9 +73,11 @@ fn last_bin(thread: u32, most: u32, wanted: f32) -> u32 {
 // Puts the candidates up to a bin into the list, in an order that depends on nothing else, if they fit.
 fn listed(thread: u32, kept: Kept, bin: u32, top: f32, temperature: f32) -> Kept {
     var mine = 0u;
-    for (var i = thread; i < COLS; i += THREADS) {
-        let r = rank(logits[kept.row + i]);
-        mine += select(0u, 1u, r > BARRED && bin_of(r, top, temperature) <= bin);
+    for (var quad = thread; quad < QUADS; quad += THREADS) {
+        let ranks = ranks_of(kept.row, quad);
+        for (var i = 0u; i < 4u; i++) {
+            mine += select(0u, 1u, ranks[i] > BARRED && bin_of(ranks[i], top, temperature) <= bin);
+        }
     }
     workgroupBarrier();
     numbers[thread] = mine;
@@ -90,12 +92,14 @@ fn listed(thread: u32, kept: Kept, bin: u32, top: f32, temperature: f32) -> Kept
     if all > LIST {
         return kept;
     }
-    for (var i = thread; i < COLS && mine > 0u; i += THREADS) {
-        let r = rank(logits[kept.row + i]);
-        if r > BARRED && bin_of(r, top, temperature) <= bin {
-            list_ranks[to] = r;
-            list_ids[to] = i;
-            to++;
+    for (var quad = thread; quad < QUADS && mine > 0u; quad += THREADS) {
+        let ranks = ranks_of(kept.row, quad);
+        for (var i = 0u; i < 4u; i++) {
+            if ranks[i] > BARRED && bin_of(ranks[i], top, temperature) <= bin {
+                list_ranks[to] = ranks[i];
+                list_ids[to] = quad * 4u + i;
+                to++;
+            }
         }
     }
     workgroupBarrier();
@@ -128,12 +132,14 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
         return;
     }
     let choice = choices[token];
-    let row = token * groups_of(COLS) * GROUP;
+    let row = token * groups_of(COLS) * GROUP_QUADS;
     var best = vec2<u32>(0u, NONE);
-    for (var i = thread; i < COLS; i += THREADS) {
-        let r = rank(logits[row + i]);
-        if r > best.x {
-            best = vec2<u32>(r, i);
+    for (var quad = thread; quad < QUADS; quad += THREADS) {
+        let ranks = ranks_of(row, quad);
+        for (var i = 0u; i < 4u; i++) {
+            if ranks[i] > best.x {
+                best = vec2<u32>(ranks[i], quad * 4u + i);
+            }
         }
     }
     best = best_of(thread, best.x, best.y);
@@ -154,11 +160,13 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
         }
         workgroupBarrier();
         var mine = 0.0;
-        for (var i = thread; i < COLS; i += THREADS) {
-            let r = rank(logits[row + i]);
-            if r > BARRED {
-                mine += weight(r, top, choice.temperature);
-                atomicAdd(&bins[bin_of(r, top, choice.temperature)], 1u);
+        for (var quad = thread; quad < QUADS; quad += THREADS) {
+            let ranks = ranks_of(row, quad);
+            for (var i = 0u; i < 4u; i++) {
+                if ranks[i] > BARRED {
+                    mine += weight(ranks[i], top, choice.temperature);
+                    atomicAdd(&bins[bin_of(ranks[i], top, choice.temperature)], 1u);
+                }
             }
         }
         var total = sum_of(thread, mine);

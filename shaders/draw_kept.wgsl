@@ -3,6 +3,7 @@
 // Behind rank.wgsl.
 
 override COLS: u32;
+override QUADS: u32 = (COLS + 3u) / 4u;
 // A power of two, at least as many as bins.
 override THREADS: u32;
 // Candidates that are kept in workgroup memory.
@@ -12,7 +13,7 @@ const BARRED: u32 = 0x007fffffu;
 
 @group(0) @binding(0) var<uniform> step: Step;
 // [tokens, COLS]
-@group(0) @binding(1) var<storage, read> logits: array<f32>;
+@group(0) @binding(1) var<storage, read> logits: array<vec4<f32>>;
 
 var<workgroup> list_ranks: array<u32, LIST>;
 var<workgroup> list_ids: array<u32, LIST>;
@@ -23,7 +24,7 @@ var<workgroup> counted: atomic<u32>;
 
 // Where candidates are looked for, and which of them are left.
 struct Kept {
-    // In the list, or in the row that starts here.
+    // In the list, or in the row whose quads start here.
     listed: bool,
     row: u32,
     // How many places there are.
@@ -42,7 +43,15 @@ fn candidate(kept: Kept, place: u32) -> vec2<u32> {
     if kept.listed {
         return vec2<u32>(list_ranks[place], list_ids[place]);
     }
-    return vec2<u32>(rank(logits[kept.row + place]), place);
+    return vec2<u32>(rank(logits[kept.row + place / 4u][place % 4u]), place);
+}
+
+// The ranks of a quad of a row; barred beyond the last column.
+fn ranks_of(row: u32, quad: u32) -> vec4<u32> {
+    let v = logits[row + quad];
+    let ranks = vec4<u32>(rank(v.x), rank(v.y), rank(v.z), rank(v.w));
+    let column = vec4<u32>(quad * 4u) + vec4<u32>(0u, 1u, 2u, 3u);
+    return select(vec4<u32>(0u), ranks, column < vec4<u32>(COLS));
 }
 
 fn is_kept(kept: Kept, c: vec2<u32>) -> bool {
