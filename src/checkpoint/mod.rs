@@ -93,7 +93,23 @@ impl Checkpoint {
             checkpoint.idle =
                 quantised::combine(&path, &quantised, &checkpoint.shards, &mut checkpoint.tensors)?;
         }
+        checkpoint.leave_predictors();
         Ok(checkpoint)
+    }
+
+    /// Leaves the blocks behind the last one that predict further tokens, of which nothing else is made.
+    fn leave_predictors(&mut self) {
+        let size =
+            |key: &str| self.config.as_ref().and_then(|config| config.get(key)).and_then(Value::as_u64);
+        let Some((blocks, more)) = size("num_hidden_layers").zip(size("num_nextn_predict_layers")) else {
+            return;
+        };
+        let is_behind = |name: &&String| {
+            let number = name.strip_prefix("model.layers.").and_then(|rest| rest.split('.').next());
+            let number = number.and_then(|number| number.parse::<u64>().ok());
+            number.is_some_and(|number| number >= blocks && number - blocks < more)
+        };
+        self.idle.extend(self.tensors.keys().filter(is_behind).cloned());
     }
 
     /// A folder's small files alone.
