@@ -265,15 +265,15 @@ impl Checkpoint {
             return self.read_stored(info, lines, out);
         }
         // Across the way in which the file has it: all of it, and a part of each line.
-        if info.shape.len() > 2 {
-            let problem = format!("`{name}` with its matrices the other way round");
-            return Err(Error::Unsupported(problem));
-        }
-        let mut all = Vec::new();
-        self.read_stored(info, 0..height, &mut all)?;
+        let (mut all, mut held) = (Vec::new(), None);
+        let each = if columns { info.cols() } else { info.height() };
         out.clear();
         for line in lines {
-            out.extend((0..height).map(|at| all[(at * count + line) as usize]));
+            let matrix = line / each;
+            if held.replace(matrix) != Some(matrix) {
+                self.read_stored(info, matrix * height..(matrix + 1) * height, &mut all)?;
+            }
+            out.extend((0..height).map(|at| all[(at * each + line % each) as usize]));
         }
         Ok(())
     }
@@ -308,6 +308,11 @@ impl Checkpoint {
             Form::Fp8(_) | Form::Order(_) => WeightKind::F32,
             Form::Mxfp4(_) => WeightKind::Fp4,
         })
+    }
+
+    /// Whether lines of the file are columns of the matrix, be it transposed or not.
+    pub fn is_across(&self, name: &str, transposed: bool) -> bool {
+        self.info(name).is_some_and(|info| info.form.is_transposed() != transposed)
     }
 
     /// The columns of a matrix in an order in which those with one scale are together, where a file
