@@ -25,6 +25,7 @@ mod published;
 mod published_families;
 mod quantised;
 mod quantiser;
+mod serving;
 mod sessions;
 mod starts;
 mod streaming;

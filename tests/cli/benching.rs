@@ -72,7 +72,7 @@ fn tables_are_for_people_and_for_spreadsheets() {
     // All is resident: nothing travels, and nothing is compared with the link.
     assert_eq!(lines[3][column("of raw")], "n/a");
     assert_eq!((lines[3][column("homes")].as_str(), lines[3][column("route")].as_str()), ("7/0/0", "none"));
-    let rate: f64 = lines[3][column("tok/s")].split(' ').next().unwrap().parse().unwrap();
+    let rate: f64 = lines[3][column("t/s")].split(' ').next().unwrap().parse().unwrap();
     assert!(rate > 0.0);
 
     let csv = place.output("bench model -p 0 -n 2 -r 1 -o csv");
