@@ -205,9 +205,10 @@ fn main(
     workgroupBarrier();
     let lane = thread % PAIR_LANES;
     let slice = thread / PAIR_LANES;
-    var largest = LOWEST;
+    let has_sink = SINKS && split == 0u;
+    var largest = select(LOWEST, sink_of(head), has_sink);
     // This slice's sum of weights, and weighted sum of one pair of the values.
-    var total = 0.0;
+    var total = select(0.0, 1.0, has_sink && slice == 0u);
     var sum = vec2<f32>(0.0);
     for (var tile = begin + split * THREADS; tile < end; tile += SPLITS * THREADS) {
         let seen = min(THREADS, end - tile);

@@ -97,6 +97,10 @@ fn main(
     var top = LOWEST;
     // Subgroups of another size than the host promised spoil it.
     var total = select(0.0, bitcast<f32>(0x7fc00000u | thread), subgroup_size != SUBGROUP);
+    if SINKS {
+        top = sink_of(min(head + own % EACH, (kv + 1u) * SHARE - 1u));
+        total += select(0.0, 1.0, side == 0u);
+    }
     // Tokens of one sequence at a time; the others see nothing meanwhile.
     var next = first;
     for (var run = first; run < min(first + TOKENS, step.tokens); run = next) {

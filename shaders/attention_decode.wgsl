@@ -32,15 +32,6 @@ fn add_row(sum: FourHeads, weight: vec4<f32>, row: vec4<u32>) -> FourHeads {
     return more;
 }
 
-fn scaled(sum: FourHeads, by: vec4<f32>) -> FourHeads {
-    return FourHeads(
-        Eight(sum.a.low * by.x, sum.a.high * by.x),
-        Eight(sum.b.low * by.y, sum.b.high * by.y),
-        Eight(sum.c.low * by.z, sum.c.high * by.z),
-        Eight(sum.d.low * by.w, sum.d.high * by.w),
-    );
-}
-
 fn head_of(sum: FourHeads, head: u32) -> Eight {
     switch head {
         case 0u: { return sum.a; }
@@ -166,7 +157,7 @@ fn main(
     var v = values(first, p);
     for (var i = thread; i < ALL_QUADS; i += THREADS) {
         let head = kv * SHARE + min(pair % HEAD_GROUPS * EACH + i / QUADS, SHARE - 1u);
-        heads[i] = SCALE * quad(token, head, i % QUADS, ROTARY_DIM / 4u);
+        heads[i] = SCALE * quad(token, head, i % QUADS, ROTARY_DIM / 4u, norm_of(token, head));
     }
     // From the last thread on, so that the first, which have more of the queries, have less here.
     for (var i = THREADS - 1u - thread; i < HEAD_DIM / 4u && end > row.position; i += THREADS) {
@@ -208,7 +199,16 @@ fn main(
     }
     let in_pairs = total + subgroupShuffleXor(total, LANES / 2u);
     let in_all = in_pairs + subgroupShuffleXor(in_pairs, LANES / 4u);
-    join_teams(thread, sum, spread(in_all, 0u, first_lane), spread(top, 0u, first_lane));
+    var all = spread(in_all, 0u, first_lane);
+    var most = spread(top, 0u, first_lane);
+    if SINKS && split == 0u && p.team == 0u {
+        let sinks = sinks_of(kv, pair % HEAD_GROUPS * EACH);
+        let larger = max(most, sinks);
+        sum = scaled(sum, exp(most - larger));
+        all = fma(all, exp(most - larger), exp(sinks - larger));
+        most = larger;
+    }
+    join_teams(thread, sum, all, most);
     if splits.used == 1u {
         for (var i = thread; i < ALL_QUADS; i += THREADS) {
             heads[i] *= 1.0 / total_of(i / QUADS);

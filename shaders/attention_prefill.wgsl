@@ -87,6 +87,10 @@ fn main(
     var o3 = o0;
     var top = vec4<f32>(LOWEST);
     var total = zero;
+    if SINKS {
+        top = sinks_of(head, row_quad * 4u);
+        total = vec4<f32>(select(0.0, 1.0, key_quad == 0u));
+    }
     if thread == 0u {
         atomicStore(&spoilt, 0u);
     }

@@ -7,6 +7,21 @@ const LOWEST: f32 = -3.4e38;
 // Eight columns of each head of the workgroup.
 struct FourHeads { a: Eight, b: Eight, c: Eight, d: Eight }
 
+// The sinks of the workgroup's heads.
+fn sinks_of(kv: u32, first: u32) -> vec4<f32> {
+    let head = vec4<u32>(kv * SHARE) + min(vec4<u32>(first) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(SHARE - 1u));
+    return vec4<f32>(sink_of(head.x), sink_of(head.y), sink_of(head.z), sink_of(head.w));
+}
+
+fn scaled(sum: FourHeads, by: vec4<f32>) -> FourHeads {
+    return FourHeads(
+        Eight(sum.a.low * by.x, sum.a.high * by.x),
+        Eight(sum.b.low * by.y, sum.b.high * by.y),
+        Eight(sum.c.low * by.z, sum.c.high * by.z),
+        Eight(sum.d.low * by.w, sum.d.high * by.w),
+    );
+}
+
 fn dot8(a: Eight, b: Eight) -> f32 {
     return dot(a.low, b.low) + dot(a.high, b.high);
 }

@@ -80,12 +80,23 @@ fn begin_of(position: u32) -> u32 {
     return select(0u, position + 1u - min(position + 1u, WINDOW), WINDOW > 0u);
 }
 
+// Heads of four rows: those from `head` on of a token, then of the next.
+fn heads_of(head: u32, r: u32) -> vec4<u32> {
+    let four = vec4<u32>(r) + vec4<u32>(0u, 1u, 2u, 3u);
+    return min(head + four % EACH, vec4<u32>((head / SHARE + 1u) * SHARE - 1u));
+}
+
+fn sinks_of(head: u32, r: u32) -> vec4<f32> {
+    let own = heads_of(head, r);
+    return vec4<f32>(sink_of(own.x), sink_of(own.y), sink_of(own.z), sink_of(own.w));
+}
+
 // Where the queries of four rows start, which are the heads from `head` on of a token, then of the
 // next.
 fn queries_of(first: u32, head: u32, r: u32) -> vec4<u32> {
     let four = vec4<u32>(r) + vec4<u32>(0u, 1u, 2u, 3u);
     let token = min(vec4<u32>(first) + four / EACH, vec4<u32>(step.tokens - 1u));
-    let own = min(head + four % EACH, vec4<u32>((head / SHARE + 1u) * SHARE - 1u));
+    let own = heads_of(head, r);
     return token * groups_of((SHARE + 2u) * KV_HEADS * HEAD_DIM) * GROUP + own * HEAD_DIM;
 }
 

@@ -1,10 +1,10 @@
-// Chooses each token's experts by the router's values, with their weights; one workgroup a token.
+// Chooses each token's experts by the router's values, with their weights.
 //
+// Behind route_slots.wgsl. One workgroup a token; where there are slots, one for all tokens, which
+// then says what comes to lie in them.
 // Every expert counts those that are better, the first of equals counting as better: that is its
 // place among the chosen. Nothing depends on the order of threads.
 
-override EXPERTS: u32;
-override CHOSEN: u32;
 // SOFTMAX, SIGMOID or SOFTMAX_OF_CHOSEN.
 override SCORING: u32;
 // Whether something is added to scores for the choice alone.
@@ -16,44 +16,44 @@ override BEST: u32;
 // Whether weights are divided by their sum.
 override NORMALISE: u32;
 override SCALE: f32;
-// Whether one more value is the logistic gate of what all tokens share.
-override SHARED_GATE: u32;
-// Values between two tokens' logits, and vectors between their routes.
+// Values between two tokens' logits.
 override X_STRIDE: u32;
-override ROUTES: u32;
 const SOFTMAX: u32 = 0u;
 const SIGMOID: u32 = 1u;
-const THREADS: u32 = 128u;
 
-@group(0) @binding(0) var<uniform> step: Step;
 @group(0) @binding(1) var<storage, read> logits: array<f32>;
 @group(0) @binding(2) var<storage, read> correction: array<f32>;
-// Each expert's slot counted from 1, or 0.
-@group(0) @binding(3) var<storage, read> places: array<u32>;
-// Of each choice: the expert, its weight, its slot, and one that is unused.
-@group(0) @binding(4) var<storage, read_write> routes: array<vec4<u32>>;
-// How often each expert was chosen.
-@group(0) @binding(5) var<storage, read_write> counts: array<atomic<u32>>;
 
 var<workgroup> scores: array<f32, EXPERTS>;
 var<workgroup> wanted: array<f32, EXPERTS>;
 var<workgroup> group_scores: array<f32, N_GROUP>;
-var<workgroup> parts: array<f32, THREADS>;
+var<workgroup> parts: array<vec2<f32>, THREADS>;
 var<workgroup> chosen: array<u32, CHOSEN>;
 
+fn joined(a: vec2<f32>, b: vec2<f32>, largest: bool) -> vec2<f32> {
+    return select(a + b, max(a, b), largest);
+}
+
+// The threads' four values from `first` on, `apart` from each other.
+fn four_parts(first: u32, apart: u32, largest: bool) -> vec2<f32> {
+    let low = joined(parts[first], parts[first + apart], largest);
+    return joined(low, joined(parts[first + 2u * apart], parts[first + 3u * apart], largest), largest);
+}
+
 // The largest of the threads' values, or their sum in a fixed tree.
-fn join(thread: u32, value: f32, largest: bool) -> f32 {
+fn join(thread: u32, value: vec2<f32>, largest: bool) -> vec2<f32> {
     workgroupBarrier();
     parts[thread] = value;
-    for (var half = THREADS / 2u; half > 0u; half /= 2u) {
-        workgroupBarrier();
-        if thread < half {
-            let other = parts[thread + half];
-            parts[thread] = select(parts[thread] + other, max(parts[thread], other), largest);
-        }
+    workgroupBarrier();
+    if thread < THREADS / 4u {
+        parts[thread] = four_parts(thread, THREADS / 4u, largest);
     }
     workgroupBarrier();
-    return parts[0];
+    if thread < THREADS / 16u {
+        parts[thread] = four_parts(thread, THREADS / 16u, largest);
+    }
+    workgroupBarrier();
+    return joined(four_parts(0u, 1u, largest), four_parts(4u, 1u, largest), largest);
 }
 
 // What a group is chosen by: the sum of its best scores.
@@ -123,12 +123,9 @@ fn is_finite(value: f32) -> bool {
     return (bitcast<u32>(value) & 0x7fffffffu) < INFINITY_BITS;
 }
 
-@compute @workgroup_size(THREADS)
-fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-    if id.z >= step.tokens {
-        return;
-    }
-    let row = id.z * X_STRIDE;
+// Chooses for one token.
+fn route_token(token: u32, thread: u32) {
+    let row = token * X_STRIDE;
     var broken = 0.0;
     var largest = -3.4e38;
     for (var i = thread; i < EXPERTS + SHARED_GATE; i += THREADS) {
@@ -141,15 +138,14 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
             largest = max(largest, value);
         }
     }
-    broken = join(thread, broken, true);
+    let both = join(thread, vec2<f32>(broken, largest), true);
     if SCORING == SOFTMAX {
-        largest = join(thread, largest, true);
         var sum = 0.0;
         for (var i = thread; i < EXPERTS; i += THREADS) {
-            scores[i] = exp(scores[i] - largest);
+            scores[i] = exp(scores[i] - both.y);
             sum += scores[i];
         }
-        sum = join(thread, sum, false);
+        sum = join(thread, vec2<f32>(sum), false).x;
         for (var i = thread; i < EXPERTS; i += THREADS) {
             scores[i] /= sum;
         }
@@ -171,20 +167,35 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
     var route = vec4<u32>(0u);
     var weight = SCALE;
     if thread < CHOSEN {
+        route.x = chosen[thread];
+        route.z = use_expert(route.x, token * CHOSEN + thread);
         var sum = 1e-20;
         for (var i = 0u; i < CHOSEN; i++) {
             sum += weight_of(i);
         }
         weight *= weight_of(thread) / select(1.0, sum, NORMALISE == 1u);
-        route.x = chosen[thread];
-        route.z = places[route.x];
-        atomicAdd(&counts[route.x], 1u);
     } else {
         weight = 1.0 / (1.0 + exp(-logits[row + EXPERTS]));
     }
     route.y = bitcast<u32>(weight);
-    if broken > 0.0 {
+    if both.x > 0.0 {
         route.y = INFINITY_BITS | 0x400000u;
     }
-    routes[id.z * ROUTES + thread] = route;
+    routes[token * ROUTES + thread] = route;
+}
+
+@compute @workgroup_size(THREADS)
+fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    if SLOTS == 0u {
+        if id.z < step.tokens {
+            route_token(id.z, thread);
+        }
+        return;
+    }
+    forget_uses(thread);
+    for (var token = 0u; token < step.tokens; token++) {
+        workgroupBarrier();
+        route_token(token, thread);
+    }
+    fill_slots(thread);
 }

@@ -1,16 +1,14 @@
 // What a router says of each expert: y[t, r] = bias[r] + w[r] . (x[t] * norm / root of the mean square of x[t]).
 //
-// In floats from the stream itself, whatever the experts read. A workgroup makes four rows of one
-// token, each by 32 threads, and all of them add up the squares.
+// In floats from the stream itself, whatever the experts read. A workgroup makes one row of one token,
+// and adds up the squares as well: reading them again is faster than waiting for another dispatch.
 
-override ROWS: u32;
 override COLS: u32;
 override BIAS: u32;
 override EPS: f32;
 override Y_STRIDE: u32;
 override GROUPS: u32;
 const THREADS: u32 = 128u;
-const LANES: u32 = 32u;
 
 @group(0) @binding(0) var<uniform> step: Step;
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
@@ -19,9 +17,8 @@ const LANES: u32 = 32u;
 @group(0) @binding(4) var<storage, read> bias: array<f32>;
 @group(0) @binding(5) var<storage, read_write> y: array<f32>;
 
-// Of each thread: its part of the squares, and of its row's product.
-var<workgroup> squares: array<f32, THREADS>;
-var<workgroup> products: array<f32, THREADS>;
+// Of each thread: its part of the row's product, and of the squares.
+var<workgroup> parts: array<vec2<f32>, THREADS>;
 
 // The norm's weights of four columns; anything beyond the last one, where x is zero.
 fn norm_at(column: u32) -> vec4<f32> {
@@ -38,44 +35,51 @@ fn rstd(sum: f32) -> f32 {
     return inverseSqrt(sum / f32(COLS) + EPS);
 }
 
+// What four columns add to the product and to the squares.
+fn part(token: u32, row: u32, quad: u32) -> vec2<f32> {
+    let quads = groups_of(COLS) * GROUP_QUADS;
+    let near = min(quad, quads - 1u);
+    let value = x[token * quads + near];
+    let made = vec2<f32>(dot(value * norm_at(near * 4u), weights[row * quads + near]), dot(value, value));
+    return select(vec2<f32>(0.0), made, quad < quads);
+}
+
+// The sum of four threads' parts.
+fn four_parts(first: u32, apart: u32) -> vec2<f32> {
+    let low = parts[first] + parts[first + apart];
+    return low + (parts[first + 2u * apart] + parts[first + 3u * apart]);
+}
+
 @compute @workgroup_size(THREADS)
 fn main(
     @builtin(workgroup_id) id: vec3<u32>,
     @builtin(num_workgroups) count: vec3<u32>,
     @builtin(local_invocation_index) thread: u32,
 ) {
-    let block = group_index(id, count);
-    if block >= GROUPS || id.z >= step.tokens {
+    let row = group_index(id, count);
+    if row >= GROUPS || id.z >= step.tokens {
         return;
     }
-    let quads = groups_of(COLS) * GROUP_QUADS;
-    let row = block * (THREADS / LANES) + thread / LANES;
-    var product = 0.0;
-    for (var quad = thread % LANES; quad < quads; quad += LANES) {
-        let value = x[id.z * quads + quad] * norm_at(quad * 4u);
-        product += dot(value, weights[min(row, ROWS - 1u) * quads + quad]);
+    var sum = vec2<f32>(0.0);
+    for (var quad = thread; quad < groups_of(COLS) * GROUP_QUADS; quad += 4u * THREADS) {
+        let low = part(id.z, row, quad) + part(id.z, row, quad + THREADS);
+        sum += low + (part(id.z, row, quad + 2u * THREADS) + part(id.z, row, quad + 3u * THREADS));
     }
-    products[thread] = product;
-    var square = 0.0;
-    for (var quad = thread; quad < quads; quad += THREADS) {
-        let value = x[id.z * quads + quad];
-        square += dot(value, value);
-    }
-    squares[thread] = square;
-    for (var half = THREADS / 2u; half > 0u; half /= 2u) {
-        workgroupBarrier();
-        if thread < half {
-            squares[thread] += squares[thread + half];
-        }
-        if half < LANES && thread % LANES < half {
-            products[thread] += products[thread + half];
-        }
+    parts[thread] = sum;
+    workgroupBarrier();
+    if thread < THREADS / 4u {
+        parts[thread] = four_parts(thread, THREADS / 4u);
     }
     workgroupBarrier();
-    if thread % LANES > 0u || row >= ROWS {
+    if thread < THREADS / 16u {
+        parts[thread] = four_parts(thread, THREADS / 16u);
+    }
+    workgroupBarrier();
+    if thread > 0u {
         return;
     }
-    var made = products[thread] * rstd(squares[0]);
+    let all = four_parts(0u, 1u) + four_parts(4u, 1u);
+    var made = all.x * rstd(all.y);
     if BIAS == 1u {
         made += bias[row];
     }

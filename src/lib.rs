@@ -23,7 +23,7 @@
 //! | ring, slot, ticket, lease | the travelling unit with the next ticket fills slot `ticket % depth`; a lease lends a filled slot to kernels ([`pipeline::ring`]) |
 //! | read-ahead | the ring before the ring: units at home in the file fill slots of host memory before they travel ([`pipeline::read_ahead`]) |
 //! | pass | one walk over all units, for one or many tokens ([`engine::Pass`]) |
-//! | chain | decode passes submitted together, each reading what the one before found most likely ([`engine::Engine::submit_chain`]) |
+//! | chain | decode passes submitted together, or one before the last is read, each reading what the one before found most likely ([`engine::Engine::submit_chain`]) |
 //! | packed model | the on-disk form: units in execution order, 4 KiB aligned, checksummed ([`pack`]) |
 //!
 //! # Layers
@@ -72,7 +72,9 @@
 //! that matrix units serve the decode passes of more than 24 sequences.
 //!
 //! Where a block has experts, a router's unit chooses among them on the GPU, and the experts' unit has
-//! them as equal records: decode kernels read the chosen ones alone, also where they are pinned.
+//! them as equal records: decode kernels read the chosen ones alone, also where they are pinned. What
+//! they read there they leave in slots of GPU memory, as far as there is room, in place of what was
+//! chosen longest ago; the choice and the slots are one kernel's, so that the CPU has no part in it.
 //!
 //! # What always holds
 //!

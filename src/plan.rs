@@ -2,13 +2,21 @@
 
 mod choose;
 mod cost;
+mod experts;
+mod homes;
 mod read_ahead;
 mod text;
 pub mod timeline;
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 pub use choose::plan;
+
+/// Decode passes that take longer are not submitted before the tokens of the last are read: waiting for
+/// one costs next to nothing of it, and one too many as much as the pass.
+pub const LONG_PASS: Duration = Duration::from_millis(50);
 
 /// What a model needs, in bytes.
 #[derive(Clone, Debug)]
@@ -21,7 +29,7 @@ pub struct Demand {
     pub cache_bytes: u64,
     /// How often attention reads a row for one token: query heads that share a key head.
     pub cache_reads: u32,
-    /// Whether the likeliest token is taken: where nothing travels, the next pass begins on the GPU.
+    /// Whether the likeliest token is taken: then the next pass begins on the GPU.
     pub likeliest: bool,
     /// Tokens of a decode pass that its kernels serve with one reading of the weights.
     pub tokens_per_read: u32,
@@ -66,9 +74,31 @@ pub struct UnitDemand {
     pub name: String,
     /// Bytes of the packed unit.
     pub bytes: u64,
-    /// Of a unit of experts, the bytes that the kernels of a decode pass read for the work's batch:
-    /// those of the experts that its tokens choose.
-    pub chosen_bytes: Option<u64>,
+    /// Of a unit of experts, how much of it is read.
+    pub experts: Option<ExpertsDemand>,
+}
+
+/// What a unit of experts needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpertsDemand {
+    /// Bytes that the kernels of a decode pass read for the work's batch: those of the experts that its
+    /// tokens choose.
+    pub chosen_bytes: u64,
+    /// Bytes of one expert.
+    pub record_bytes: u64,
+    /// Experts of the unit.
+    pub count: u32,
+    /// The most slots that copies of some may lie in.
+    pub slots_max: u32,
+}
+
+impl UnitDemand {
+    /// Of the bytes that the kernels of a decode pass read of it, where they do that at its home, those
+    /// that they do not find in so many slots. Any expert is taken to be as likely as any other.
+    fn far_bytes(&self, slots: u32, all: f64) -> f64 {
+        let missed = |experts: ExpertsDemand| 1.0 - f64::from(slots) / f64::from(experts.count.max(1));
+        all * self.experts.map_or(1.0, missed)
+    }
 }
 
 /// What the plan may use.
@@ -243,12 +273,24 @@ pub struct Plan {
     pub decode_bytes: u64,
     /// Whether decode kernels read pinned units where they are, instead of through the ring.
     pub direct: bool,
+    /// Slots of GPU memory for copies of experts that decode kernels read in pinned memory, by unit;
+    /// empty where there are none.
+    pub expert_slots: Vec<u32>,
+    /// Bytes of them.
+    pub expert_slot_bytes: u64,
     /// Bytes of GPU memory in all.
     pub total_bytes: u64,
     /// Decode tokens a second that the rates promise, all sequences together.
     pub predicted_rate: f64,
     /// All that the rates promise.
     pub prediction: Prediction,
+}
+
+impl Plan {
+    /// Slots for copies of a unit's experts.
+    pub fn expert_slots(&self, unit: usize) -> u32 {
+        self.expert_slots.get(unit).copied().unwrap_or(0)
+    }
 }
 
 /// What the rates promise.

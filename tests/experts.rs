@@ -3,9 +3,11 @@
 
 use pipo_wgpu::engine::{self, Class, Engine, Options, Pass, PassToken};
 use pipo_wgpu::gpu::Place;
+use pipo_wgpu::model::Unit;
 use pipo_wgpu::pipeline::Route;
 use pipo_wgpu::plan::{Budget, Home, Plan, Rates};
 use pipo_wgpu::quant::WeightKind;
+use pipo_wgpu::session::Session;
 
 use crate::common::{Model, fixture, gpu};
 use crate::oracles::{
@@ -13,8 +15,17 @@ use crate::oracles::{
 };
 use crate::streaming::{self, PROMPT, plan_with, run_on};
 
-const MODELS: [&str; 7] =
-    ["moe_mixtral", "moe_qwen2", "moe_qwen3", "moe_olmoe", "moe_grid", "moe_deepseek2", "moe_deepseek3"];
+const MODELS: [&str; 9] = [
+    "moe_mixtral",
+    "moe_qwen2",
+    "moe_qwen3",
+    "moe_olmoe",
+    "moe_grid",
+    "moe_deepseek2",
+    "moe_deepseek3",
+    "moe_gpt_oss",
+    "moe_gpt_oss_mxfp4",
+];
 
 #[test]
 fn float_weights_give_transformers_logits_at_every_position() {
@@ -37,6 +48,44 @@ fn four_bit_experts_on_a_grid_give_transformers_logits() {
     assert!((1e-5..5e-2).contains(&error), "int8 activations: {error}");
 }
 
+/// Experts as 4-bit floats in their file, and as such in memory.
+#[test]
+fn four_bit_floats_give_transformers_logits() {
+    let expected = Expected::new("moe_gpt_oss_mxfp4");
+    let model = Model::own(&fixture("moe_gpt_oss_mxfp4"));
+    let experts = model.decoder.units.iter().find(|unit| unit.spec.name == "block.0.experts").unwrap();
+    let kinds: Vec<_> = experts.spec.tensors[..4].iter().map(|tensor| tensor.kind).collect();
+    assert_eq!(kinds, [WeightKind::Fp4, WeightKind::F32, WeightKind::Fp4, WeightKind::F32]);
+    let ids = expected.ids("ids");
+    let mut engine = model.resident(&options(true));
+    let error = relative_error(&all_logits(&mut engine, &ids), &expected.floats("logits"));
+    assert!(error < 1e-3, "exact: {error}");
+    let want = expected.ids("greedy");
+    assert_eq!(greedy(&mut engine, &ids, want.len()), want);
+    let found = all_logits(&mut model.resident(&options(false)), &ids);
+    let error = typical_error(&found, &expected.floats("logits"), ids.len());
+    assert!((1e-5..5e-2).contains(&error), "int8 activations: {error}");
+}
+
+/// One token a pass, whose attention and products are other kernels'.
+#[test]
+fn sinks_and_windows_hold_step_by_step() {
+    let expected = Expected::new("moe_gpt_oss");
+    let model = Model::new(&fixture("moe_gpt_oss"), WeightKind::F32);
+    let mut engine = model.resident(&options(true));
+    let mut session = Session::new(&mut engine, 64);
+    let mut found = Vec::new();
+    for id in expected.ids("ids") {
+        let mut one = |_, logits: &[f32]| {
+            found.extend_from_slice(logits);
+            Ok(())
+        };
+        session.read_scored(&[id], &mut one).unwrap();
+    }
+    let error = relative_error(&found, &expected.floats("logits"));
+    assert!(error < 1e-3, "{error}");
+}
+
 /// The median of the positions' errors: rounding may choose another expert here and there, where
 /// two are about as good.
 fn typical_error(found: &[f32], expected: &[f32], positions: usize) -> f64 {
@@ -53,10 +102,56 @@ fn direct_plan(model: &Model, options: &Options) -> Plan {
     plan
 }
 
+/// The same with so many slots for the experts of each block.
+fn with_slots(model: &Model, mut plan: Plan, slots: u32) -> Plan {
+    let of = |unit: &Unit| if unit.spec.name.ends_with("experts") { slots } else { 0 };
+    plan.expert_slots = model.decoder.units.iter().map(of).collect();
+    plan
+}
+
+/// What experts cost is what was read at home, and what was found in slots the rest.
+#[test]
+fn what_lies_in_slots_does_not_travel() {
+    if !gpu().has(Place::Pinned) {
+        eprintln!("SKIPPED: this adapter has no pinned memory");
+        return;
+    }
+    let model = Model::new(&fixture("moe_grid"), WeightKind::W4);
+    let mut options = streaming::options(Route::Staged);
+    let [chosen, all] = expert_bytes(&model);
+    let others: u64 = model.decoder.units.iter().map(|unit| unit.spec.bytes()).sum::<u64>() - all;
+    for batch in [1, 3] {
+        options.work.batch = batch;
+        let plan = with_slots(&model, direct_plan(&model, &options), 3);
+        let mut engine = model.engine(plan, &options);
+        let mut bytes = |position, id| {
+            let token = |i| PassToken { id: id + i, position, cache_start: i * 20 };
+            let tokens: Vec<_> = (0..batch).map(token).collect();
+            let before = engine.costs().unwrap();
+            engine.forward(&Pass { tokens: &tokens, selected: &[0], class: Class::Decode }).unwrap();
+            let costs = engine.costs().unwrap().since(&before);
+            [costs.streamed_bytes - others, costs.slot_bytes]
+        };
+        let first = bytes(0, 5);
+        assert!(first[0] >= chosen && first[1] == 0, "slots are empty at first: {first:?}");
+        let mut found = 0;
+        for (position, id) in [(1, 5), (1, 5), (2, 40), (2, 40), (3, 9)] {
+            let [read, in_slots] = bytes(position, id);
+            let sum = read + in_slots;
+            assert!((chosen..=all.min(u64::from(batch) * chosen)).contains(&sum), "{sum} of {chosen}");
+            found += in_slots;
+        }
+        // A token that is read once more chooses what it chose before.
+        assert!(found >= 2 * if batch == 1 { chosen } else { 1 }, "{found} bytes were found in slots");
+    }
+}
+
 /// The bits do not say where the experts were.
 #[test]
 fn every_home_of_the_experts_gives_the_same_bits() {
-    for (name, kind) in [("moe_grid", WeightKind::W4), ("moe_qwen2", WeightKind::F32)] {
+    let models =
+        [("moe_grid", WeightKind::W4), ("moe_qwen2", WeightKind::F32), ("moe_gpt_oss", WeightKind::W4)];
+    for (name, kind) in models {
         let model = Model::new(&fixture(name), kind);
         let staged = streaming::options(Route::Staged);
         let prompt = PROMPT.map(|id| id % model.decoder.vocab_size);
@@ -73,6 +168,8 @@ fn every_home_of_the_experts_gives_the_same_bits() {
             in_place.direct = true;
             plans.push(("experts read in place", in_place));
             plans.push(("everything read in place", direct_plan(&model, &staged)));
+            let slots = [3, 2].map(|slots| with_slots(&model, direct_plan(&model, &staged), slots));
+            plans.extend(slots.map(|plan| ("copies in slots", plan)));
         }
         for (how, plan) in plans {
             assert!(run(plan, &staged) == resident, "{name}, {how}");
@@ -110,7 +207,8 @@ fn only_the_chosen_experts_travel() {
         let plan = direct_plan(&model, &options);
         let mut engine = model.engine(plan, &options);
         let bytes = |engine: &mut Engine, class, position| {
-            let token = |i| PassToken { id: 5 + i, position, cache_start: i * 20 };
+            // All sequences say the same, so that their tokens choose the same experts.
+            let token = |i| PassToken { id: 5 + position, position, cache_start: i * 20 };
             let tokens: Vec<_> = (0..batch).map(token).collect();
             let before = engine.costs().unwrap();
             engine.forward(&Pass { tokens: &tokens, selected: &[0], class }).unwrap();
@@ -123,7 +221,7 @@ fn only_the_chosen_experts_travel() {
         );
         for position in 1..4 {
             let read = bytes(&mut engine, Class::Decode, position);
-            assert_eq!(read, others + u64::from(batch) * chosen, "{name}");
+            assert_eq!(read, others + chosen, "{name}: what {batch} tokens choose is read once");
             assert!(chosen * 3 / 2 < all, "{name}: the difference can be seen");
         }
     }
@@ -136,10 +234,11 @@ fn the_plan_knows_how_much_a_token_reads() {
     let options = streaming::options(Route::Staged);
     let demand = engine::demand(&model.decoder, &gpu().facts, &options, false);
     let [chosen, all] = expert_bytes(&model);
-    let of_experts = || demand.units.iter().filter(|unit| unit.chosen_bytes.is_some());
+    let of_experts = || demand.units.iter().filter(|unit| unit.experts.is_some());
     assert_eq!(of_experts().map(|unit| unit.bytes).sum::<u64>(), all);
     // Each block's share is rounded down.
-    let expected: u64 = of_experts().filter_map(|unit| unit.chosen_bytes).sum();
+    let expected: u64 =
+        of_experts().filter_map(|unit| unit.experts).map(|experts| experts.chosen_bytes).sum();
     assert!(chosen - expected < of_experts().count() as u64 + 1, "{expected} for {chosen}");
     let budget = Budget {
         vram_bytes: demand.fixed_bytes + demand.cache_bytes * demand.caches as u64 + 3 * all / 4 + (1 << 20),

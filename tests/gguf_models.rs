@@ -9,7 +9,7 @@ use safetensors::SafeTensors;
 use crate::common::{Model, fixture, shared};
 use crate::oracles::{all_logits, greedy, options, relative_error};
 
-const NAMES: [&str; 22] = [
+const NAMES: [&str; 23] = [
     "llama3",
     "qwen2",
     "qwen3",
@@ -31,6 +31,7 @@ const NAMES: [&str; 22] = [
     "mixtral",
     "qwen2moe",
     "qwen3moe",
+    "gpt_oss",
     "olmoe",
 ];
 

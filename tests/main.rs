@@ -22,6 +22,7 @@ mod pack_order;
 mod plan;
 mod portability;
 mod published;
+mod published_experts;
 mod published_families;
 mod quantised;
 mod quantiser;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 /// A published model: name, configuration, parameters with a shared table counted once, the widths
 /// of the first and second block's windows, and how many values of a head those two rotate.
-type Published = (&'static str, Value, u64, [Option<u32>; 2], [u32; 2]);
+pub(crate) type Published = (&'static str, Value, u64, [Option<u32>; 2], [u32; 2]);
 
 fn read(name: &str, config: &Value) -> Decoder {
     describe("config.json".as_ref(), config, WeightKind::W4).unwrap_or_else(|error| panic!("{name}: {error}"))
@@ -30,7 +30,7 @@ fn rotated(decoder: &Decoder) -> Vec<u32> {
     ropes.collect()
 }
 
-fn check(models: &[Published]) {
+pub(crate) fn check(models: &[Published]) {
     for (name, config, weights, first_windows, first_rotated) in models {
         let decoder = read(name, config);
         assert_eq!(parameters(&decoder), *weights, "{name}");

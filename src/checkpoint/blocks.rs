@@ -26,6 +26,9 @@ impl Blocks {
         if let Some(rows) = &self.view.rows {
             shape = vec![rows.end - rows.start, self.tensor.cols()];
         }
+        if self.view.is_vector {
+            shape.remove(0);
+        }
         if self.view.transposed {
             shape.reverse();
         }

@@ -219,8 +219,9 @@ impl Checkpoint {
         self.read_lines(name, rows, false, out)
     }
 
-    /// Replaces `out` by columns of a tensor as f32, `[columns.len(), info.rows()]`: what
-    /// [`Checkpoint::read_rows`] gives for the tensor transposed.
+    /// Replaces `out` by columns of a tensor as f32, `[columns.len(), info.height()]`: what
+    /// [`Checkpoint::read_rows`] gives for the tensor transposed. Of a tensor of more than two
+    /// dimensions, which are matrices, the columns follow one another.
     ///
     /// # Errors
     /// As [`Checkpoint::read_rows`].
@@ -241,17 +242,22 @@ impl Checkpoint {
                 false => rows::read(shard, name, info, lines, out),
             };
         }
-        let count = if columns { info.cols() } else { info.rows() };
+        let height = if columns { info.height() } else { info.cols() };
+        let count = info.shape.iter().product::<u64>() / height.max(1);
         assert!(lines.start <= lines.end && lines.end <= count, "lines {lines:?} of `{name}`");
         if columns == info.form.is_transposed() {
             return self.read_stored(info, lines, out);
         }
         // Across the way in which the file has it: all of it, and a part of each line.
-        let (mut all, total) = (Vec::new(), if columns { info.rows() } else { info.cols() });
-        self.read_stored(info, 0..total, &mut all)?;
+        if info.shape.len() > 2 {
+            let problem = format!("`{name}` with its matrices the other way round");
+            return Err(Error::Unsupported(problem));
+        }
+        let mut all = Vec::new();
+        self.read_stored(info, 0..height, &mut all)?;
         out.clear();
         for line in lines {
-            out.extend((0..total).map(|at| all[(at * count + line) as usize]));
+            out.extend((0..height).map(|at| all[(at * count + line) as usize]));
         }
         Ok(())
     }
@@ -400,6 +406,7 @@ impl Form {
     fn is_transposed(&self) -> bool {
         match self {
             Form::Blocks(blocks) => blocks.view.transposed,
+            Form::Mxfp4(_) => true,
             _ => false,
         }
     }

@@ -1,8 +1,9 @@
 //! Matrices of 4-bit floats as gpt-oss is published: `NAME_blocks` and `NAME_scales`.
 //!
 //! `NAME_blocks` is u8 `[..., rows, groups, 16]`, each byte two neighbours, the first in the low
-//! nibble; `NAME_scales` is u8 `[..., rows, groups]`, powers of two less 127. The codes are those of
-//! GGUF's MXFP4, where halves of a group stand in the two nibbles.
+//! nibble; `NAME_scales` is u8 `[..., rows, groups]`, powers of two less 127. `NAME` counts as
+//! `[..., cols, rows]`, as it is stored where it is not quantised. The codes are those of GGUF's MXFP4,
+//! where halves of a group stand in the two nibbles.
 
 use std::ops::Range;
 
@@ -51,7 +52,7 @@ impl Mxfp4 {
         }
         let mut shape = scales.shape.clone();
         let groups = shape.pop().unwrap_or(1);
-        shape.push(groups * u64::from(GROUP));
+        shape.insert(shape.len().saturating_sub(1), groups * u64::from(GROUP));
         Ok((Mxfp4 { codes, scales, groups: groups as usize }, shape))
     }
 

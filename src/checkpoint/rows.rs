@@ -38,7 +38,7 @@ pub(super) fn read(
     Ok(())
 }
 
-/// Replaces `out` by `columns` of a tensor, one after the other.
+/// Replaces `out` by `columns` of a tensor's matrices, one after the other.
 pub(super) fn read_columns(
     shard: &Shard,
     name: &str,
@@ -46,21 +46,29 @@ pub(super) fn read_columns(
     columns: Range<u64>,
     out: &mut Vec<f32>,
 ) -> Result<()> {
-    assert!(columns.start <= columns.end && columns.end <= info.cols(), "columns {columns:?} of `{name}`");
+    let (width, height) = (info.cols(), info.height());
+    let all = info.shape.iter().product::<u64>() / height.max(1);
+    assert!(columns.start <= columns.end && columns.end <= all, "columns {columns:?} of `{name}`");
     let element_bytes = element_bytes(info.dtype).ok_or_else(|| unsupported(name, info.dtype))?;
-    let (rows, count) = (info.rows() as usize, (columns.end - columns.start) as usize);
+    let bytes = shard.bytes(info)?;
     out.clear();
-    out.resize(rows * count, 0.0);
-    let mut buffer = vec![0; count * element_bytes as usize];
-    let mut part = Vec::with_capacity(count);
-    for row in 0..rows {
-        let offset = info.bytes.start + (row as u64 * info.cols() + columns.start) * element_bytes;
-        os::read_exact_at(&shard.file, &mut buffer, offset).map_err(Error::io("read", &shard.path))?;
-        part.clear();
-        append(info.dtype, &buffer, &mut part);
-        for (column, value) in part.iter().enumerate() {
-            out[column * rows + row] = *value;
+    out.resize(((columns.end - columns.start) * height) as usize, 0.0);
+    let mut part = Vec::new();
+    let mut next = columns.start;
+    // Those of one matrix at a time, a part of each of its rows.
+    while next < columns.end {
+        let (matrix, first) = (next / width, next % width);
+        let count = (width - first).min(columns.end - next);
+        let place = ((next - columns.start) * height) as usize;
+        for row in 0..height {
+            let start = ((matrix * height + row) * width + first) * element_bytes;
+            part.clear();
+            append(info.dtype, &bytes[start as usize..][..(count * element_bytes) as usize], &mut part);
+            for (column, value) in part.iter().enumerate() {
+                out[place + column * height as usize + row as usize] = *value;
+            }
         }
+        next += count;
     }
     Ok(())
 }

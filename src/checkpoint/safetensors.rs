@@ -43,6 +43,11 @@ impl TensorInfo {
         self.shape[..leading].iter().product()
     }
 
+    /// Elements of a column: the last dimension but one; 1 for a vector.
+    pub fn height(&self) -> u64 {
+        self.shape.iter().rev().nth(1).copied().unwrap_or(1)
+    }
+
     /// Columns: the last dimension; 1 for a scalar.
     pub fn cols(&self) -> u64 {
         self.shape.last().copied().unwrap_or(1)

@@ -97,7 +97,7 @@ pub fn measure(case: &Case<'_>) -> Result<Vec<Row>> {
     };
     let work = Work { batch: case.batch, prompt_tokens: read, new_tokens: case.n_gen };
     // On from the start, because then the engine takes memory for timestamps, but not recording.
-    let trace = Trace::on();
+    let trace = Trace::coarse();
     trace.pause();
     let need = Need { context, all_logits: false, work, likeliest: true, trace: trace.clone() };
     let prepared = prepare(gpu, case.opened, case.budget, case.device, &need)?;

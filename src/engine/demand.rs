@@ -41,8 +41,9 @@ pub(super) fn tiles_decode(facts: &Facts, options: &Options) -> bool {
 pub fn demand(decoder: &Decoder, facts: &Facts, options: &Options, all_logits: bool) -> Demand {
     let batch = options.work.batch.max(1);
     let unit = |unit: &Unit| {
-        let chosen_bytes = experts::chosen_bytes(decoder, unit, batch);
-        UnitDemand { name: unit.spec.name.clone(), bytes: unit.spec.bytes(), chosen_bytes }
+        let binding_bytes = facts.limits.max_storage_buffer_binding_size;
+        let experts = experts::demand(decoder, unit, (batch, options.exact, binding_bytes));
+        UnitDemand { name: unit.spec.name.clone(), bytes: unit.spec.bytes(), experts }
     };
     let flow = Flow::new(decoder, options.exact);
     let row_bytes = cache_kind(decoder, options).row_bytes(decoder.cache_width());

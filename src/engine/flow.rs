@@ -159,7 +159,7 @@ mod tests {
         let norm = Op::RmsNorm { from: Residual, to: Normed, add: false, weight: 0, eps: 1e-5 };
         let linear = |from, to, add| Op::Linear { from, weight: 0, bias: None, to, to_column: 0, add };
         let qkv = linear(Normed, Qkv, false);
-        let attention = Op::Attention { block: 0, scale: 1.0, window: None, softcap: None };
+        let attention = Op::Attention { block: 0, scale: 1.0, window: None, softcap: None, sinks: None };
         let (out, up) = (linear(Attended, Residual, true), linear(Normed, Up, false));
         let (activate, down) = (Op::Activate(Function::GeluErf), linear(Gated, Residual, true));
         let decide = |ops: &[(&Op, bool)]| words(decide(ops));

@@ -31,12 +31,13 @@ use std::time::{Duration, Instant};
 use crate::error::Result;
 use crate::gpu::{Dispatch, Facts, Gpu, Pipelines};
 pub use crate::kernels::CacheKind;
-use crate::kernels::Shapes;
+use crate::kernels::{Shapes, attention_decode};
 use crate::model::{Activation, Decoder};
 use crate::pipeline::{Loader, Route};
 use crate::plan::{Home, Plan, Work};
 use crate::trace::Trace;
 
+pub use crate::plan::LONG_PASS;
 use cache::Caches;
 use carrier::{Carrier, Homes};
 use chain::Chains;
@@ -106,6 +107,8 @@ pub struct Costs {
     pub passes: u64,
     /// Weight bytes that travelled for them.
     pub streamed_bytes: u64,
+    /// Bytes of experts at home in host memory that they found in slots of GPU memory.
+    pub slot_bytes: u64,
     /// Bytes of keys and values that travelled to the GPU for them.
     pub cache_bytes: u64,
     /// Time spent waiting for weights to arrive.
@@ -118,6 +121,7 @@ impl Costs {
         Costs {
             passes: self.passes - earlier.passes,
             streamed_bytes: self.streamed_bytes - earlier.streamed_bytes,
+            slot_bytes: self.slot_bytes - earlier.slot_bytes,
             cache_bytes: self.cache_bytes - earlier.cache_bytes,
             waiting: self.waiting - earlier.waiting,
         }
@@ -212,7 +216,8 @@ impl Engine {
         let attends =
             program::attention_bytes(&decoder, &gpu.facts, sizes.cache, (context, sizes.batch)).is_some();
         let tiles_decode = demand::tiles_decode(&gpu.facts, options);
-        let fusible = Fusible { norms: !tiles_decode, attention: attends };
+        let head_norms = attention_decode::bind_one_more(&gpu.facts);
+        let fusible = Fusible { norms: !tiles_decode, attention: attends, head_norms };
         let fusion = Fusion::new(&decoder, &flow, options.exact, fusible);
         let tables = ExpertTables::new(gpu, &decoder, &plan)?;
         let vectors = |unit: usize| {
@@ -269,7 +274,7 @@ impl Engine {
         let chains = Chains::new(gpu, options.work.batch)?;
         let argmax = builder.argmax(&mut pipelines)?;
         let timer = match options.trace.is_on() {
-            true => UnitTimer::new(gpu, decoder.units.len())?,
+            true => UnitTimer::new(gpu, decoder.units.len(), &options.trace)?,
             false => None,
         };
         let start = Instant::now();
@@ -335,7 +340,9 @@ impl Engine {
     /// # Errors
     /// When the GPU fails.
     pub fn costs(&mut self) -> Result<Costs> {
-        self.costs.streamed_bytes += self.tables.read_bytes(&self.gpu)?;
+        let experts = self.tables.read_bytes(&self.gpu)?;
+        self.costs.streamed_bytes += experts.far;
+        self.costs.slot_bytes += experts.in_slots;
         Ok(self.costs)
     }
 

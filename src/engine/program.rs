@@ -277,8 +277,10 @@ impl Builder<'_> {
             Op::ClipQkv { limit } => self.clip_qkv(pipelines, limit),
             Op::QkNorm(norm) => self.qk_norm(pipelines, &norm, memory),
             Op::RopeStore { rope, .. } => self.rope_store(pipelines, cache(), rope),
-            Op::Attention { .. } if class == Class::Prefill => self.attention_prefill(pipelines, cache(), op),
-            Op::Attention { .. } => return self.attention(pipelines, cache(), op),
+            Op::Attention { .. } if class == Class::Prefill => {
+                self.attention_prefill(pipelines, cache(), op, memory)
+            }
+            Op::Attention { .. } => return self.attention(pipelines, cache(), op, memory),
             Op::Glu(function) => self.glu(pipelines, function, [Activation::GateUp, Activation::Gated], form),
             Op::SharedGlu(function) => {
                 self.glu(pipelines, function, [Activation::SharedGateUp, Activation::SharedGated], form)
@@ -286,7 +288,7 @@ impl Builder<'_> {
             Op::LatentHeads => self.latent_heads(pipelines),
             Op::NarrowHeads => self.narrow_heads(pipelines),
             Op::Router(router) => self.router(pipelines, &router, setting),
-            Op::Route(routing) => self.route(pipelines, &routing, setting),
+            Op::Route(routing) => return self.route(pipelines, &routing, setting),
             Op::ExpertsIn(stack) => {
                 return self.experts_in(pipelines, &stack, setting, None);
             }

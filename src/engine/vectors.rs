@@ -20,12 +20,14 @@ pub(super) struct Vectors {
     ranges: Vec<Option<Range<u64>>>,
 }
 
-/// Where each vector of a unit goes, and the bytes of all.
+/// Where each vector of a unit goes, and the bytes of all. Biases of experts stay with the experts, of
+/// which few are read.
 fn layout(unit: &Unit) -> (Vec<Option<Range<u64>>>, u64) {
     let mut end = 0;
+    let has_experts = super::experts::stack_of(unit).is_some();
     let ranges = unit.spec.tensors.iter().map(|tensor| {
         let start = u64::next_multiple_of(end, SECTION_ALIGNMENT);
-        (tensor.rows == 1).then(|| {
+        (tensor.rows == 1 && !has_experts).then(|| {
             end = start + tensor.kind.code_bytes(1, tensor.cols);
             start..end
         })

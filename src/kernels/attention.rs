@@ -7,7 +7,22 @@ use crate::error::Result;
 use crate::gpu::{Binding, Dispatch, Facts, Grid, Pipelines, Shader};
 
 /// The shader.
-pub const SHADER: Shader = Shader { name: "attention", source: include_str!("../../shaders/attention.wgsl") };
+pub const SHADER: Shader = Shader {
+    name: "attention",
+    source: concat!(
+        include_str!("../../shaders/attention_no_sinks.wgsl"),
+        include_str!("../../shaders/attention.wgsl")
+    ),
+};
+
+/// The shader for heads with sinks.
+pub const SHADER_WITH_SINKS: Shader = Shader {
+    name: "attention",
+    source: concat!(
+        include_str!("../../shaders/attention_sinks.wgsl"),
+        include_str!("../../shaders/attention.wgsl")
+    ),
+};
 
 /// The largest head that fits the shader's workgroup memory and registers.
 pub const HEAD_DIM_MAX: u32 = 256;
@@ -47,6 +62,20 @@ pub struct Args<'a> {
     pub cache_v: Binding<'a>,
     /// Result, f32 `[tokens, stride(heads * head_dim)]`.
     pub y: Binding<'a>,
+    /// f32 `[heads]`, where heads have sinks: a score of each that takes its share of the softmax
+    /// (<https://arxiv.org/abs/2309.17453>) and has no value.
+    pub sinks: Option<Binding<'a>>,
+}
+
+impl<'a> Args<'a> {
+    /// What is bound, and whichever shader of a kernel's two, the second for sinks, it is bound to.
+    pub(super) fn bindings(&self, [without, with]: [Shader; 2]) -> (Shader, Vec<Binding<'a>>) {
+        let a = self.clone();
+        let mut bindings = vec![a.step, a.rows, a.qkv, a.cache_k, a.cache_v, a.y];
+        let shader = if a.sinks.is_some() { with } else { without };
+        bindings.extend(a.sinks);
+        (shader, bindings)
+    }
 }
 
 /// How a workgroup is laid over cache rows and a head. Two shapes may round differently.
@@ -147,7 +176,6 @@ pub fn dispatch_shaped(
     shape: Shape,
     args: &Args<'_>,
 ) -> Result<Dispatch> {
-    let a = args.clone();
-    let bindings = [a.step, a.rows, a.qkv, a.cache_k, a.cache_v, a.y];
-    pipelines.dispatch(SHADER, &constants(spec, shape), &bindings, grid(spec, shape))
+    let (shader, bindings) = args.bindings([SHADER, SHADER_WITH_SINKS]);
+    pipelines.dispatch(shader, &constants(spec, shape), &bindings, grid(spec, shape))
 }

@@ -11,6 +11,18 @@ use crate::gpu::{Dispatch, Facts, Grid, Pipelines, Shader};
 pub const SHADER: Shader = Shader {
     name: "attention_coop",
     source: concat!(
+        include_str!("../../shaders/attention_no_sinks.wgsl"),
+        include_str!("../../shaders/attention_coop_tile.wgsl"),
+        include_str!("../../shaders/attention_coop_row.wgsl"),
+        include_str!("../../shaders/attention_coop.wgsl")
+    ),
+};
+
+/// The shader for heads with sinks.
+pub const SHADER_WITH_SINKS: Shader = Shader {
+    name: "attention_coop",
+    source: concat!(
+        include_str!("../../shaders/attention_sinks.wgsl"),
         include_str!("../../shaders/attention_coop_tile.wgsl"),
         include_str!("../../shaders/attention_coop_row.wgsl"),
         include_str!("../../shaders/attention_coop.wgsl")
@@ -74,7 +86,6 @@ pub fn grid(spec: &Spec) -> Grid {
 /// # Errors
 /// When the device refuses the shader or a binding.
 pub fn dispatch(pipelines: &mut Pipelines, spec: &Spec, args: &Args<'_>) -> Result<Dispatch> {
-    let a = args.clone();
-    let bindings = [a.step, a.rows, a.qkv, a.cache_k, a.cache_v, a.y];
-    pipelines.dispatch(SHADER, &constants(spec), &bindings, grid(spec))
+    let (shader, bindings) = args.bindings([SHADER, SHADER_WITH_SINKS]);
+    pipelines.dispatch(shader, &constants(spec), &bindings, grid(spec))
 }

@@ -1,19 +1,43 @@
-//! The choice of each token's experts by the router's values, with their weights.
+//! The choice of each token's experts by the router's values, with their weights and places.
+
+use std::ops::Range;
 
 use super::{Constant, TOKEN_GRID, stride};
 use crate::error::Result;
 use crate::gpu::{Binding, Dispatch, Grid, Pipelines, Shader};
 
 /// The shader.
-pub const SHADER: Shader = Shader { name: "route", source: include_str!("../../shaders/route.wgsl") };
+pub const SHADER: Shader = Shader {
+    name: "route",
+    source: concat!(include_str!("../../shaders/route_slots.wgsl"), include_str!("../../shaders/route.wgsl")),
+};
 
 /// The most experts that a block may have.
 pub const EXPERTS_MAX: u32 = 1024;
 /// The most experts that a token may choose.
 pub const CHOSEN_MAX: u32 = 32;
-/// Words of a route: the expert, its weight's bits, its slot counted from 1 or else 0, and one that
-/// is unused.
+/// Words of a route: the expert, its weight's bits, the slot that it lies in, and the one that it is
+/// to be copied to; slots are counted from 1, and 0 is none.
 pub const ROUTE_WORDS: u32 = 4;
+/// The place of an expert that is never copied to a slot.
+pub const NEAR: u32 = u32::MAX;
+
+/// The most slots that a block with so many experts may have: what there is workgroup memory for.
+pub const fn slots_max(experts: u32) -> u32 {
+    let room = (15_000 - 12 * if experts < EXPERTS_MAX { experts } else { EXPERTS_MAX }) / 8;
+    if room < experts { room } else { experts }
+}
+
+/// Words of a block's places: of its experts, then of the slots that these share.
+pub const fn places_words(experts: u32, slots: u32) -> u32 {
+    experts + 2 * slots + 1
+}
+
+/// Words of a block's counts: how often each expert was read at home, and how often each was found in
+/// a slot.
+pub const fn counts_words(experts: u32) -> [Range<u32>; 2] {
+    [0..experts, experts..2 * experts]
+}
 
 /// How values become weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +73,10 @@ pub struct Spec {
     pub scale: f32,
     /// Whether one more value is the logistic gate of what all tokens share.
     pub shared_gate: bool,
+    /// Slots of GPU memory that experts are copied to, at most [`slots_max`].
+    pub slots: u32,
+    /// Whether uses are counted; else [`super::experts_sort`] does that.
+    pub counts: bool,
 }
 
 /// What the kernel is bound to.
@@ -60,11 +88,12 @@ pub struct Args<'a> {
     pub logits: Binding<'a>,
     /// f32 `[experts]`; anything where scores are not corrected.
     pub correction: Binding<'a>,
-    /// u32 `[experts]`: slots counted from 1, 0 for an expert at home.
+    /// u32, [`places_words`] of them, kept from pass to pass where there are slots: where each expert
+    /// lies, a slot counted from 1, or 0 for its home, or [`NEAR`]; then zeros in the beginning.
     pub places: Binding<'a>,
     /// Result: u32 `[tokens, stride(4 * choices)]`, [`ROUTE_WORDS`] a choice.
     pub routes: Binding<'a>,
-    /// u32 `[experts]`, added to: how often each was chosen.
+    /// u32, [`counts_words`] of them, added to.
     pub counts: Binding<'a>,
 }
 
@@ -78,6 +107,7 @@ pub fn constants(spec: &Spec) -> Vec<Constant> {
         Scoring::Sigmoid => 1.0,
         Scoring::SoftmaxOfChosen => 2.0,
     };
+    assert!(spec.slots <= slots_max(spec.experts), "{spec:?}");
     // What is normalised already.
     let normalise = spec.normalise || spec.scoring == Scoring::SoftmaxOfChosen;
     let shared = u32::from(spec.shared_gate);
@@ -94,6 +124,8 @@ pub fn constants(spec: &Spec) -> Vec<Constant> {
         ("SHARED_GATE", shared.into()),
         ("X_STRIDE", stride(spec.experts + shared).into()),
         ("ROUTES", routes_stride(spec.chosen + shared).into()),
+        ("SLOTS", spec.slots.into()),
+        ("COUNTS", u32::from(spec.counts).into()),
     ]
 }
 
@@ -103,8 +135,11 @@ pub(super) fn routes_stride(choices: u32) -> u32 {
 }
 
 /// Workgroups.
-pub fn grid(_: &Spec) -> Grid {
-    TOKEN_GRID
+pub fn grid(spec: &Spec) -> Grid {
+    match spec.slots {
+        0 => TOKEN_GRID,
+        _ => Grid { groups: 1, tokens_each: u32::MAX },
+    }
 }
 
 /// Prepares the kernel.

@@ -7,9 +7,6 @@ use crate::gpu::{Binding, Dispatch, Grid, Pipelines, Shader};
 /// The shader.
 pub const SHADER: Shader = Shader { name: "router", source: include_str!("../../shaders/router.wgsl") };
 
-/// Rows that a workgroup makes.
-const ROWS_EACH: u32 = 4;
-
 /// Sizes and choices.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spec {
@@ -44,7 +41,6 @@ pub struct Args<'a> {
 pub fn constants(spec: &Spec) -> Vec<Constant> {
     assert!(spec.rows > 0 && spec.cols > 0, "{spec:?}");
     vec![
-        ("ROWS", spec.rows.into()),
         ("COLS", spec.cols.into()),
         ("BIAS", u32::from(spec.bias).into()),
         ("EPS", spec.eps.into()),
@@ -55,7 +51,7 @@ pub fn constants(spec: &Spec) -> Vec<Constant> {
 
 /// Workgroups.
 pub fn grid(spec: &Spec) -> Grid {
-    Grid { groups: spec.rows.div_ceil(ROWS_EACH), tokens_each: 1 }
+    Grid { groups: spec.rows, tokens_each: 1 }
 }
 
 /// Prepares the kernel.

@@ -29,6 +29,8 @@ pub(super) struct Blueprint {
     pub(super) out_bias: bool,
     /// What attention scores are held below.
     pub(super) softcap: Option<f32>,
+    /// The tensor of a score for each head that has no value.
+    pub(super) sinks: Option<&'static str>,
     /// By block.
     pub(super) attentions: Vec<Attention>,
     pub(super) ropes: Vec<Rope>,
@@ -111,6 +113,8 @@ pub(super) struct Sparse {
     pub(super) experts: Experts,
     pub(super) routing: Routing,
     pub(super) gate: Gate,
+    /// Whether routers and experts have biases.
+    pub(super) bias: bool,
     pub(super) names: ExpertNames,
     /// Which blocks have one.
     pub(super) blocks: Vec<bool>,
@@ -236,7 +240,11 @@ impl Blueprint {
         }
         let Attention { rope, window, scale } = self.attentions[block as usize];
         unit.op(Op::RopeStore { block, rope });
-        unit.op(Op::Attention { block, scale, window, softcap: self.softcap });
+        let sinks = self.sinks.map(|name| {
+            let name = format!("{}.{block}.{name}", self.layers);
+            unit.vector("sinks", vec![Source::whole(name, &[heads])])
+        });
+        unit.op(Op::Attention { block, scale, window, softcap: self.softcap, sinks });
         if let Some(name) = self.norms.before_mlp.filter(|_| self.norms.parallel) {
             // The MLP's own, of the stream as it is before attention changes it.
             self.norm(&mut unit, name, [Residual, Normed], false);
@@ -321,6 +329,7 @@ impl Blueprint {
             names: sparse.names,
             routing: sparse.routing,
             gate: sparse.gate,
+            bias: sparse.bias,
             kind: weights,
         }
     }

@@ -106,6 +106,8 @@ pub enum Op {
         window: Option<u32>,
         /// What the scores `s` are held below: `cap * tanh(s / cap)` (arXiv 2408.00118).
         softcap: Option<f32>,
+        /// Vector of a score for each head that has no value (Xiao et al., arXiv 2309.17453).
+        sinks: Option<Tensor>,
     },
     /// `function(gate) * up` of `GateUp` into `Gated` (Shazeer, arXiv 2002.05202).
     Glu(Function),
@@ -381,6 +383,12 @@ impl Decoder {
     /// otherwise, all of them.
     pub fn turning_point(&self) -> Option<u32> {
         self.ropes.iter().filter_map(Rope::turning_point).min()
+    }
+
+    /// Whether heads of some blocks have sinks.
+    pub fn has_sinks(&self) -> bool {
+        let mut ops = self.units.iter().flat_map(|unit| &unit.ops);
+        ops.any(|op| matches!(op, Op::Attention { sinks: Some(_), .. }))
     }
 
     /// The table of positions, if they are learned.

@@ -48,6 +48,11 @@ const OTHERS: &[(Llama, &str)] = &[
             "norm_topk_prob": true}"#,
     ),
     (
+        Llama("gpt-oss-20b", [2880, 2880, 24, 64, 8, 201_088, 131_072]),
+        r#"{"model_type": "gpt_oss", "head_dim": 64, "rope_theta": 150000.0, "sliding_window": 128,
+            "num_local_experts": 32, "num_experts_per_tok": 4}"#,
+    ),
+    (
         Llama("mixtral-8x7b", [4096, 14_336, 32, 32, 8, 32_000, 32_768]),
         r#"{"model_type": "mixtral", "rope_theta": 1000000.0, "num_local_experts": 8,
             "num_experts_per_tok": 2}"#,

@@ -1,10 +1,12 @@
 //! Mixtures of experts as data: how tokens choose among them, and where they lie in units.
 
+use std::ops::Range;
+
 use super::config::{Fields, WIDTH_MAX};
 use super::decoder::{Activation, Function, Op, Tensor, Unit};
-use super::parts::{Part, Projection, UnitBuilder};
+use super::parts::{Part, Projection, UnitBuilder, vector};
 use crate::error::Result;
-use crate::pack::layout::{Affine, Source, TensorSpec};
+use crate::pack::layout::{Affine, Order, Source, TensorSpec};
 use crate::quant::{GROUP, WeightKind, groups};
 
 /// Experts of a block at most.
@@ -150,6 +152,16 @@ impl Stack {
     }
 }
 
+/// How a checkpoint has the matrices of a block's experts.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Projections {
+    /// Each by itself: gates, values and the way back, in each expert.
+    Apart([&'static str; 3]),
+    /// Those of all experts in one tensor, transposed: gates and values by turns, and the way back.
+    /// The names of their biases end in `_bias`.
+    Stacked([&'static str; 2]),
+}
+
 /// What the checkpoint calls a block's experts.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Names {
@@ -157,8 +169,8 @@ pub(super) struct Names {
     pub(super) module: &'static str,
     /// The router.
     pub(super) router: &'static str,
-    /// Gates, values and the way back, in each expert.
-    pub(super) projections: [&'static str; 3],
+    /// The experts' own.
+    pub(super) projections: Projections,
     /// The same in the shared expert, from the block's own name on; and its gate.
     pub(super) shared: [&'static str; 4],
     /// What is added to scores for the choice alone, if anything.
@@ -179,6 +191,8 @@ pub(super) struct Mixture<'a> {
     pub(super) names: Names,
     pub(super) routing: Routing,
     pub(super) gate: Gate,
+    /// Whether the router and the experts have biases.
+    pub(super) bias: bool,
     pub(super) kind: WeightKind,
 }
 
@@ -196,7 +210,7 @@ impl Mixture<'_> {
         let is_one = each == all;
         for (number, first) in (0..all).step_by(each as usize).enumerate() {
             let mut unit = UnitBuilder::new(String::new(), self.kind);
-            let stack = Stack { first, count: each.min(all - first), bias: false, gate: self.gate };
+            let stack = Stack { first, count: each.min(all - first), bias: self.bias, gate: self.gate };
             for tensor in (first..first + stack.count).flat_map(|expert| self.expert(expert)) {
                 unit.push(tensor);
             }
@@ -222,8 +236,12 @@ impl Mixture<'_> {
         let places = [Activation::Residual, Activation::Normed];
         unit.rms_norm(self.norm, h, places, false, (self.eps, Affine::default()));
         let weight = unit.push(self.router_matrix());
+        let bias = self.bias.then(|| {
+            let name = format!("{}.{}.bias", self.prefix(), names.router);
+            unit.vector("router.bias", vec![Source::whole(name, &[experts.num_experts])])
+        });
         // The norm's vector is the unit's first tensor.
-        unit.op(Op::Router(Router { norm: 0, eps: self.eps, weight, bias: None }));
+        unit.op(Op::Router(Router { norm: 0, eps: self.eps, weight, bias }));
         let correction = names.correction.map(|name| {
             let name = format!("{}.{name}", self.prefix());
             unit.vector("correction", vec![Source::whole(name, &[experts.num_experts])])
@@ -277,23 +295,52 @@ impl Mixture<'_> {
     /// One expert's tensors.
     fn expert(&self, expert: u32) -> Vec<TensorSpec> {
         let (h, ffn) = (self.hidden_size, self.experts.moe_intermediate_size);
-        let [gate, up, down] = self.names.projections;
-        let whole = |what: &str, sides: [u32; 2]| {
-            let module = format!("{}.{}.experts.{expert}.{what}", self.prefix(), self.names.module);
-            Source::whole(format!("{module}.weight"), &sides)
+        let [into, back] = match self.names.projections {
+            Projections::Apart(names) => self.apart(expert, names),
+            Projections::Stacked(names) => self.stacked(expert, names),
         };
-        let matrix = |name: &str, [rows, cols]: [u32; 2], sources| TensorSpec {
-            name: format!("{expert}.{name}"),
-            rows,
-            cols,
-            kind: self.kind,
-            sources,
+        let mut tensors = Vec::new();
+        for (name, rows, cols, [weights, biases]) in
+            [("gate_up_proj", 2 * ffn, h, into), ("down_proj", h, ffn, back)]
+        {
+            let (name, kind) = (format!("{expert}.{name}"), self.kind);
+            let bias = format!("{name}.bias");
+            tensors.push(TensorSpec { name, rows, cols, kind, sources: weights });
+            if self.bias {
+                tensors.push(vector(&bias, biases));
+            }
+        }
+        tensors
+    }
+
+    /// Sources of weights, and of biases, of an expert's two matrices, each a tensor of its own.
+    fn apart(&self, expert: u32, [gate, up, down]: [&str; 3]) -> [[Vec<Source>; 2]; 2] {
+        let (h, ffn) = (self.hidden_size, self.experts.moe_intermediate_size);
+        let of = |names: &[&str], [rows, cols]: [u32; 2]| {
+            let source = |name: &&str, what: &str, shape: &[u32]| {
+                let module = format!("{}.{}.experts.{expert}.{name}", self.prefix(), self.names.module);
+                Source::whole(format!("{module}.{what}"), shape)
+            };
+            let weights = names.iter().map(|name| source(name, "weight", &[rows, cols])).collect();
+            [weights, names.iter().map(|name| source(name, "bias", &[rows])).collect()]
         };
-        let gate_up = vec![whole(gate, [ffn, h]), whole(up, [ffn, h])];
-        vec![
-            matrix("gate_up_proj", [2 * ffn, h], gate_up),
-            matrix("down_proj", [h, ffn], vec![whole(down, [h, ffn])]),
-        ]
+        [of(&[gate, up], [ffn, h]), of(&[down], [h, ffn])]
+    }
+
+    /// The same among those of all experts: gates are the even rows, values the odd ones.
+    fn stacked(&self, expert: u32, [gate_up, down]: [&str; 2]) -> [[Vec<Source>; 2]; 2] {
+        let (h, ffn) = (self.hidden_size, self.experts.moe_intermediate_size);
+        let all = self.experts.num_experts;
+        let of = |name: &str, [rows, cols]: [u32; 2], parts: &[Range<u32>], paired: u32| {
+            let order = Order { first: expert * rows, head: rows, stride: rows, paired };
+            let source = |what: &str, shape: &[u32], transposed: bool, part: &Range<u32>| {
+                let tensor = format!("{}.{}.experts.{name}{what}", self.prefix(), self.names.module);
+                Source { order, rows: part.clone(), transposed, ..Source::whole(tensor, shape) }
+            };
+            let weights = parts.iter().map(|part| source("", &[all, cols, rows], true, part)).collect();
+            [weights, parts.iter().map(|part| source("_bias", &[all, rows], false, part)).collect()]
+        };
+        [of(gate_up, [2 * ffn, h], &[0..ffn, ffn..2 * ffn], 2 * ffn), of(down, [h, ffn], &[0..h], 0)]
     }
 }
 

@@ -106,7 +106,7 @@ impl LatentAttention {
         project(&mut unit, "kv_b_proj", part, false, [KeyLatentNormed, KeysValues], kv_lora_rank);
         unit.op(Op::LatentHeads);
         unit.op(Op::RopeStore { block, rope: self.rope });
-        unit.op(Op::Attention { block, scale: self.scale, window: None, softcap: None });
+        unit.op(Op::Attention { block, scale: self.scale, window: None, softcap: None, sinks: None });
         let mut from = Attended;
         if latent.is_filled() {
             unit.op(Op::NarrowHeads);

@@ -27,7 +27,7 @@ use serde_json::Value;
 
 pub use decoder::{Activation, Decoder, Function, Limits, Op, QkNorm, QkNormEach, Tensor, Unit};
 
-use families::{cohere, deepseek, falcon, gemma, gpt, llama, olmo, opt, phi, sparse};
+use families::{cohere, deepseek, falcon, gemma, gpt, gpt_oss, llama, olmo, opt, phi, sparse};
 
 pub use kinds::Kinds;
 
@@ -64,6 +64,7 @@ pub fn describe(path: &Path, config: &Value, weights: WeightKind) -> Result<Deco
         "falcon" => falcon::falcon(&fields),
         "gpt2" => gpt::gpt2(&fields, weights),
         "gpt_neox" => gpt::gpt_neox(&fields),
+        "gpt_oss" => gpt_oss::gpt_oss(&fields),
         "deepseek_v2" => deepseek::deepseek_v2(&fields),
         "deepseek_v3" => deepseek::deepseek_v3(&fields),
         "mixtral" => sparse::mixtral(&fields),
@@ -81,7 +82,7 @@ pub fn describe(path: &Path, config: &Value, weights: WeightKind) -> Result<Deco
 }
 
 /// The values of `model_type` that run.
-pub const FAMILIES: [&str; 28] = [
+pub const FAMILIES: [&str; 29] = [
     "cohere",
     "cohere2",
     "deepseek_v2",
@@ -93,6 +94,7 @@ pub const FAMILIES: [&str; 28] = [
     "gemma3_text",
     "gpt2",
     "gpt_neox",
+    "gpt_oss",
     "granite",
     "llama",
     "ministral",

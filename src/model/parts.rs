@@ -65,7 +65,7 @@ impl Stack<'_> {
 }
 
 /// A float vector of elements of checkpoint vectors, one after the other.
-fn vector(name: &str, sources: Vec<Source>) -> TensorSpec {
+pub(super) fn vector(name: &str, sources: Vec<Source>) -> TensorSpec {
     let cols = sources.iter().map(|source| source.rows.end - source.rows.start).sum();
     TensorSpec { name: name.into(), rows: 1, cols, kind: WeightKind::F32, sources }
 }

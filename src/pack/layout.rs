@@ -18,7 +18,8 @@ pub struct Source {
     pub tensor: String,
     /// Shape that the checkpoint's tensor must have.
     pub shape: Vec<u64>,
-    /// Whether the checkpoint has the matrix as `[cols, rows]`.
+    /// Whether the checkpoint has the matrix as `[cols, rows]`, or several as `[count, cols, rows]`,
+    /// whose rows follow one another.
     pub transposed: bool,
     /// Which row of the checkpoint's tensor counts as row 0, 1, ... here.
     pub order: Order,
@@ -51,7 +52,10 @@ impl Source {
         match (is_vector, self.transposed) {
             (true, _) => [all, 1],
             (false, false) => [all / last, last],
-            (false, true) => [last, all / last],
+            (false, true) => {
+                let width = self.shape.iter().rev().nth(1).copied().unwrap_or(1).max(1);
+                [all / width, width]
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Packs a checkpoint: reads its rows, quantises them on all cores, never holds a whole tensor.
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::path::Path;
 
 use super::container::{self, Chunk, Watch};
@@ -126,9 +127,13 @@ fn fill(checkpoint: &Checkpoint, chunk: &mut Chunk<'_>) -> Result<()> {
 fn fill_vector(checkpoint: &Checkpoint, chunk: &mut Chunk<'_>) -> Result<()> {
     let (mut row, mut part) = (Vec::new(), Vec::new());
     for Source { tensor, order, rows, affine, .. } in &chunk.tensor.sources {
-        let stored_rows = checkpoint.require(tensor)?.rows();
-        checkpoint.read_rows(tensor, 0..stored_rows, &mut part)?;
-        let taken = rows.clone().map(|index| part[order.row(index) as usize]);
+        // Those rows of the tensor that have the elements.
+        let cols = checkpoint.require(tensor)?.cols().max(1);
+        let spans = order.spans(rows.clone());
+        let first = spans.iter().map(|span| span.start).min().unwrap_or(0) / cols;
+        let end = spans.iter().map(|span| span.end).max().unwrap_or(0).div_ceil(cols);
+        checkpoint.read_rows(tensor, first..end, &mut part)?;
+        let taken = rows.clone().map(|index| part[(order.row(index) - first * cols) as usize]);
         row.extend(taken.map(|x| x * affine.times + affine.plus));
     }
     encode_row(chunk.tensor.kind, &row, chunk.codes, chunk.scales).map_err(|bad| {
@@ -151,31 +156,64 @@ fn fill_matrix(checkpoint: &Checkpoint, chunk: &mut Chunk<'_>) -> Result<()> {
             ..chunk.rows.end.clamp(start, start + count) - start;
         start += count;
         let indices = source.rows.start + wanted.start..source.rows.start + wanted.end;
-        for rows in source.order.spans(indices).into_iter().filter(|rows| !rows.is_empty()) {
+        let spans = source.order.spans(indices);
+        let first = done;
+        for rows in &spans {
             let count = (rows.end - rows.start) as usize;
             let lines = Lines { range: rows.clone(), transposed: source.transposed, ordered: source.ordered };
             let codes = &mut chunk.codes[done * code_bytes..][..count * code_bytes];
             let scales = &mut chunk.scales[done * scale_bytes..][..count * scale_bytes];
-            if checkpoint.read_codes(&source.tensor, &lines, *kind, [codes, scales])? {
-                done += count;
-                continue;
+            if !checkpoint.read_codes(&source.tensor, &lines, *kind, [codes, scales])? {
+                break;
             }
-            match source.transposed {
-                true => checkpoint.read_columns(&source.tensor, rows.clone(), &mut weights)?,
-                false => checkpoint.read_rows(&source.tensor, rows.clone(), &mut weights)?,
-            }
-            if let Some(order) = checkpoint.column_order(&source.tensor).filter(|_| source.ordered) {
-                put_in_order(&mut weights, order);
-            }
-            for (row, number) in weights.chunks_exact(*cols as usize).zip(rows) {
-                let codes = &mut chunk.codes[done * code_bytes..][..code_bytes];
-                let scales = &mut chunk.scales[done * scale_bytes..][..scale_bytes];
-                encode_row(*kind, row, codes, scales).map_err(|bad| {
-                    Error::NonFinite(format!("tensor `{}`, row {number}, {bad}", source.tensor))
-                })?;
-                done += 1;
-            }
+            done += count;
         }
+        // All of a source's rows have codes that can be moved, or none has.
+        if done > first || wanted.is_empty() {
+            continue;
+        }
+        read_floats(checkpoint, source, &spans, &mut weights)?;
+        for (row, number) in weights.chunks_exact(*cols as usize).zip(spans.into_iter().flatten()) {
+            let codes = &mut chunk.codes[done * code_bytes..][..code_bytes];
+            let scales = &mut chunk.scales[done * scale_bytes..][..scale_bytes];
+            encode_row(*kind, row, codes, scales).map_err(|bad| {
+                Error::NonFinite(format!("tensor `{}`, row {number}, {bad}", source.tensor))
+            })?;
+            done += 1;
+        }
+    }
+    Ok(())
+}
+
+/// Replaces `out` by rows of a source.
+fn read_floats(
+    checkpoint: &Checkpoint,
+    source: &Source,
+    spans: &[Range<u64>],
+    out: &mut Vec<f32>,
+) -> Result<()> {
+    let mut part = Vec::new();
+    out.clear();
+    if source.transposed && spans.len() > 1 {
+        // One walk over the tensor for all of them, and for what lies between.
+        let first = spans.iter().map(|span| span.start).min().unwrap_or(0);
+        let end = spans.iter().map(|span| span.end).max().unwrap_or(0);
+        checkpoint.read_columns(&source.tensor, first..end, &mut part)?;
+        let height = part.len() / (end - first) as usize;
+        for row in spans.iter().cloned().flatten() {
+            out.extend_from_slice(&part[(row - first) as usize * height..][..height]);
+        }
+        return Ok(());
+    }
+    for rows in spans {
+        match source.transposed {
+            true => checkpoint.read_columns(&source.tensor, rows.clone(), &mut part)?,
+            false => checkpoint.read_rows(&source.tensor, rows.clone(), &mut part)?,
+        }
+        if let Some(order) = checkpoint.column_order(&source.tensor).filter(|_| source.ordered) {
+            put_in_order(&mut part, order);
+        }
+        out.append(&mut part);
     }
     Ok(())
 }

@@ -3,8 +3,9 @@
 use std::cmp::Reverse;
 use std::ops::RangeInclusive;
 
-use super::cost::{Cost, HostCaches, Layout};
-use super::{Budget, Demand, Home, Plan, Prediction, Rates, STAGING_EACH, UnitDemand, read_ahead};
+use super::cost::{Cost, HostCaches, Layout, is_head};
+use super::homes::{choose_homes, pin, spread};
+use super::{Budget, Demand, Home, Plan, Prediction, Rates, STAGING_EACH, experts, read_ahead};
 use crate::error::{Error, Result};
 use crate::size::{format as bytes_text, format_up as bytes_text_up};
 
@@ -35,7 +36,7 @@ pub fn plan(demand: &Demand, budget: &Budget, rates: &Rates) -> Result<Plan> {
     let mut found: Vec<Candidate> = Vec::new();
     let mut least: Option<(u64, Sizes)> = None;
     for sizes in planner.all_sizes() {
-        found.extend(planner.candidate(sizes));
+        found.extend(planner.whole_experts().iter().filter_map(|whole| planner.candidate(sizes, *whole)));
         let taken = planner.least(sizes);
         if least.is_none_or(|(bytes, _)| taken < bytes) {
             least = Some((taken, sizes));
@@ -66,11 +67,15 @@ struct Candidate {
     pinned_bytes: u64,
     disk_bytes: u64,
     direct: bool,
+    /// By unit, slots for copies of experts.
+    slots: Vec<u32>,
+    slots_bytes: u64,
     seconds: f64,
 }
 
-/// The fastest candidate; among those that are equally fast, one with which nothing travels, or
-/// else the one with the deepest ring.
+/// The fastest candidate; among those that are equally fast, one with which nothing travels, or else
+/// the one with the most slots for experts, because some are chosen more often than others; then the
+/// one with the deepest ring.
 fn best(found: Vec<Candidate>) -> Option<Candidate> {
     let fastest = found.iter().map(|candidate| candidate.seconds).fold(f64::INFINITY, f64::min);
     let good = found.into_iter().filter(|candidate| candidate.seconds <= fastest * (1.0 + EQUAL_SHARE));
@@ -80,6 +85,7 @@ fn best(found: Vec<Candidate>) -> Option<Candidate> {
         (
             travelling > 0,
             candidate.sizes.caches.count,
+            Reverse(candidate.slots_bytes),
             Reverse(candidate.sizes.depth),
             tenths_of_a_percent,
             travelling,
@@ -256,15 +262,35 @@ impl Planner<'_> {
         self.base(sizes) + resident + self.carrying(sizes, resident > 0)
     }
 
+    /// Whether experts may be at home in GPU memory, a block's together, or single ones in slots alone:
+    /// all that is worth trying.
+    fn whole_experts(&self) -> &'static [bool] {
+        let has_experts = self.demand.units.iter().any(|unit| unit.experts.is_some());
+        let may_be_direct = self.cost.rates.direct.is_some() && self.budget.direct != Some(false);
+        if has_experts && may_be_direct { &[true, false] } else { &[true] }
+    }
+
+    /// Slots for copies of experts in what is left of GPU memory.
+    fn slots(&self, sizes: Sizes, homes: &[Home], pinned_bytes: u64) -> Vec<u32> {
+        let units = self.demand.units.iter().zip(homes);
+        let resident = units.filter(|(_, home)| **home == Home::Vram).map(|(unit, _)| unit.bytes);
+        let taken = self.base(sizes) + self.carrying(sizes, true) + resident.sum::<u64>();
+        let pinned_room = self.budget.pinned_bytes.saturating_sub(pinned_bytes + self.pinned_caches(sizes));
+        // The table saves more than slots of its size do.
+        let table = if self.demand.table_bytes <= pinned_room { 0 } else { self.demand.table_bytes };
+        let room = self.budget.vram_bytes.saturating_sub(taken + table);
+        experts::slots(&self.demand.units, homes, room, self.demand.work.batch)
+    }
+
     /// The best homes for these sizes, if they fit.
-    fn candidate(&self, sizes: Sizes) -> Option<Candidate> {
+    fn candidate(&self, sizes: Sizes, whole_experts: bool) -> Option<Candidate> {
         let vram = self.budget.vram_bytes;
         if self.least(sizes) > vram {
             return None;
         }
         let room = vram.saturating_sub(self.base(sizes) + self.carrying(sizes, true));
         let units = &self.demand.units;
-        let mut homes = choose_homes(units, room, sizes.slot_bytes);
+        let mut homes = choose_homes(units, room, sizes.slot_bytes, whole_experts);
         let room = self.budget.pinned_bytes.saturating_sub(self.pinned_caches(sizes));
         let reserved = read_ahead::reserve(room, units, &homes);
         pin(units, &mut homes, room.saturating_sub(reserved));
@@ -273,8 +299,16 @@ impl Planner<'_> {
             there.map(|(unit, _)| unit.bytes).sum::<u64>()
         };
         let (pinned_bytes, disk_bytes) = (sum(Home::Host), sum(Home::Disk));
-        let ring = Layout { homes: &homes, depth: sizes.depth, caches: sizes.caches, direct: false };
-        let in_place = Layout { direct: true, ..ring };
+        let slots = self.slots(sizes, &homes, pinned_bytes);
+        let ring = Layout {
+            homes: &homes,
+            depth: sizes.depth,
+            caches: sizes.caches,
+            direct: false,
+            slots: &[],
+            table: true,
+        };
+        let in_place = Layout { direct: true, slots: &slots, ..ring };
         let seconds = |layout: &Layout<'_>| self.cost.work_seconds(layout, sizes.chunk, sizes.selected);
         let can_be_direct = self.cost.rates.direct.is_some() && pinned_bytes > 0 && disk_bytes == 0;
         let choices: &[Layout<'_>] = match self.budget.direct {
@@ -284,7 +318,9 @@ impl Planner<'_> {
         };
         let timed = choices.iter().map(|layout| (seconds(layout), layout.direct));
         let (seconds, direct) = timed.min_by(|a, b| a.0.total_cmp(&b.0))?;
-        Some(Candidate { sizes, homes, pinned_bytes, disk_bytes, direct, seconds })
+        let slots = if direct { slots } else { Vec::new() };
+        let slots_bytes = experts::bytes(units, &slots);
+        Some(Candidate { sizes, homes, pinned_bytes, disk_bytes, direct, slots, slots_bytes, seconds })
     }
 
     fn refusal(&self, least: Option<(u64, Sizes)>) -> Error {
@@ -299,26 +335,35 @@ impl Planner<'_> {
     }
 
     fn finish(&self, candidate: Candidate) -> Plan {
-        let Candidate { mut sizes, homes, pinned_bytes, disk_bytes, direct, .. } = candidate;
+        let Candidate { mut sizes, homes, pinned_bytes, disk_bytes, direct, slots, slots_bytes, .. } =
+            candidate;
         let units = self.demand.units.iter().zip(&homes);
         let travelling = units.clone().filter(|(_, home)| **home != Home::Vram);
         let streamed_bytes = pinned_bytes + disk_bytes;
         let decode_bytes = match direct {
-            true => travelling.clone().map(|(unit, _)| unit.chosen_bytes.unwrap_or(unit.bytes)).sum(),
+            true => self.decode_bytes(&homes, &slots),
             false => streamed_bytes,
         };
         let resident_bytes = units.map(|(unit, _)| unit.bytes).sum::<u64>() - streamed_bytes;
         sizes.slot_bytes = travelling.map(|(unit, _)| unit.bytes).max().unwrap_or(0);
         sizes.depth = if streamed_bytes == 0 { 0 } else { sizes.depth };
         let caches = spread(self.demand.caches, sizes.caches.count);
-        let layout = Layout { homes: &homes, depth: sizes.depth, caches: sizes.caches, direct };
-        let prediction = self.predict(sizes, &layout);
         let carrying = self.carrying(sizes, resident_bytes > 0);
         let pinned_cache_bytes = self.pinned_caches(sizes);
         let room = self.budget.pinned_bytes.saturating_sub(pinned_bytes + pinned_cache_bytes);
-        let total_bytes = self.base(sizes) + resident_bytes + carrying;
-        let stays = (streamed_bytes == 0 || (direct && disk_bytes == 0)) && pinned_cache_bytes == 0;
-        let table = self.table(self.budget.vram_bytes - total_bytes, room).filter(|_| stays);
+        let total_bytes = self.base(sizes) + resident_bytes + carrying + slots_bytes;
+        let read_ahead_bytes = read_ahead::bytes(room, &self.demand.units, &homes);
+        let room = (self.budget.vram_bytes - total_bytes, room.saturating_sub(read_ahead_bytes));
+        let table = self.table(&homes, room);
+        let layout = Layout {
+            homes: &homes,
+            depth: sizes.depth,
+            caches: sizes.caches,
+            direct,
+            slots: &slots,
+            table: table.is_some(),
+        };
+        let prediction = self.predict(sizes, &layout);
         let table_bytes = table.map_or(0, |_| self.demand.table_bytes);
         let in_vram = table.filter(|home| *home == Home::Vram).map_or(0, |_| table_bytes);
         Plan {
@@ -335,11 +380,13 @@ impl Planner<'_> {
             workspace_bytes: self.workspace(sizes),
             resident_bytes,
             pinned_bytes,
-            read_ahead_bytes: read_ahead::bytes(room, &self.demand.units, &homes),
+            read_ahead_bytes,
             pinned_cache_bytes,
             streamed_bytes,
             decode_bytes,
             direct,
+            expert_slots: slots,
+            expert_slot_bytes: slots_bytes,
             table,
             table_bytes,
             total_bytes: total_bytes + in_vram,
@@ -349,9 +396,24 @@ impl Planner<'_> {
         }
     }
 
+    /// Bytes that decode kernels are expected to read where travelling units are at home.
+    fn decode_bytes(&self, homes: &[Home], slots: &[u32]) -> u64 {
+        let units = self.demand.units.iter().zip(homes).enumerate();
+        let read = units.filter(|(_, (_, home))| **home != Home::Vram).map(|(number, (unit, _))| {
+            let all = unit.experts.map_or(unit.bytes, |experts| experts.chosen_bytes);
+            unit.far_bytes(slots.get(number).copied().unwrap_or(0), all as f64) as u64
+        });
+        read.sum()
+    }
+
     /// Where there is room for the embedding table: a row of it is read in no time from anywhere.
-    fn table(&self, vram_room: u64, pinned_room: u64) -> Option<Home> {
+    fn table(&self, homes: &[Home], (vram_room, pinned_room): (u64, u64)) -> Option<Home> {
         let bytes = self.demand.table_bytes;
+        // The head's matrix serves as the table where that takes no bytes, unless it is on disk.
+        let heads = self.demand.units.iter().zip(homes).filter(|(unit, _)| is_head(unit));
+        if bytes == 0 && heads.into_iter().any(|(_, home)| *home == Home::Disk) {
+            return None;
+        }
         let fits = [(Home::Host, pinned_room), (Home::Vram, vram_room)];
         fits.into_iter().find(|(_, room)| bytes <= *room).map(|(home, _)| home)
     }
@@ -366,72 +428,4 @@ impl Planner<'_> {
             disk_seconds: decode.busy.disk,
         }
     }
-}
-
-/// Homes of `all` blocks' caches, `host` of them in host memory and evenly between the others.
-fn spread(all: usize, host: usize) -> Vec<Home> {
-    let before = |block: usize| block * host / all.max(1);
-    (0..all).map(|block| if before(block) < before(block + 1) { Home::Host } else { Home::Vram }).collect()
-}
-
-/// Keeps every unit larger than `slot_bytes` resident, and of the others as many bytes as fit
-/// in `room` besides, spread evenly over the model so that the link has work all the time.
-pub(super) fn choose_homes(units: &[UnitDemand], room: u64, slot_bytes: u64) -> Vec<Home> {
-    let mut homes: Vec<_> =
-        units.iter().map(|u| if u.bytes > slot_bytes { Home::Vram } else { Home::Disk }).collect();
-    let large: u64 = units.iter().map(|unit| unit.bytes).filter(|bytes| *bytes > slot_bytes).sum();
-    keep(units, &mut homes, room.saturating_sub(large), Home::Vram);
-    homes
-}
-
-/// Gives as many travelling units as fit a home in pinned memory.
-fn pin(units: &[UnitDemand], homes: &mut [Home], room: u64) {
-    keep(units, homes, room, Home::Host);
-}
-
-/// Gives units that are at home on disk a new home for `room` bytes: first those that every pass reads
-/// whole, then those of experts.
-fn keep(units: &[UnitDemand], homes: &mut [Home], room: u64, new: Home) {
-    let mut left = room;
-    for whole in [true, false] {
-        let is_meant = |unit: &UnitDemand| unit.chosen_bytes.is_none() == whole;
-        left -= keep_some(units, homes, left, (new, &is_meant));
-    }
-}
-
-/// Gives some of the units that are at home on disk a new home for `room` bytes, evenly spread; how
-/// many bytes that takes.
-fn keep_some(
-    units: &[UnitDemand],
-    homes: &mut [Home],
-    room: u64,
-    (new, is_meant): (Home, &dyn Fn(&UnitDemand) -> bool),
-) -> u64 {
-    let is_open = |homes: &[Home], i: &usize| homes[*i] == Home::Disk && is_meant(&units[*i]);
-    let on_disk = |homes: &[Home]| (0..units.len()).filter(|i| is_open(homes, i)).collect::<Vec<_>>();
-    let total: u64 = on_disk(homes).iter().map(|i| units[*i].bytes).sum();
-    let mut left = room;
-    // Bytes that should have the new home by now if they were spread perfectly.
-    let mut due: u128 = 0;
-    let mut kept: u128 = 0;
-    for i in on_disk(homes) {
-        let bytes = units[i].bytes;
-        due += u128::from(bytes) * u128::from(room.min(total));
-        let enough = (kept + u128::from(bytes)) * u128::from(total) <= due;
-        if enough && bytes <= left {
-            homes[i] = new;
-            kept += u128::from(bytes);
-            left -= bytes;
-        }
-    }
-    // What the even spread left over still keeps a few more, largest first.
-    let mut order = on_disk(homes);
-    order.sort_by_key(|i| Reverse(units[*i].bytes));
-    for i in order {
-        if units[i].bytes <= left {
-            homes[i] = new;
-            left -= units[i].bytes;
-        }
-    }
-    room - left
 }

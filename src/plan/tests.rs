@@ -1,12 +1,12 @@
 //! Plans against their budgets, and predictions against arithmetic.
 
-use super::choose::choose_homes;
 use super::cost::{Cost, HostCaches, Layout};
+use super::homes::choose_homes;
 use super::*;
 use crate::error::Result;
 
 fn unit(name: &str, bytes: u64) -> UnitDemand {
-    UnitDemand { name: name.into(), bytes, chosen_bytes: None }
+    UnitDemand { name: name.into(), bytes, experts: None }
 }
 
 fn demand(units: &[u64]) -> Demand {
@@ -73,7 +73,7 @@ fn every_plan_stays_within_its_budget() {
 #[test]
 fn resident_units_are_spread_evenly() {
     let units: Vec<_> = (0..32).map(|i| unit(&i.to_string(), 100)).collect();
-    let homes = choose_homes(&units, 1600, 100);
+    let homes = choose_homes(&units, 1600, 100, true);
     assert_eq!(homes.iter().filter(|h| **h == Home::Vram).count(), 16);
     let longest = homes.chunk_by(|a, b| a == b).map(<[Home]>::len).max();
     assert_eq!(longest, Some(1), "{homes:?}");
@@ -82,7 +82,7 @@ fn resident_units_are_spread_evenly() {
 #[test]
 fn units_too_large_for_a_slot_stay() {
     let units: Vec<_> = [10, 30, 10, 30, 10].map(|bytes| unit("u", bytes)).into();
-    let homes = choose_homes(&units, 70, 10);
+    let homes = choose_homes(&units, 70, 10, true);
     assert_eq!(homes.iter().filter(|home| **home == Home::Vram).count(), 3, "{homes:?}");
     assert!(homes[1] == Home::Vram && homes[3] == Home::Vram, "{homes:?}");
 }
@@ -127,7 +127,8 @@ fn staging_of_the_load_and_the_ring_are_not_counted_together() {
 
 fn decode(rates: &Rates, home: Home, depth: usize, direct: bool) -> f64 {
     let demand = Demand { cache_bytes: 0, ..demand(&[500_000_000; 2]) };
-    let layout = Layout { homes: &[home; 2], depth, caches: HostCaches::default(), direct };
+    let homes = &[home; 2];
+    let layout = Layout { homes, depth, caches: HostCaches::default(), direct, slots: &[], table: true };
     Cost { demand: &demand, rates }.decode(&layout).seconds
 }
 

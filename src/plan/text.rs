@@ -24,6 +24,11 @@ impl fmt::Display for Plan {
             let how = if self.direct { ", which decode kernels read in place" } else { "" };
             line(f, "in host memory", self.pinned_bytes, &format!("{} units{how}", count(Home::Host)))?;
         }
+        if self.expert_slot_bytes > 0 {
+            let slots: u32 = self.expert_slots.iter().sum();
+            let what = format!("{slots} in GPU memory, for the experts that were chosen last");
+            line(f, "expert slots", self.expert_slot_bytes, &what)?;
+        }
         if self.decode_bytes < self.streamed_bytes {
             line(f, "a token reads", self.decode_bytes, "of it: of experts only those that are chosen")?;
         }

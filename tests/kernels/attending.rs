@@ -15,11 +15,27 @@ pub(crate) struct Sizes {
     pub(crate) cache: CacheKind,
     pub(crate) window: Option<u32>,
     pub(crate) softcap: Option<f32>,
+    pub(crate) sinks: bool,
+    /// Whether heads of queries and keys are normed first.
+    pub(crate) norms: bool,
 }
 
 impl Sizes {
     pub(crate) fn new(heads: u32, kv_heads: u32, head_dim: u32, cache: CacheKind) -> Self {
-        Sizes { heads, kv_heads, head_dim, rotary_dim: head_dim, cache, window: None, softcap: None }
+        let (rotary_dim, window, softcap) = (head_dim, None, None);
+        Sizes { heads, kv_heads, head_dim, rotary_dim, cache, window, softcap, sinks: false, norms: false }
+    }
+
+    /// Each head's sink, if there are any: some above most scores, some below.
+    pub(crate) fn sinks(&self) -> Option<Vec<f32>> {
+        let sink = |head: u32| 3.0 * (f64::from(head) * 1.7).cos() as f32;
+        self.sinks.then(|| (0..self.heads).map(sink).collect())
+    }
+
+    /// The weights of the norms of heads of queries, then of keys, if there are any.
+    pub(crate) fn norms(&self) -> Option<Vec<f32>> {
+        let weight = |i: u32| 1.0 + 0.5 * (f64::from(i) * 0.7).sin() as f32;
+        self.norms.then(|| (0..2 * self.head_dim).map(weight).collect())
     }
 
     pub(crate) fn scale(&self) -> f32 {
@@ -181,10 +197,11 @@ impl Stored {
         };
         let scores: Vec<_> = keys.iter().map(|k| capped(product(k, |x| x), self.sizes.softcap)).collect();
         let largest_terms = keys.iter().map(|k| product(k, f64::abs)).fold(0.0, f64::max);
-        let largest = scores.iter().copied().fold(f64::MIN, f64::max);
-        let lowest = scores.iter().copied().fold(f64::MAX, f64::min);
+        let sink = self.sizes.sinks().map(|sinks| f64::from(sinks[head]));
+        let largest = scores.iter().copied().chain(sink).fold(f64::MIN, f64::max);
+        let lowest = scores.iter().copied().chain(sink).fold(f64::MAX, f64::min);
         let weights: Vec<_> = scores.iter().map(|s| (s - largest).exp()).collect();
-        let total: f64 = weights.iter().sum();
+        let total = weights.iter().sum::<f64>() + sink.map_or(0.0, |sink| (sink - largest).exp());
         let scalings = seen.len().div_ceil(8).min(40) as f64;
         let exponential = 2.0 * (3.0 + 2.0 * (largest - lowest)) * (1.0 + scalings);
         let roundings = (dim as f64 + 4.0) * largest_terms + exponential + seen.len() as f64 + 4.0 * scalings + 6.0

@@ -20,6 +20,8 @@ pub(crate) struct Case {
     pub(crate) qkv: Vec<f32>,
     /// Keys, then values, `[cache rows, kv_heads * head_dim]`, exact in f16 but for q8.
     pub(crate) caches: [Vec<f32>; 2],
+    /// A score of each head without a value.
+    sinks: Option<Vec<f32>>,
 }
 
 impl Case {
@@ -31,8 +33,15 @@ impl Case {
         let qkv = activations(&mut random, positions.len(), Self::qkv_cols(&spec));
         let len = (2 * longest * spec.kv_heads * spec.head_dim) as usize;
         let mut cache = || (0..len).map(|_| f16::from_f32(random.unit() * 2.0).to_f32()).collect();
-        let case = Case { spec, rows, qkv, caches: [cache(), cache()] };
+        let case = Case { spec, rows, qkv, caches: [cache(), cache()], sinks: None };
         if spec.cache == CacheKind::Q8 { case.rounded() } else { case }
+    }
+
+    /// Some sinks above most scores, some below.
+    pub(crate) fn with_sinks(mut self) -> Case {
+        let sink = |head: u32| 3.0 * (f64::from(head) * 1.7).cos() as f32;
+        self.sinks = Some((0..self.spec.heads).map(sink).collect());
+        self
     }
 
     fn qkv_cols(spec: &Spec) -> usize {
@@ -64,7 +73,9 @@ impl Case {
             / 4;
         let parts = upload(&vec![POISON; parts]);
         let out = if shape.splits == 1 { y.all() } else { parts.all() };
-        let args = Args { step: step.clone(), rows, qkv, cache_k, cache_v, y: out };
+        let sinks = self.sinks.as_ref().map(|sinks| upload(sinks));
+        let sinks = sinks.as_ref().map(Buffer::all);
+        let args = Args { step: step.clone(), rows, qkv, cache_k, cache_v, y: out, sinks };
         let dispatch = attention::dispatch_shaped(&mut pipelines(), &self.spec, shape, &args).unwrap();
         run(&dispatch, tokens);
         if shape.splits > 1 {
@@ -99,10 +110,11 @@ impl Case {
         let scores: Vec<_> =
             rows.iter().map(|r| capped(product(&k[*r..][..dim], |x| x), self.spec.softcap)).collect();
         let largest_terms = rows.iter().map(|r| product(&k[*r..][..dim], f64::abs)).fold(0.0, f64::max);
-        let largest = scores.iter().copied().fold(f64::MIN, f64::max);
-        let lowest = scores.iter().copied().fold(f64::MAX, f64::min);
+        let sink = self.sinks.as_ref().map(|sinks| f64::from(sinks[head]));
+        let largest = scores.iter().copied().chain(sink).fold(f64::MIN, f64::max);
+        let lowest = scores.iter().copied().chain(sink).fold(f64::MAX, f64::min);
         let weights: Vec<_> = scores.iter().map(|s| (s - largest).exp()).collect();
-        let total: f64 = weights.iter().sum();
+        let total = weights.iter().sum::<f64>() + sink.map_or(0.0, |sink| (sink - largest).exp());
         let tiles = rows.len().div_ceil(64) as f64;
         let exponential = 2.0 * (3.0 + 2.0 * (largest - lowest)) * (1.0 + tiles);
         let roundings = (dim as f64 + 3.0) * largest_terms + exponential + rows.len() as f64 + 3.0 * tiles + 4.0
@@ -126,6 +138,7 @@ impl Case {
             rows: self.rows.clone(),
             qkv: self.qkv.clone(),
             caches: self.caches.each_ref().map(values),
+            sinks: self.sinks.clone(),
         }
     }
 
@@ -199,6 +212,20 @@ fn equals_the_reference() {
             let (want, bound) = case.reference();
             assert!(first_miss(&got, &want, &bound).is_some(), "a wrong value passed");
         }
+    }
+}
+
+#[test]
+fn sinks_take_their_share() {
+    for (number, shape) in [(4, SHAPES[0]), (6, SHAPES[1]), (14, SHAPES[2])] {
+        let mut case = Case::new(specs()[number], &[0, 70, 3, 64]).with_sinks();
+        let got = case.run_in(shape);
+        let (want, bound) = case.reference();
+        assert_close(&got, &want, &bound, &format!("{:?} {shape:?} with sinks", case.spec));
+        if let Some(sinks) = &mut case.sinks {
+            sinks[0] += 0.1;
+        }
+        assert!(first_miss(&got, &case.reference().0, &bound).is_some(), "a wrong sink passed");
     }
 }
 
@@ -282,6 +309,7 @@ fn tokens_are_apart(spec: Spec) {
             rows: vec![case.rows[t]],
             qkv: case.qkv[t * stride..(t + 1) * stride].to_vec(),
             caches: case.caches.clone(),
+            sinks: None,
         };
         let cols = case.cols();
         assert_eq!(bits(&alone.run()), bits(&together[t * cols..(t + 1) * cols]), "token {t}");

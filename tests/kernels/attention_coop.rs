@@ -35,7 +35,9 @@ fn run_on(stored: &Stored) -> Vec<f32> {
     let buffers = [step(tokens), upload(&stored.rows), upload(&stored.qkv), upload(&k), upload(&v)];
     let [step, rows, qkv, cache_k, cache_v] = buffers.each_ref().map(Buffer::all);
     let y = poisoned(tokens, cols);
-    let args = Args { step, rows, qkv, cache_k, cache_v, y: y.all() };
+    let sinks = stored.sizes.sinks().map(|sinks| upload(&sinks));
+    let sinks = sinks.as_ref().map(Buffer::all);
+    let args = Args { step, rows, qkv, cache_k, cache_v, y: y.all(), sinks };
     let dispatch = attention_coop::dispatch(&mut pipelines(), &spec_of(&stored.sizes), &args).unwrap();
     run(&dispatch, tokens);
     unpad(&read(&y, tokens * stride(cols as u32) as usize), cols)
@@ -86,6 +88,8 @@ fn all_sizes() -> Vec<Sizes> {
         Sizes::new(4, 2, 112, Q8),
         Sizes { window: Some(5), softcap: Some(0.7), ..Sizes::new(2, 2, 48, F16) },
         Sizes { window: Some(64), rotary_dim: 16, ..Sizes::new(2, 1, 128, Q8) },
+        Sizes { sinks: true, ..Sizes::new(6, 2, 64, F16) },
+        Sizes { sinks: true, window: Some(5), ..Sizes::new(66, 1, 32, Q8) },
     ];
     some.to_vec()
 }

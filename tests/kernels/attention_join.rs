@@ -8,7 +8,11 @@ use pipo_wgpu::kernels::attention_decode::{Layout, Spec, is_supported};
 
 #[test]
 fn two_dispatches_equal_one() {
-    let all = [Sizes::new(6, 2, 64, F16), Sizes::new(2, 2, 32, F16), Sizes::new(8, 1, 128, F16)];
+    let all = [
+        Sizes::new(6, 2, 64, F16),
+        Sizes::new(2, 2, 32, F16),
+        Sizes { sinks: true, ..Sizes::new(8, 1, 128, F16) },
+    ];
     let sizes = all.into_iter().filter(|sizes| is_supported(&gpu().facts, &spec(sizes)));
     for (sizes, layout) in sizes.zip(&LAYOUTS[..2]) {
         let mut case = Case::new(sizes, &[(600, 2), (0, 1), (70, 1)]);

@@ -29,6 +29,17 @@ fn equals_the_reference() {
 }
 
 #[test]
+fn sinks_take_their_share() {
+    for (number, shape) in [(4, SHAPES[0]), (6, SHAPES[1])] {
+        let case = Case::new(specs()[number], &[5, 600, 63]).with_sinks();
+        let (want, bound) = case.reference();
+        let bound: Vec<_> = bound.iter().map(|b| b * 1.5).collect();
+        let what = format!("{:?} {shape:?} with sinks", case.spec);
+        assert_close(&case.run_in(shape), &want, &bound, &what);
+    }
+}
+
+#[test]
 fn nan_in_any_split_is_seen() {
     for at in [0, 70, 255, 256, 599] {
         for part in [0, 1] {
@@ -47,12 +58,10 @@ fn tokens_do_not_touch_each_other() {
     let together = case.run_in(SHAPES[1]);
     let (stride, cols) = (stride((14 + 2 * 2) * 64) as usize, case.cols());
     for t in 0..3 {
-        let alone = Case {
-            spec: case.spec,
-            rows: vec![case.rows[t]],
-            qkv: case.qkv[t * stride..(t + 1) * stride].to_vec(),
-            caches: case.caches.clone(),
-        };
+        let mut alone = Case::new(case.spec, &[0]);
+        alone.rows = vec![case.rows[t]];
+        alone.qkv = case.qkv[t * stride..(t + 1) * stride].to_vec();
+        alone.caches = case.caches.clone();
         assert_eq!(bits(&alone.run_in(SHAPES[1])), bits(&together[t * cols..(t + 1) * cols]), "token {t}");
     }
 }

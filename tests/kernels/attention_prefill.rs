@@ -15,7 +15,9 @@ fn run_on(stored: &Stored) -> Vec<f32> {
     let buffers = [step(tokens), upload(&stored.rows), upload(&stored.qkv), upload(k), upload(v)];
     let [step, rows, qkv, cache_k, cache_v] = buffers.each_ref().map(Buffer::all);
     let y = poisoned(tokens, cols);
-    let args = Args { step, rows, qkv, cache_k, cache_v, y: y.all() };
+    let sinks = stored.sizes.sinks().map(|sinks| upload(&sinks));
+    let sinks = sinks.as_ref().map(Buffer::all);
+    let args = Args { step, rows, qkv, cache_k, cache_v, y: y.all(), sinks };
     run(&attention_prefill::dispatch(&mut pipelines(), &spec, &args).unwrap(), tokens);
     unpad(&read(&y, tokens * stride(cols as u32) as usize), cols)
 }
@@ -46,6 +48,8 @@ fn all_sizes() -> Vec<Sizes> {
         Sizes { window: Some(40), rotary_dim: 16, ..Sizes::new(2, 1, 32, F32) },
         Sizes { window: Some(64), ..Sizes::new(3, 3, 30, Q8) },
         Sizes { softcap: Some(0.7), window: Some(9), ..Sizes::new(4, 2, 112, F32) },
+        Sizes { sinks: true, ..Sizes::new(6, 2, 64, F16) },
+        Sizes { sinks: true, window: Some(5), ..Sizes::new(66, 1, 16, F32) },
     ];
     some.to_vec()
 }

@@ -15,16 +15,18 @@ const PLAIN: Spec = Spec {
     normalise: false,
     scale: 1.0,
     shared_gate: false,
+    slots: 0,
+    counts: true,
 };
 
-/// A route of each choice, `[tokens, choices]`, and how often experts were chosen.
+/// A route of each choice, `[tokens, choices]`, and how often experts were chosen, without slots.
 fn route(spec: &Spec, logits: &[f32], correction: &[f32], places: &[u32]) -> (Vec<Vec<[u32; 4]>>, Vec<u32>) {
     let width = (spec.experts + u32::from(spec.shared_gate)) as usize;
     let tokens = logits.len() / width;
     let choices = (spec.chosen + u32::from(spec.shared_gate)) as usize;
     let (step, x) = (step(tokens), upload(&pad(logits, tokens, width)));
     let (correction, places) = (upload(correction), upload(places));
-    let counts = upload(&vec![1_u32; spec.experts as usize]);
+    let counts = upload(&vec![1_u32; 2 * spec.experts as usize]);
     let words = stride(4 * choices as u32) as usize;
     let routes = upload(&vec![7_u32; tokens * words]);
     let args = Args {
@@ -95,7 +97,7 @@ fn check(spec: &Spec, logits: &[f32], correction: &[f32]) -> Option<String> {
                     "{spec:?}: token {token} choice {choice}: {got:?} for {expert}, {weight}"
                 ));
             }
-            assert_eq!(got[2], if is_shared { 0 } else { places[expert] });
+            assert_eq!(got[2..], [0, 0], "there are no slots");
             uses[expert] += u32::from(!is_shared);
         }
     }
@@ -161,5 +163,127 @@ fn what_is_not_finite_spoils_the_weights_of_its_token_alone() {
         let is_nan = |row: &[[u32; 4]]| row.iter().all(|r| f32::from_bits(r[1]).is_nan());
         assert!(!is_nan(&found[0]) && is_nan(&found[1]), "{bad}");
         assert!(found[1].iter().all(|r| r[0] < 5), "{bad}: {found:?}");
+    }
+}
+
+/// What a block's tables say, by the rules alone.
+struct Slots {
+    /// By expert; by slot, whose copy it is and when that was used.
+    places: Vec<u32>,
+    holders: Vec<Option<usize>>,
+    stamps: Vec<u32>,
+    passes: u32,
+    counts: Vec<u32>,
+}
+
+impl Slots {
+    fn new(experts: usize, slots: usize, near: &[usize]) -> Self {
+        let place = |expert| if near.contains(&expert) { route::NEAR } else { 0 };
+        Slots {
+            places: (0..experts).map(place).collect(),
+            holders: vec![None; slots],
+            stamps: vec![0; slots],
+            passes: 0,
+            counts: vec![0; 2 * experts],
+        }
+    }
+
+    fn words(&self) -> Vec<u32> {
+        let holders = self.holders.iter().map(|holder| holder.map_or(0, |expert| expert as u32 + 1));
+        self.places
+            .iter()
+            .copied()
+            .chain(holders)
+            .chain(self.stamps.iter().copied())
+            .chain([self.passes])
+            .collect()
+    }
+
+    /// The slots that the choices of a pass are found in, and are to be copied to.
+    fn pass(&mut self, choices: &[usize]) -> Vec<[u32; 2]> {
+        self.passes += 1;
+        let far: Vec<_> = choices.iter().copied().filter(|e| self.places[*e] != route::NEAR).collect();
+        let mut missing: Vec<_> = far.iter().copied().filter(|e| self.places[*e] == 0).collect();
+        let mut routes: Vec<_> = choices.iter().map(|e| [self.places[*e], 0]).collect();
+        routes.iter_mut().filter(|route| route[0] == route::NEAR).for_each(|route| route[0] = 0);
+        let experts = self.places.len();
+        far.iter().for_each(|e| self.counts[e + if missing.contains(e) { 0 } else { experts }] += 1);
+        missing.sort_unstable();
+        missing.dedup();
+        let is_free = |slot: &usize| self.holders[*slot].is_none_or(|holder| !far.contains(&holder));
+        let mut free: Vec<_> = (0..self.holders.len()).filter(is_free).collect();
+        free.sort_by_key(|slot| (self.stamps[*slot], *slot));
+        for slot in (0..self.holders.len()).filter(|slot| !free.contains(slot)) {
+            self.stamps[slot] = self.passes;
+        }
+        for (expert, slot) in missing.into_iter().zip(free) {
+            if let Some(old) = self.holders[slot].replace(expert) {
+                self.places[old] = 0;
+            }
+            (self.places[expert], self.stamps[slot]) = (slot as u32 + 1, self.passes);
+            let first = choices.iter().position(|choice| *choice == expert).unwrap();
+            routes[first][1] = slot as u32 + 1;
+        }
+        routes
+    }
+}
+
+/// Logits with which a token chooses the given experts in order.
+fn choosing(experts: usize, chosen: &[usize]) -> Vec<f32> {
+    let rank = |expert: usize| chosen.iter().position(|choice| *choice == expert);
+    (0..experts).map(|expert| rank(expert).map_or(-9.0, |rank| -(rank as f32))).collect()
+}
+
+#[test]
+fn experts_that_were_chosen_longest_ago_make_room() {
+    for (experts, chosen, slots, near) in [
+        (8, 2, 3, vec![]),
+        (8, 2, 1, vec![]),
+        (40, 4, 9, vec![0, 1, 2, 39]),
+        (300, 8, 131, vec![]),
+        (6, 3, 6, vec![4]),
+    ] {
+        let spec = Spec { experts, chosen, slots, ..PLAIN };
+        let mut slots = Slots::new(experts as usize, slots as usize, &near);
+        let places = upload(&slots.words());
+        let counts = upload(&slots.counts);
+        let mut random = Random::new(u64::from(experts));
+        let (mut hits, mut copies) = (0, 0);
+        for pass in 0..24 {
+            let tokens = [1, 1, 3, 1, 5][pass % 5];
+            let choose = |_| {
+                let mut open: Vec<usize> = (0..experts as usize).collect();
+                // The first ones are chosen more often.
+                let mut draw = |len: usize| random.bits() as usize % len;
+                let pick = |_| open.remove(draw(open.len()).min(draw(open.len())));
+                (0..chosen).map(pick).collect::<Vec<_>>()
+            };
+            let choices: Vec<Vec<usize>> = (0..tokens).map(choose).collect();
+            let logits: Vec<f32> = choices.iter().flat_map(|c| choosing(experts as usize, c)).collect();
+            let (step, x) = (step(tokens), upload(&pad(&logits, tokens, experts as usize)));
+            let words = stride(4 * chosen) as usize;
+            let routes = upload(&vec![7_u32; tokens * words]);
+            let args = Args {
+                step: step.all(),
+                logits: x.all(),
+                correction: x.all(),
+                places: places.all(),
+                routes: routes.all(),
+                counts: counts.all(),
+            };
+            run(&route::dispatch(&mut pipelines(), &spec, &args).unwrap(), tokens);
+            let found: Vec<u32> = read(&routes, tokens * words);
+            let found = found.chunks(words).flat_map(|row| row[..4 * chosen as usize].chunks(4));
+            let found: Vec<_> = found.map(|r| (r[0] as usize, [r[2], r[3]])).collect();
+            let all: Vec<usize> = choices.concat();
+            let expected: Vec<_> = all.iter().copied().zip(slots.pass(&all)).collect();
+            assert_eq!(found, expected, "{spec:?} pass {pass}");
+            assert_eq!(read::<u32>(&places, slots.words().len()), slots.words(), "{spec:?} pass {pass}");
+            hits += expected.iter().filter(|(_, [place, _])| *place > 0).count();
+            copies += expected.iter().filter(|(_, [_, copy])| *copy > 0).count();
+        }
+        assert_eq!(read::<u32>(&counts, slots.counts.len()), slots.counts, "{spec:?}");
+        let filled = slots.holders.len().min(slots.places.len() - near.len());
+        assert!(hits > 0 && copies >= filled, "{spec:?}: {hits} hits, {copies} copies");
     }
 }

@@ -179,7 +179,8 @@ fn attend() {
         let bytes = u64::from(positions) * cache.row_bytes(kv_heads * head_dim);
         let buffers = [step(tokens), rows, zeros(width), zeros(bytes), zeros(bytes), zeros(width)];
         let [step, rows, qkv, cache_k, cache_v, y] = buffers.each_ref().map(Buffer::all);
-        let mut args = attention::Args { step: step.clone(), rows, qkv, cache_k, cache_v, y: y.clone() };
+        let mut args =
+            attention::Args { step: step.clone(), rows, qkv, cache_k, cache_v, y: y.clone(), sinks: None };
         let report = |name: &str, s: f64| {
             let (ms, rate) = (s * 1e3, 2.0 * bytes as f64 / s / 1e9);
             println!(

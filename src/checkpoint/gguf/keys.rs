@@ -121,6 +121,11 @@ impl<'a> Keys<'a> {
         self.config.borrow_mut().insert(key.to_owned(), value.into());
     }
 
+    /// Takes a value out of the configuration.
+    pub(super) fn take(&self, key: &str) -> Option<Json> {
+        self.config.borrow_mut().remove(key)
+    }
+
     /// Sets a value of the configuration to a whole number of the file, if it is there.
     pub(super) fn copy_size(&self, to: &str, name: &str) -> Result<()> {
         if let Some(number) = self.size(name)? {

@@ -26,6 +26,8 @@ pub(in crate::checkpoint) struct View {
     pub(in crate::checkpoint) rows: Option<Range<u64>>,
     /// Whether a vector counts as a matrix of one row.
     pub(in crate::checkpoint) is_row: bool,
+    /// Whether one of `rows` counts as a vector.
+    pub(in crate::checkpoint) is_vector: bool,
 }
 
 /// A tensor under Hugging Face's name.
@@ -68,7 +70,7 @@ const PLAIN: Architecture = Architecture {
     special: |_, _| Ok(()),
 };
 
-const ARCHITECTURES: [Architecture; 20] = [
+const ARCHITECTURES: [Architecture; 21] = [
     Architecture { paired: true, special: special::llama, ..PLAIN },
     Architecture { arch: "qwen2", model_type: "qwen2", ..PLAIN },
     Architecture { arch: "qwen3", model_type: "qwen3", ..PLAIN },
@@ -83,6 +85,13 @@ const ARCHITECTURES: [Architecture; 20] = [
         arch: "olmoe",
         model_type: "olmoe",
         special: |keys, gguf| special::experts(keys, gguf, false),
+        ..PLAIN
+    },
+    Architecture {
+        arch: "gpt-oss",
+        model_type: "gpt_oss",
+        names: names::GPT_OSS,
+        special: special::gpt_oss,
         ..PLAIN
     },
     Architecture { arch: "smollm3", model_type: "smollm3", paired: true, special: special::smollm3, ..PLAIN },
@@ -230,7 +239,8 @@ fn views(
     gguf: &Gguf,
 ) -> Result<Vec<Named>> {
     let wrong = |problem: String| Error::file(gguf.path(), format!("tensor `{name}` {problem}"));
-    let count = if tensor.shape.len() == 3 { tensor.shape[0] } else { 1 };
+    let is_bias = name.ends_with("_exps.bias") && tensor.shape.len() == 2;
+    let count = if tensor.shape.len() == 3 || is_bias { tensor.shape[0] } else { 1 };
     if let Some(experts) = architecture.names.of_experts(name, count.min(EXPERTS_MAX)) {
         let rows = tensor.rows() / count;
         if count > EXPERTS_MAX {
@@ -239,7 +249,11 @@ fn views(
         let named = |(name, first): (String, u64)| Named {
             name,
             tensor: tensor.clone(),
-            view: View { rows: Some(first * rows..(first + 1) * rows), ..View::default() },
+            view: View {
+                rows: Some(first * rows..(first + 1) * rows),
+                is_vector: is_bias,
+                ..View::default()
+            },
         };
         return Ok(experts.into_iter().zip(0..).map(named).collect());
     }
@@ -270,6 +284,7 @@ fn views(
         transposed: is_turned,
         plus: if stem.ends_with("norm") { -architecture.norm_plus } else { 0.0 },
         rows: None,
+        is_vector: false,
         is_row: stem.ends_with("ffn_gate_inp_shexp") && tensor.shape.len() == 1,
     };
     Ok(vec![Named { name: hf, tensor: tensor.clone(), view }])

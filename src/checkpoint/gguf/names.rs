@@ -1,6 +1,7 @@
 //! What GGUF calls tensors and what Hugging Face calls them, by architecture.
 
-/// Pairs of a GGUF tensor's name within its block and Hugging Face's; `.weight` and `.bias` follow.
+/// Pairs of a GGUF tensor's name within its block and Hugging Face's; `.weight` and `.bias` follow, but
+/// for Hugging Face's names that end with `!`.
 pub(super) type Pairs = &'static [(&'static str, &'static str)];
 
 /// The names of an architecture.
@@ -68,6 +69,21 @@ pub(super) const MIXTRAL: Names = Names {
         ("ffn_gate", "block_sparse_moe.experts.{}.w1"),
         ("ffn_up", "block_sparse_moe.experts.{}.w3"),
         ("ffn_down", "block_sparse_moe.experts.{}.w2"),
+    ],
+    ..LLAMA
+};
+
+/// gpt-oss.
+pub(super) const GPT_OSS: Names = Names {
+    block: &[
+        ("attn_norm", "input_layernorm"),
+        ("attn_q", "self_attn.q_proj"),
+        ("attn_k", "self_attn.k_proj"),
+        ("attn_v", "self_attn.v_proj"),
+        ("attn_output", "self_attn.o_proj"),
+        ("attn_sinks", "self_attn.sinks!"),
+        ("post_attention_norm", "post_attention_layernorm"),
+        ("ffn_gate_inp", "mlp.router"),
     ],
     ..LLAMA
 };
@@ -226,21 +242,22 @@ impl Names {
         }
         let find = |pairs: Pairs, stem: &str| pairs.iter().find(|(gguf, _)| *gguf == stem).map(|(_, hf)| *hf);
         let Some(rest) = stem.strip_prefix("blk.") else {
-            return find(self.outer, stem).map(|hf| format!("{hf}.{ending}"));
+            return find(self.outer, stem).map(|hf| ended(hf, ending));
         };
         let (number, stem) = rest.split_once('.')?;
         let is_number = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
         let hf = find(self.block, stem).filter(|_| is_number)?;
-        Some(format!("{}{number}.{hf}.{ending}", self.layers))
+        Some(format!("{}{number}.{}", self.layers, ended(hf, ending)))
     }
 
-    /// Hugging Face's names of the matrices of a tensor of `count` experts, or of the one expert whose
-    /// number stands behind the name; `None` if it is no such tensor.
+    /// Hugging Face's names of the matrices, or biases, of a tensor of `count` experts, or of the one
+    /// expert whose number stands behind the name; `None` if it is no such tensor.
     pub(super) fn of_experts(&self, name: &str, count: u64) -> Option<Vec<String>> {
-        let (number, stem) = name.strip_prefix("blk.")?.strip_suffix(".weight")?.split_once('.')?;
+        let (stem, ending) = name.strip_prefix("blk.")?.rsplit_once('.')?;
+        let (number, stem) = stem.split_once('.').filter(|_| ["weight", "bias"].contains(&ending))?;
         let find = |stem: &str| self.experts.iter().find(|(gguf, _)| *gguf == stem).map(|(_, hf)| *hf);
         let named = |hf: &str, expert: u64| {
-            format!("{}{number}.{}.weight", self.layers, hf.replace("{}", &expert.to_string()))
+            format!("{}{number}.{}", self.layers, ended(&hf.replace("{}", &expert.to_string()), ending))
         };
         number.parse::<u32>().ok()?;
         if let Some(hf) = find(stem).filter(|_| stem.ends_with("_exps")) {
@@ -249,6 +266,11 @@ impl Names {
         let (stem, expert) = stem.rsplit_once('.')?;
         Some(vec![named(find(stem)?, expert.parse().ok()?)])
     }
+}
+
+/// A name with its ending, where it has one.
+fn ended(hf: &str, ending: &str) -> String {
+    hf.strip_suffix('!').map_or_else(|| format!("{hf}.{ending}"), str::to_owned)
 }
 
 #[cfg(test)]
@@ -263,6 +285,11 @@ mod tests {
         assert_eq!(
             GEMMA2.of("blk.0.ffn_norm.weight").as_deref(),
             Some("model.layers.0.pre_feedforward_layernorm.weight")
+        );
+        assert_eq!(GPT_OSS.of("blk.3.attn_sinks.weight").as_deref(), Some("model.layers.3.self_attn.sinks"));
+        assert_eq!(
+            GPT_OSS.of_experts("blk.3.ffn_up_exps.bias", 2).unwrap_or_default(),
+            ["model.layers.3.mlp.experts.0.up_proj.bias", "model.layers.3.mlp.experts.1.up_proj.bias"]
         );
         for other in ["blk.x.attn_q.weight", "blk.0.attn_z.weight", "attn_q.weight", "output", "output.scale"]
         {

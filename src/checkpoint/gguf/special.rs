@@ -51,6 +51,27 @@ pub(super) fn qwen2moe(keys: &Keys<'_>, gguf: &Gguf) -> Result<()> {
     experts(keys, gguf, false)
 }
 
+pub(super) fn gpt_oss(keys: &Keys<'_>, gguf: &Gguf) -> Result<()> {
+    keys.set("hidden_act", "silu");
+    keys.set("num_local_experts", keys.needed("expert_count")?);
+    keys.set("num_experts_per_tok", keys.needed("expert_used_count")?);
+    keys.set("intermediate_size", keys.needed("expert_feed_forward_length")?);
+    keys.size("feed_forward_length")?;
+    keys.copy_size("sliding_window", "attention.sliding_window")?;
+    keys.set("attention_bias", has(gguf, "attn_q.bias"));
+    keys.set("experts_apart", true);
+    // The model's own ramp has ends between pairs; files do not say so.
+    let mut scaling = keys.take("rope_scaling").unwrap_or_else(|| json!({"rope_type": "default"}));
+    if scaling["rope_type"] == "yarn" {
+        scaling["truncate"] = json!(false);
+    }
+    keys.set("rope_scaling", scaling);
+    if let Some(gating) = keys.size("expert_gating_func")?.filter(|gating| *gating != 3) {
+        return Err(keys.unsupported("expert_gating_func", &gating.to_string()));
+    }
+    Ok(())
+}
+
 pub(super) fn gptneox(keys: &Keys<'_>, gguf: &Gguf) -> Result<()> {
     keys.set("hidden_act", "gelu");
     keys.set("num_key_value_heads", Json::Null);

@@ -27,6 +27,8 @@ pub struct Spread {
     pub pass_seconds: f64,
     /// Bytes of weights that travelled for one pass.
     pub streamed_bytes_per_pass: f64,
+    /// Bytes of experts in host memory that one pass found in slots of GPU memory instead.
+    pub slot_bytes_per_pass: f64,
     /// Bytes of keys and values that travelled to the GPU for one pass.
     pub cache_bytes_per_pass: f64,
 }
@@ -46,8 +48,18 @@ impl Spread {
             repetitions,
             pass_seconds: sum(|phase| phase.time.as_secs_f64()) / passes,
             streamed_bytes_per_pass: sum(|phase| phase.costs.streamed_bytes as f64) / passes,
+            slot_bytes_per_pass: sum(|phase| phase.costs.slot_bytes as f64) / passes,
             cache_bytes_per_pass: sum(|phase| phase.costs.cache_bytes as f64) / passes,
         }
+    }
+}
+
+impl Spread {
+    /// Of the bytes that would have travelled without slots for experts, those that did not; `None`
+    /// where no such bytes were read.
+    fn slot_share(&self) -> Option<f64> {
+        let (slots, others) = (self.slot_bytes_per_pass, self.streamed_bytes_per_pass);
+        (slots > 0.0).then(|| slots / (slots + others))
     }
 }
 
@@ -278,7 +290,7 @@ impl Row {
     }
 
     /// The columns of the table for people.
-    fn cells(&self) -> [(&'static str, String); 21] {
+    fn cells(&self) -> [(&'static str, String); 22] {
         let (facts, spread) = (&self.facts, &self.spread);
         let gigabytes = |rate: Option<f64>| known(rate, |rate| format!("{:.2}", rate / 1e9));
         let percent = |share: Option<f64>| known(share, |share| format!("{:.1} %", 100.0 * share));
@@ -293,6 +305,7 @@ impl Row {
             ("t/s", format!("{:.2} ± {:.2}", spread.tokens_per_second, spread.tokens_per_second_sd)),
             ("predicted", format!("{:.2}", self.predicted_tokens_per_second)),
             ("a pass", size::format(spread.streamed_bytes_per_pass as u64)),
+            ("in slots", percent(spread.slot_share())),
             ("link GB/s", gigabytes(self.link_bytes_per_second)),
             ("raw GB/s", gigabytes(self.raw_link_bytes_per_second)),
             ("of raw", percent(self.link_share)),

@@ -306,6 +306,8 @@ impl Context {
             parts: self.parts.all(),
             y: self.y.all(),
             scales: self.scales.all(),
+            sinks: None,
+            norms: None,
         };
         attention_decode::dispatch(pipelines, &spec, &args).map(Some)
     }
@@ -324,6 +326,7 @@ impl Context {
             cache_k: self.cache_k.all(),
             cache_v: self.cache_v.all(),
             y: if splits > 1 { parts.clone() } else { y.clone() },
+            sinks: None,
         };
         let mut dispatches = vec![attention::dispatch_shaped(pipelines, &spec, shape, &args)?];
         if splits > 1 {
@@ -349,6 +352,7 @@ fn decode_spec(spec: &attention::Spec, context: u32) -> attention_decode::Spec {
         softcap,
         context,
         int8: head_dim.is_multiple_of(GROUP),
+        norm_eps: 0.0,
     }
 }
 

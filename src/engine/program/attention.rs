@@ -1,6 +1,6 @@
 //! Dispatches of attention that is not fused: rotation with the write to the KV cache, then attention.
 
-use super::Builder;
+use super::{Builder, UnitMemory};
 use crate::error::Result;
 use crate::gpu::{Binding, Dispatch, Pipelines};
 use crate::kernels::{
@@ -73,8 +73,9 @@ impl Builder<'_> {
         pipelines: &mut Pipelines,
         cache: &KeysValues,
         op: &Op,
+        memory: &UnitMemory<'_>,
     ) -> Result<Dispatch> {
-        let (spec, args) = self.attends(cache, op, self.f32(Activation::Attended));
+        let (spec, args) = self.attends(cache, op, memory, self.f32(Activation::Attended));
         match attention_coop::is_supported(&pipelines.gpu().facts, &spec) {
             true => attention_coop::dispatch(pipelines, &spec, &args),
             false => attention_prefill::dispatch(pipelines, &spec, &args),
@@ -86,11 +87,12 @@ impl Builder<'_> {
         pipelines: &mut Pipelines,
         cache: &KeysValues,
         op: &Op,
+        memory: &UnitMemory<'_>,
     ) -> Result<Vec<Dispatch>> {
         let d = self.decoder;
         let parts = self.workspace.attention_parts().filter(|_| self.shapes.attention.splits > 1);
         let y = self.f32(Activation::Attended);
-        let (spec, args) = self.attends(cache, op, parts.clone().unwrap_or(y.clone()));
+        let (spec, args) = self.attends(cache, op, memory, parts.clone().unwrap_or(y.clone()));
         let mut dispatches = Vec::new();
         let last = match parts {
             None => {
@@ -115,9 +117,10 @@ impl Builder<'_> {
         &'a self,
         cache: &'a KeysValues,
         op: &Op,
+        memory: &UnitMemory<'a>,
         y: Binding<'a>,
     ) -> (attention::Spec, attention::Args<'a>) {
-        let Op::Attention { scale, window, softcap, .. } = *op else {
+        let Op::Attention { scale, window, softcap, sinks, .. } = *op else {
             unreachable!("{op:?} is no attention")
         };
         let Decoder { heads, kv_heads, head_dim, .. } = *self.decoder;
@@ -130,6 +133,7 @@ impl Builder<'_> {
             cache_k: cache.keys(),
             cache_v: cache.values(),
             y,
+            sinks: sinks.map(|sinks| memory.codes(sinks)),
         };
         (spec, args)
     }

@@ -98,7 +98,7 @@ fn sparse(fields: &Fields, blueprint: &Blueprint, routing: Routing) -> Result<Sp
     };
     let dense = fields.size_or("first_k_dense_replace", 0..=BLOCKS_MAX, 0)?;
     let blocks = (0..blueprint.sizes.blocks).map(|block| block >= dense).collect();
-    Ok(Sparse { experts, routing, gate: Gate::SwiGlu, names: SHARED, blocks })
+    Ok(Sparse { experts, routing, gate: Gate::SwiGlu, bias: false, names: SHARED, blocks })
 }
 
 /// Groups of experts, `best` of each making its score.

@@ -59,6 +59,7 @@ pub(in crate::model) fn falcon(fields: &Fields) -> Result<Blueprint> {
         out: Part::whole("self_attention.dense", hidden_size),
         out_bias: bias,
         softcap: None,
+        sinks: None,
         attentions: vec![Attention { rope: Some(0), window: None, scale }; blocks as usize],
         ropes: vec![Rope::from_config(fields, &rope)?],
         mlp: Mlp {

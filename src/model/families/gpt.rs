@@ -63,6 +63,7 @@ pub(in crate::model) fn gpt2(fields: &Fields, weights: WeightKind) -> Result<Blu
         out: turned("attn.c_proj", hidden_size),
         out_bias: true,
         softcap: None,
+        sinks: None,
         attentions: (0..blocks).map(attention).collect(),
         ropes: Vec::new(),
         mlp: Mlp {
@@ -127,6 +128,7 @@ pub(in crate::model) fn gpt_neox(fields: &Fields) -> Result<Blueprint> {
         out: Part::whole("attention.dense", hidden_size),
         out_bias: bias,
         softcap: None,
+        sinks: None,
         attentions: vec![Attention { rope: Some(0), window: None, scale }; blocks as usize],
         ropes: vec![Rope::from_config(fields, &rope)?],
         mlp: Mlp {

@@ -62,6 +62,7 @@ pub(in crate::model) fn blueprint(fields: &Fields, defaults: &Defaults) -> Resul
         out: Part::whole("self_attn.o_proj", hidden_size),
         out_bias: false,
         softcap: None,
+        sinks: None,
         attentions: vec![Attention { rope: Some(0), window: None, scale }; sizes.blocks as usize],
         ropes: vec![Rope::from_config(fields, &rope)?],
         mlp: Mlp {

@@ -5,6 +5,7 @@ pub(super) mod deepseek;
 pub(super) mod falcon;
 pub(super) mod gemma;
 pub(super) mod gpt;
+pub(super) mod gpt_oss;
 pub(super) mod llama;
 pub(super) mod olmo;
 pub(super) mod opt;

@@ -159,7 +159,7 @@ fn attention(shape: &Shape, block: u32, kind: WeightKind) -> Unit {
     });
     let scale = 1.0 / f64::from(h / shape.heads).sqrt();
     unit.op(Op::RopeStore { block, rope: None });
-    unit.op(Op::Attention { block, scale: scale as f32, window: None, softcap: None });
+    unit.op(Op::Attention { block, scale: scale as f32, window: None, softcap: None, sinks: None });
     unit.project(&Projection {
         name: "out_proj",
         parts: &[Part::whole("self_attn.out_proj", h)],

@@ -6,7 +6,9 @@ use serde_json::json;
 use super::super::blocks::{Blueprint, QkNorms, Sparse};
 use super::super::config::{Fields, WIDTH_MAX};
 use super::super::decoder::QkNormEach;
-use super::super::experts::{Experts, Gate, Names, Routing, Scoring, read_counts, sparse_blocks};
+use super::super::experts::{
+    Experts, Gate, Names, Projections, Routing, Scoring, read_counts, sparse_blocks,
+};
 use super::super::options::{refuse_foreign, window, windows};
 use super::super::sizes::{LLAMA, Spelling};
 use super::llama::{DEFAULTS, Defaults, blueprint};
@@ -16,7 +18,7 @@ use crate::error::Result;
 pub(in crate::model) const NAMES: Names = Names {
     module: "mlp",
     router: "mlp.gate",
-    projections: ["gate_proj", "up_proj", "down_proj"],
+    projections: Projections::Apart(["gate_proj", "up_proj", "down_proj"]),
     shared: [
         "mlp.shared_expert.gate_proj",
         "mlp.shared_expert.up_proj",
@@ -45,7 +47,7 @@ fn sparse(fields: &Fields, width: &str, blocks: u32) -> Result<Sparse> {
         scale: 1.0,
     };
     let blocks = vec![true; blocks as usize];
-    Ok(Sparse { experts, routing, gate: Gate::SwiGlu, names: NAMES, blocks })
+    Ok(Sparse { experts, routing, gate: Gate::SwiGlu, bias: false, names: NAMES, blocks })
 }
 
 /// Mixtral (Jiang et al., arXiv 2401.04088): weights of experts sum to 1.
@@ -60,7 +62,7 @@ pub(in crate::model) fn mixtral(fields: &Fields) -> Result<Blueprint> {
     sparse.names = Names {
         module: "block_sparse_moe",
         router: "block_sparse_moe.gate",
-        projections: ["w1", "w3", "w2"],
+        projections: Projections::Apart(["w1", "w3", "w2"]),
         ..NAMES
     };
     mixtral.sparse = Some(sparse);

@@ -68,7 +68,7 @@ fn tables_have_a_cell_for_every_column() {
     let rows = [row(Some(2e4), None, GpuTime::default()), row(None, Some(1e3), GpuTime::default())];
     let markdown = table(&rows, TableFormat::Md);
     let widths: Vec<_> = markdown.lines().map(|line| line.matches(" | ").count()).collect();
-    assert_eq!(widths, [20; 4]);
+    assert_eq!(widths, [21; 4]);
     assert!(markdown.contains("| 6.00 ± 2.83 |") && markdown.contains("| 3/2/1 | direct |"), "{markdown}");
     let csv = table(&rows, TableFormat::Csv);
     let lines: Vec<_> = csv.lines().collect();
