@@ -2,6 +2,7 @@
 
 mod compare;
 mod paper;
+mod plot;
 pub mod report;
 
 use std::time::Duration;
@@ -55,6 +56,9 @@ pub struct Case<'a> {
 pub fn run(args: &BenchArgs) -> Result<()> {
     if let [before, after] = &args.work.compare[..] {
         return Output::stdout().piece(&compare::compare(before, after)?);
+    }
+    if let [picture, results @ ..] = &args.work.plot[..] {
+        return plot::plot(picture, results);
     }
     if args.work.paper {
         return paper::run(args);

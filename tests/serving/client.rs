@@ -2,12 +2,12 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use pipo_wgpu::cli::prepare::NO_TUNE_VARIABLE;
 use serde_json::Value;
-use tempfile::TempDir;
 
 /// What takes longer hangs.
 pub(super) const PATIENCE: Duration = Duration::from_secs(120);
@@ -16,8 +16,6 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 pub(super) struct Server {
     child: Child,
     pub(super) address: String,
-    /// Its cache.
-    _folder: TempDir,
 }
 
 /// An answer.
@@ -30,10 +28,11 @@ pub(super) struct Reply {
 impl Server {
     /// Starts `serve` with the arguments of a line, and waits until it listens.
     pub(super) fn start(line: &str) -> Server {
-        let folder = tempfile::tempdir().unwrap();
+        // What one server has measured and compiled, the next one need not.
+        let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("serving");
         let mut command = Command::new(env!("CARGO_BIN_EXE_pipo-wgpu"));
         command.arg("serve").args(line.split_whitespace()).args(["--port", "0"]);
-        command.env("PIPO_WGPU_CACHE", folder.path()).env(NO_TUNE_VARIABLE, "1").env("NODEVICE_SELECT", "1");
+        command.env("PIPO_WGPU_CACHE", cache).env(NO_TUNE_VARIABLE, "1").env("NODEVICE_SELECT", "1");
         command.env_remove("RUST_LOG").env_remove("PIPO_WGPU_API_KEY");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
@@ -45,7 +44,7 @@ impl Server {
             child.stderr.take().unwrap().read_to_string(&mut problem).unwrap();
             panic!("no server: {said}{problem}");
         };
-        Server { child, address, _folder: folder }
+        Server { child, address }
     }
 
     /// Opens a connection and sends a request, whose answer is yet to be read.

@@ -53,6 +53,9 @@ pub struct BenchWorkArgs {
     /// Measure nothing: compare two results that were written as JSON
     #[arg(long, num_args = 2, value_names = ["A.json", "B.json"], conflicts_with_all = ["model", "paper"])]
     pub compare: Vec<PathBuf>,
+    /// Measure nothing: draw results that were written as JSON, against GPU memory or depth
+    #[arg(long, num_args = 2.., value_names = ["P.svg", "A.json"], conflicts_with_all = ["model", "paper", "compare"])]
+    pub plot: Vec<PathBuf>,
     /// Measure PIPO's 18 points with random weights, beside the paper's own figures
     #[arg(long, conflicts_with_all = ["model", "dummy", "batch", "n_depth", "vram", "ram"])]
     pub paper: bool,
