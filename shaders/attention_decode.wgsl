@@ -157,7 +157,7 @@ fn main(
     var v = values(first, p);
     for (var i = thread; i < ALL_QUADS; i += THREADS) {
         let head = kv * SHARE + min(pair % HEAD_GROUPS * EACH + i / QUADS, SHARE - 1u);
-        heads[i] = SCALE * quad(token, head, i % QUADS, ROTARY_DIM / 4u);
+        heads[i] = SCALE * quad(token, head, i % QUADS, ROTARY_DIM / 4u, norm_of(token, head));
     }
     // From the last thread on, so that the first, which have more of the queries, have less here.
     for (var i = THREADS - 1u - thread; i < HEAD_DIM / 4u && end > row.position; i += THREADS) {

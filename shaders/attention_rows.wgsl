@@ -1,5 +1,5 @@
 // Part of `attention_decode`: rows of an f16 or q8 cache as four rows of each thread, among which
-// those of the pass itself are made from the projections, and stored.
+// those of the pass itself are made from the projections, normed if they are to be, and stored.
 
 // Query heads.
 override HEADS: u32;
@@ -7,6 +7,8 @@ override HEADS: u32;
 override ROTARY_DIM: u32;
 // F16 or Q8.
 override CACHE_KIND: u32;
+// Added to the mean square of a head that is normed.
+override NORM_EPS: f32;
 override THREADS: u32;
 // Neighbouring threads that share a cache row, 8 values each: a power of two.
 override LANES: u32;
@@ -39,11 +41,47 @@ struct Place {
     end: u32,
 }
 
-// A quad of one of a token's queries, keys and values, rotated if it is one of the first `limit`.
-fn quad(token: u32, head: u32, number: u32, limit: u32) -> vec4<f32> {
-    let row = token * groups_of((HEADS + 2u * KV_HEADS) * HEAD_DIM) * GROUP_QUADS + head * QUADS;
+// Where one of a token's queries, keys and values begins.
+fn row_of_head(token: u32, head: u32) -> u32 {
+    return token * groups_of((HEADS + 2u * KV_HEADS) * HEAD_DIM) * GROUP_QUADS + head * QUADS;
+}
+
+fn is_normed(head: u32) -> bool {
+    return NORMS && head < HEADS + KV_HEADS;
+}
+
+// What a head's norm multiplies it with besides the weights: NaN where its squares are not finite.
+fn norm_of(token: u32, head: u32) -> f32 {
+    if !is_normed(head) {
+        return 1.0;
+    }
+    let row = row_of_head(token, head);
+    var squares = vec4<f32>(0.0);
+    for (var i = 0u; i < QUADS; i++) {
+        let four = qkv[row + i];
+        squares = fma(four, four, squares);
+    }
+    let sum = (squares.x + squares.y) + (squares.z + squares.w);
+    let bits = bitcast<u32>(sum);
+    if bits >= INFINITY_BITS {
+        return bitcast<f32>(bits | 0x7fc00000u);
+    }
+    return inverseSqrt(sum / f32(HEAD_DIM) + NORM_EPS);
+}
+
+// A quad of one of a token's queries, keys and values, normed with the given factor.
+fn normed(token: u32, head: u32, number: u32, norm: f32) -> vec4<f32> {
+    let four = qkv[row_of_head(token, head) + number];
+    if !is_normed(head) {
+        return four;
+    }
+    return four * norm * norm_at(select(0u, QUADS, head >= HEADS) + number);
+}
+
+// The same, rotated if it is one of the first `limit`.
+fn quad(token: u32, head: u32, number: u32, limit: u32, norm: f32) -> vec4<f32> {
     if number >= limit {
-        return qkv[row + number];
+        return normed(token, head, number, norm);
     }
     let half = ROTARY_DIM / 8u;
     let i = select(number - half, number, number < half);
@@ -51,8 +89,8 @@ fn quad(token: u32, head: u32, number: u32, limit: u32) -> vec4<f32> {
     let high = angles[token * (ROTARY_DIM / 4u) + i * 2u + 1u];
     let cosine = vec4<f32>(low.xz, high.xz);
     let sine = vec4<f32>(low.yw, high.yw);
-    let a = qkv[row + i];
-    let b = qkv[row + i + half];
+    let a = normed(token, head, i, norm);
+    let b = normed(token, head, i + half, norm);
     if number < half {
         return fma(a, cosine, -b * sine);
     }
@@ -61,8 +99,9 @@ fn quad(token: u32, head: u32, number: u32, limit: u32) -> vec4<f32> {
 
 // Eight values of a token of the pass as a later pass will read them from the cache.
 fn fresh(token: u32, head: u32, lane: u32, limit: u32) -> vec4<u32> {
-    let low = quad(token, head, lane * 2u, limit);
-    let high = quad(token, head, lane * 2u + 1u, limit);
+    let norm = norm_of(token, head);
+    let low = quad(token, head, lane * 2u, limit, norm);
+    let high = quad(token, head, lane * 2u + 1u, limit, norm);
     if CACHE_KIND == F16 {
         let first = vec2<u32>(pack2x16float(low.xy), pack2x16float(low.zw));
         return vec4<u32>(first, pack2x16float(high.xy), pack2x16float(high.zw));
@@ -70,7 +109,7 @@ fn fresh(token: u32, head: u32, lane: u32, limit: u32) -> vec4<u32> {
     let group = lane * 2u / GROUP_QUADS * GROUP_QUADS;
     var peak = 0u;
     for (var i = 0u; i < GROUP_QUADS; i++) {
-        peak = max(peak, peak_bits(quad(token, head, group + i, limit)));
+        peak = max(peak, peak_bits(quad(token, head, group + i, limit, norm)));
     }
     let codes = vec2<u32>(pack4xI8(int8_codes(low, peak)), pack4xI8(int8_codes(high, peak)));
     return vec4<u32>(codes, bitcast<u32>(int8_scale(peak)), 0u);

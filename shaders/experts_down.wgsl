@@ -1,4 +1,4 @@
-// The way back from the chosen experts for few tokens, each apart: y[t, choice, r] = bias[r] + w[r] . x[t, choice].
+// The way back from the chosen experts, each choice apart: y[t, choice, r] = bias[r] + w[r] . x[t, choice].
 //
 // Behind matvec_core.wgsl.
 
@@ -22,19 +22,23 @@ fn main(
     @builtin(local_invocation_index) thread: u32,
 ) {
     let block = group_index(id, count) % GROUPS;
-    let choice = group_index(id, count) / GROUPS;
-    if choice >= CHOSEN || id.z >= step.tokens || !find(id.z, choice) {
+    let tile = id.z * CHOSEN + group_index(id, count) / GROUPS;
+    if group_index(id, count) / GROUPS >= CHOSEN || id.z >= step.tokens || !find(tile) {
         return;
     }
-    multiply(block, id.z * CHOSEN + choice, thread);
-    for (var i = thread; i < BLOCK_ROWS; i += THREADS) {
-        let row = row_of(block, i);
-        if row < ROWS {
+    note_choices();
+    stage_row_scales(block, thread);
+    multiply(block, tile, thread);
+    for (var i = thread; i < TOTALS; i += THREADS) {
+        let local = i / BLOCK_ROWS;
+        let row = row_of(block, i % BLOCK_ROWS);
+        if row < ROWS && local < choices {
             var value = totals[i];
             if BIAS == 1u {
                 value += bias_at(row);
             }
-            y[id.z * Y_STRIDE + choice * Y_EACH + row] = value;
+            let choice = choice_at(local);
+            y[choice / CHOSEN * Y_STRIDE + choice % CHOSEN * Y_EACH + row] = value;
         }
     }
 }

@@ -60,7 +60,7 @@ fn main(
 ) {
     let block = group_index(id, count) % GROUPS;
     let choice = group_index(id, count) / GROUPS;
-    if choice >= CHOSEN || id.z >= step.tokens || !find(id.z, choice) {
+    if choice >= CHOSEN || id.z >= step.tokens || !find(id.z * CHOSEN + choice) {
         return;
     }
     let lane = thread % COL_LANES;

@@ -16,9 +16,13 @@ override BIAS_AT: u32;
 override BIAS: u32;
 // Whether there are slots.
 override CACHED: u32;
-// Experts of a token, and words between the routes of two tokens.
+// Experts of a token, and vectors between the routes of two tokens.
 override CHOSEN: u32;
 override ROUTES: u32;
+// Whether choices come sorted by expert, in tiles of one expert's, and where their numbers are: as
+// experts_sort.wgsl leaves them. Else every choice is a tile by itself, in order.
+override SORTED: u32;
+override PAIRS_AT: u32;
 // What becomes of gates and values: CLAMPED, or else the one times silu of the other.
 override GATE: u32;
 override ALPHA: f32;
@@ -28,22 +32,53 @@ const CLAMPED: u32 = 1u;
 @group(0) @binding(1) var<storage, read> home: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read_write> slots: array<vec4<u32>>;
 // Of each choice: the expert, its weight, the slot it lies in, and the one that it is to be copied to,
-// both counted from 1.
+// both counted from 1. Or, of each tile: the expert, the first choice, their number, and both slots.
 @group(0) @binding(3) var<storage, read> routes: array<vec4<u32>>;
 
 var<private> record: u32;
 var<private> is_cached: bool;
 var<private> copy: u32;
 var<private> is_copied: bool;
+// The choices of the tile: the first, and how many.
+var<private> first_choice: u32;
+var<private> choices: u32;
 
-// Notes where a token's choice is; false if it is not among the experts that are bound.
-fn find(token: u32, choice: u32) -> bool {
-    let route = routes[token * ROUTES + choice];
-    is_cached = CACHED == 1u && route.z > 0u;
-    record = select((route.x - FIRST) * RECORD, (route.z - 1u) * RECORD, is_cached);
-    is_copied = CACHED == 1u && route.w > 0u;
-    copy = (max(route.w, 1u) - 1u) * RECORD;
-    return route.x >= FIRST && route.x - FIRST < COUNT;
+// Notes where a tile's expert is; false if there is no such tile, or its expert is not bound.
+fn find(tile: u32) -> bool {
+    var slot = 0u;
+    var target_slot = 0u;
+    var expert = 0u;
+    if SORTED == 1u {
+        let entry = routes[tile];
+        expert = entry.x;
+        first_choice = entry.y;
+        choices = entry.z;
+        slot = entry.w & 0xffffu;
+        target_slot = entry.w >> 16u;
+    } else {
+        let route = routes[tile / CHOSEN * ROUTES + tile % CHOSEN];
+        expert = route.x;
+        first_choice = tile;
+        choices = 1u;
+        slot = route.z;
+        target_slot = route.w;
+    }
+    is_cached = CACHED == 1u && slot > 0u;
+    record = select((expert - FIRST) * RECORD, (slot - 1u) * RECORD, is_cached);
+    is_copied = CACHED == 1u && target_slot > 0u;
+    copy = (max(target_slot, 1u) - 1u) * RECORD;
+    return choices > 0u && expert >= FIRST && expert - FIRST < COUNT;
+}
+
+// The number of one of the tile's choices, the last one's beyond it: token by token.
+fn choice_of(local: u32) -> u32 {
+    let at = first_choice + min(local, choices - 1u);
+    if SORTED == 0u {
+        return at;
+    }
+    let four = routes[PAIRS_AT + at / 4u];
+    let two = select(four.xy, four.zw, (at & 2u) == 2u);
+    return select(two.x, two.y, (at & 1u) == 1u);
 }
 
 fn vector_at(index: u32) -> vec4<u32> {

@@ -5,7 +5,8 @@
 // the column lanes are added up in workgroup memory. COL_LANES alone decides the order of the
 // sums: no value depends on TOKENS or on how many tokens there are.
 //
-// Behind matvec_dot.wgsl, before matvec_stage.wgsl. The last file says which rows those are
+// Behind matvec_dot.wgsl, before matvec_stage.wgsl. The former says where a token's input is (`x_row`)
+// and how many tokens there are from one on (`tokens_from`). The last file says which rows those are
 // (`row_of`) and what to do while the first weights load (`prepare`).
 
 override GROUPS: u32;
@@ -60,7 +61,7 @@ fn add_group(rows: Rows, token: u32, group: u32, place: u32, sums: ptr<function,
         (*sums).t3 = add_input(w, input(token, 3u, group, place), (*sums).t3);
     }
     if TOKENS > 4u {
-        if step.tokens - token > 4u {
+        if tokens_from(token) > 4u {
             (*sums).t4 = add_input(w, input(token, 4u, group, place), (*sums).t4);
             (*sums).t5 = add_input(w, input(token, 5u, group, place), (*sums).t5);
             (*sums).t6 = add_input(w, input(token, 6u, group, place), (*sums).t6);

@@ -24,7 +24,7 @@ fn prepare(block: u32, token: u32, thread: u32) {
         return;
     }
     for (var i = thread; i < SQUARE_PARTS; i += THREADS) {
-        let row = (token + i / PARTS) * groups_of(COLS);
+        let row = x_row(token, i / PARTS) * groups_of(COLS);
         var four = vec4<f32>(0.0);
         for (var group = i % PARTS; group < groups_of(COLS); group += 4u * PARTS) {
             four += vec4<f32>(

@@ -18,7 +18,7 @@ var<workgroup> staged_scales: array<vec2<f32>, STAGED_SCALES>;
 // A token's input for a group, which the workgroup shares or each thread reads for itself.
 fn input(token: u32, local: u32, group: u32, place: u32) -> Input {
     if STAGED == 0u {
-        return input_at(token + local, group);
+        return input_at(x_row(token, local), group);
     }
     let s = staged_scales[local * SPAN + place];
     let at = 2u * local * SPAN + place;
@@ -37,12 +37,12 @@ struct Stage {
 
 fn stage_codes(token: u32, base: u32, item: u32) -> vec4<u32> {
     let group = min(base + item / 2u % SPAN, groups_of(COLS) - 1u);
-    return x_codes[((token + item / (2u * SPAN)) * groups_of(COLS) + group) * 2u + (item & 1u)];
+    return x_codes[(x_row(token, item / (2u * SPAN)) * groups_of(COLS) + group) * 2u + (item & 1u)];
 }
 
 fn stage_scales(token: u32, base: u32, item: u32) -> vec2<f32> {
     let group = min(base + item % SPAN, groups_of(COLS) - 1u);
-    let s = x_scales[(token + item / SPAN) * groups_of(COLS) + group];
+    let s = x_scales[x_row(token, item / SPAN) * groups_of(COLS) + group];
     return vec2<f32>(s.x, zero_of(s.y));
 }
 

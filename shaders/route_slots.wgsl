@@ -14,6 +14,8 @@ override CHOICES: u32 = CHOSEN + SHARED_GATE;
 override SLOTS: u32;
 // Vectors between the routes of two tokens.
 override ROUTES: u32;
+// Whether uses are counted here; else whoever sorts the choices does.
+override COUNTS: u32;
 const THREADS: u32 = 128u;
 // The place of an expert that is never copied.
 const NEAR: u32 = 0xffffffffu;
@@ -56,7 +58,9 @@ fn forget_uses(thread: u32) {
 // Notes that a choice of the pass is an expert; the slot where it lies.
 fn use_expert(expert: u32, choice: u32) -> u32 {
     if SLOTS == 0u {
-        atomicAdd(&counts[expert], 1u);
+        if COUNTS == 1u {
+            atomicAdd(&counts[expert], 1u);
+        }
         return 0u;
     }
     let place = places[expert];
@@ -120,7 +124,9 @@ fn fill_slots(thread: u32) {
             continue;
         }
         let is_missing = (atomicLoad(&missing[route.x / 32u]) >> (route.x % 32u) & 1u) == 1u;
-        atomicAdd(&counts[route.x + select(EXPERTS, 0u, is_missing)], 1u);
+        if COUNTS == 1u {
+            atomicAdd(&counts[route.x + select(EXPERTS, 0u, is_missing)], 1u);
+        }
         if !is_missing || first != i / CHOICES * CHOSEN + i % CHOICES {
             continue;
         }

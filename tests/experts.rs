@@ -135,12 +135,13 @@ fn what_lies_in_slots_does_not_travel() {
             let costs = engine.costs().unwrap().since(&before);
             [costs.streamed_bytes - others, costs.slot_bytes]
         };
-        let all_chosen = u64::from(batch) * chosen;
-        assert_eq!(bytes(0, 5), [all_chosen, 0], "slots are empty at first");
+        let first = bytes(0, 5);
+        assert!(first[0] >= chosen && first[1] == 0, "slots are empty at first: {first:?}");
         let mut found = 0;
         for (position, id) in [(1, 5), (1, 5), (2, 40), (2, 40), (3, 9)] {
             let [read, in_slots] = bytes(position, id);
-            assert_eq!(read + in_slots, all_chosen);
+            let sum = read + in_slots;
+            assert!((chosen..=all.min(u64::from(batch) * chosen)).contains(&sum), "{sum} of {chosen}");
             found += in_slots;
         }
         // A token that is read once more chooses what it chose before.
@@ -209,7 +210,8 @@ fn only_the_chosen_experts_travel() {
         let plan = direct_plan(&model, &options);
         let mut engine = model.engine(plan, &options);
         let bytes = |engine: &mut Engine, class, position| {
-            let token = |i| PassToken { id: 5 + i, position, cache_start: i * 20 };
+            // All sequences say the same, so that their tokens choose the same experts.
+            let token = |i| PassToken { id: 5 + position, position, cache_start: i * 20 };
             let tokens: Vec<_> = (0..batch).map(token).collect();
             let before = engine.costs().unwrap();
             engine.forward(&Pass { tokens: &tokens, selected: &[0], class }).unwrap();
@@ -222,7 +224,7 @@ fn only_the_chosen_experts_travel() {
         );
         for position in 1..4 {
             let read = bytes(&mut engine, Class::Decode, position);
-            assert_eq!(read, others + u64::from(batch) * chosen, "{name}");
+            assert_eq!(read, others + chosen, "{name}: what {batch} tokens choose is read once");
             assert!(chosen * 3 / 2 < all, "{name}: the difference can be seen");
         }
     }

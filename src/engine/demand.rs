@@ -42,7 +42,7 @@ pub fn demand(decoder: &Decoder, facts: &Facts, options: &Options, all_logits: b
     let batch = options.work.batch.max(1);
     let unit = |unit: &Unit| {
         let binding_bytes = facts.limits.max_storage_buffer_binding_size;
-        let experts = experts::demand(decoder, unit, (batch, binding_bytes));
+        let experts = experts::demand(decoder, unit, (batch, options.exact, binding_bytes));
         UnitDemand { name: unit.spec.name.clone(), bytes: unit.spec.bytes(), experts }
     };
     let flow = Flow::new(decoder, options.exact);

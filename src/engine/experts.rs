@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::Class;
+use super::flow::is_int8;
 use crate::error::Result;
 use crate::gpu::{Binding, Buffer, Gpu, Readback};
 use crate::kernels::route;
@@ -108,23 +109,30 @@ pub(super) fn record_bytes(stack: &Stack, sections: &[Section]) -> u64 {
     end.next_multiple_of(SECTION_ALIGNMENT)
 }
 
-/// Of a unit of experts, what the planner is to know for decode passes of so many tokens.
+/// Of a unit of experts, what the planner is to know for decode passes of so many tokens, with int8
+/// activations unless everything is to be exact.
 pub(super) fn demand(
     decoder: &Decoder,
     unit: &Unit,
-    (tokens, binding_bytes): (u32, u64),
+    (tokens, exact, binding_bytes): (u32, bool, u64),
 ) -> Option<ExpertsDemand> {
     let (stack, experts) = (stack_of(unit)?, decoder.experts.as_ref()?);
     let record_bytes = record_bytes(&stack, &unit.spec.layout().0);
-    let choices = u64::from(tokens) * u64::from(experts.num_experts_per_tok);
+    let (all, each) = (f64::from(experts.num_experts), f64::from(experts.num_experts_per_tok));
+    // Tokens that choose the same expert share one reading of it.
+    let is_shared = is_int8(&unit.spec.tensors[stack.gate_up()], exact);
+    let read = match is_shared {
+        true => all * (1.0 - (1.0 - each / all).powf(f64::from(tokens))),
+        false => each * f64::from(tokens),
+    };
+    let share = f64::from(stack.count) / all;
     // Units of one block share what there may be of slots.
-    let most = u64::from(route::slots_max(experts.num_experts)).min(binding_bytes / record_bytes);
-    let share = most * u64::from(stack.count) / u64::from(experts.num_experts);
+    let slots_most = u64::from(route::slots_max(experts.num_experts)).min(binding_bytes / record_bytes);
     Some(ExpertsDemand {
-        chosen_bytes: choices * record_bytes * u64::from(stack.count) / u64::from(experts.num_experts),
+        chosen_bytes: (read * share * record_bytes as f64).round() as u64,
         record_bytes,
         count: stack.count,
-        slots_max: share.min(u64::from(stack.count)) as u32,
+        slots_max: ((slots_most as f64 * share) as u32).min(stack.count),
     })
 }
 
@@ -197,6 +205,11 @@ impl ExpertTables {
     pub(super) fn slots(&self, unit: usize, class: Class) -> Option<Binding<'_>> {
         let far = self.far.iter().find(|far| far.unit == unit).filter(|_| class == Class::Decode)?;
         self.slots[far.block].buffer.as_ref().map(Buffer::all)
+    }
+
+    /// Whether a class of passes reads a unit's experts in host memory.
+    pub(super) fn is_far(&self, unit: usize, class: Class) -> bool {
+        class == Class::Decode && self.far.iter().any(|far| far.unit == unit)
     }
 
     /// What kernels bind instead of slots where there are none.

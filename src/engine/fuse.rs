@@ -2,13 +2,14 @@
 //!
 //! A dispatch that depends on the one before it starts a few microseconds after that one's end, as
 //! long as a small matrix takes, so a block of a usual decoder is five of them: queries, keys and
-//! values; attention; its output; gates, values and what the MLP makes of them; and the way back to
-//! the stream. A matrix that adds to the stream leaves the next norm's result, as int8 groups,
-//! without the factor that all of a token's values share: whoever reads the groups follows that up.
+//! values; attention, with norms of its heads; its output; gates, values and what the MLP makes of
+//! them; and the way back to the stream. A matrix that adds to the stream leaves the next norm's
+//! result, as int8 groups, without the factor that all of a token's values share: whoever reads the
+//! groups follows that up.
 
 use super::flow::{Flow, is_int8};
 use crate::kernels;
-use crate::model::{Activation, Decoder, Function, Op, Tensor};
+use crate::model::{Activation, Decoder, Function, Op, QkNorm, QkNormEach, Tensor};
 use crate::quant::GROUP;
 
 /// A norm's weight: its unit and tensor.
@@ -32,8 +33,9 @@ pub(super) enum Fused {
     ExpertsIn { op: usize, eps: f32 },
     /// The sum of what experts gave, and the norm after it.
     ExpertsSum { op: usize, next: Norm },
-    /// Rotation, the write to the KV cache, and attention; its result may be int8 groups.
-    Attention { rope: usize, attention: usize, int8: bool },
+    /// Perhaps norms of the heads of queries and keys; rotation, the write to the KV cache, and attention;
+    /// its result may be int8 groups.
+    Attention { norm: Option<usize>, rope: usize, attention: usize, int8: bool },
 }
 
 /// A decoder's decode passes.
@@ -88,6 +90,8 @@ pub(super) struct Fusible {
     pub(super) norms: bool,
     /// Whether attention rotates and stores.
     pub(super) attention: bool,
+    /// Whether it also norms heads of queries and keys.
+    pub(super) head_norms: bool,
 }
 
 struct Fuser<'a> {
@@ -194,7 +198,11 @@ impl Fuser<'_> {
             }
             Op::RopeStore { .. } if self.attends_at_once(unit, op) => {
                 let int8 = self.attends_in_groups(unit, op);
-                (Fused::Attention { rope: op, attention: op + 1, int8 }, 2)
+                (Fused::Attention { norm: None, rope: op, attention: op + 1, int8 }, 2)
+            }
+            Op::QkNorm(norm) if self.norms_heads_at_once(unit, op, &norm) => {
+                let int8 = self.attends_in_groups(unit, op + 1);
+                (Fused::Attention { norm: Some(op), rope: op + 1, attention: op + 2, int8 }, 3)
             }
             _ => (Fused::Alone { op, eps: None }, 1),
         }
@@ -213,6 +221,14 @@ impl Fuser<'_> {
         let blocks = (ops.get(rope), ops.get(rope + 1));
         self.fusible.attention
             && matches!(blocks, (Some(Op::RopeStore { block: a, .. }), Some(Op::Attention { block: b, .. })) if a == b)
+    }
+
+    /// Whether norms of queries and keys are part of the attention that follows them.
+    fn norms_heads_at_once(&self, unit: usize, op: usize, norm: &QkNorm) -> bool {
+        let has_sinks =
+            matches!(self.decoder.units[unit].ops.get(op + 2), Some(Op::Attention { sinks: Some(_), .. }));
+        let is_plain = norm.each == QkNormEach::Head && !norm.centred && norm.bias.is_none();
+        self.fusible.head_norms && is_plain && !has_sinks && self.attends_at_once(unit, op + 1)
     }
 
     /// Whether what attention gathers after a rotation is read as int8 groups, by the fused matrix

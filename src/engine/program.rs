@@ -288,7 +288,7 @@ impl Builder<'_> {
             Op::LatentHeads => self.latent_heads(pipelines),
             Op::NarrowHeads => self.narrow_heads(pipelines),
             Op::Router(router) => self.router(pipelines, &router, setting),
-            Op::Route(routing) => self.route(pipelines, &routing, setting),
+            Op::Route(routing) => return self.route(pipelines, &routing, setting),
             Op::ExpertsIn(stack) => {
                 return self.experts_in(pipelines, &stack, setting, None);
             }

@@ -7,7 +7,7 @@ use super::{CHAINS_MAX, PASSES_MAX};
 use crate::error::{Error, Result};
 use crate::gpu::{Binding, Buffer, Gpu, Readback};
 use crate::kernels::matvec_core::Groups;
-use crate::kernels::{self, argmax, attention};
+use crate::kernels::{self, argmax, attention, experts_sort};
 use crate::model::{Activation, Decoder, Op, Unit};
 use crate::quant::groups;
 
@@ -45,6 +45,8 @@ const PER_SELECTED: [Activation; 3] = [Activation::Selected, Activation::Project
 /// Bytes of a quantised group of activations: the codes, and its scale and sum.
 const Q8_CODE_BYTES: u64 = 32;
 const Q8_SCALE_BYTES: u64 = 8;
+/// Bytes of a choice of an expert where they are sorted.
+const TILE_BYTES: u64 = 4 * experts_sort::WORDS as u64;
 /// Bytes of a group of activations as halves, and of their token's scale.
 const HALVES_BYTES: u64 = 64;
 const HALVES_SCALE_BYTES: u64 = 4;
@@ -115,6 +117,12 @@ fn expert_groups(decoder: &Decoder, flow: &Flow) -> u64 {
     }
 }
 
+/// Choices of experts for each token that there is room for where they are sorted; whole vectors.
+fn tile_room(decoder: &Decoder, flow: &Flow) -> u32 {
+    let experts = decoder.experts.filter(|_| expert_groups(decoder, flow) > 0);
+    experts.map_or(0, |experts| experts.num_experts_per_tok.next_multiple_of(4))
+}
+
 /// GPU bytes that one more token of a pass takes.
 ///
 /// `halves` says whether matrices read activations as halves.
@@ -122,6 +130,7 @@ pub(super) fn token_bytes(decoder: &Decoder, flow: &Flow, halves: bool) -> u64 {
     let halves_bytes = if halves { q8_groups(decoder) * HALVES_BYTES + HALVES_SCALE_BYTES } else { 0 };
     row_bytes(decoder, flow, &PER_TOKEN)
         + (q8_groups(decoder) + expert_groups(decoder, flow)) * (Q8_CODE_BYTES + Q8_SCALE_BYTES)
+        + u64::from(tile_room(decoder, flow)) * TILE_BYTES
         + halves_bytes
         + inputs::token_bytes(decoder)
 }
@@ -166,6 +175,8 @@ pub(super) struct Workspace {
     q8_scales: Buffer,
     /// Codes and scales of what is inside the chosen experts, where it is quantised.
     expert_groups: Option<[Buffer; 2]>,
+    /// The choices of a pass sorted by expert, where experts are shared, and how many there is room for.
+    expert_tiles: Option<(Buffer, u32)>,
     /// The groups as f16 `[tokens, columns]`, and f32 scales `[tokens]`, where matrices read these.
     halves: Option<[Buffer; 2]>,
     /// What decode passes' norms leave, without their factor.
@@ -181,7 +192,8 @@ pub(super) struct Workspace {
 
 impl Workspace {
     pub(super) fn new(gpu: &Gpu, decoder: &Decoder, flow: &Flow, sizes: &Sizes) -> Result<Self> {
-        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
+        // Between passes, logits have room for what is copied.
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
         let buffer = |label: &str, bytes: u64| -> Result<Buffer> {
             let limit = gpu.facts.limits.max_storage_buffer_binding_size;
             if bytes > limit {
@@ -215,6 +227,13 @@ impl Workspace {
                     buffer("int8 activations in experts", chunk * groups * Q8_CODE_BYTES)?,
                     buffer("their scales", chunk * groups * Q8_SCALE_BYTES)?,
                 ]),
+            },
+            expert_tiles: match tile_room(decoder, flow) {
+                0 => None,
+                room => {
+                    let bytes = chunk * u64::from(room) * TILE_BYTES;
+                    Some((buffer("sorted choices of experts", bytes)?, sizes.chunk * room))
+                }
             },
             halves: match sizes.halves {
                 true => Some([
@@ -257,6 +276,11 @@ impl Workspace {
     /// Codes and scales of what is inside the chosen experts, where it is quantised.
     pub(super) fn expert_groups(&self) -> Option<[Binding<'_>; 2]> {
         self.expert_groups.as_ref().map(|buffers| buffers.each_ref().map(Buffer::all))
+    }
+
+    /// The choices of a pass sorted by expert, and how many there is room for.
+    pub(super) fn expert_tiles(&self) -> Option<(Binding<'_>, u32)> {
+        self.expert_tiles.as_ref().map(|(buffer, room)| (buffer.all(), *room))
     }
 
     pub(super) fn normed(&self) -> (Groups, &Buffer) {

@@ -6,28 +6,36 @@ use super::{CacheKind, Constant, attention_join};
 use crate::error::Result;
 use crate::gpu::{Binding, Dispatch, Facts, Grid, Pipelines, Shader};
 
+/// The text of the shader behind what it binds beside all else.
+macro_rules! source {
+    ($sinks:literal, $norms:literal) => {
+        concat!(
+            include_str!($sinks),
+            include_str!($norms),
+            include_str!("../../shaders/attention_result.wgsl"),
+            include_str!("../../shaders/attention_rows.wgsl"),
+            include_str!("../../shaders/attention_team.wgsl"),
+            include_str!("../../shaders/attention_decode.wgsl")
+        )
+    };
+}
+
 /// The shader.
 pub const SHADER: Shader = Shader {
     name: "attention_decode",
-    source: concat!(
-        include_str!("../../shaders/attention_no_sinks.wgsl"),
-        include_str!("../../shaders/attention_result.wgsl"),
-        include_str!("../../shaders/attention_rows.wgsl"),
-        include_str!("../../shaders/attention_team.wgsl"),
-        include_str!("../../shaders/attention_decode.wgsl")
-    ),
+    source: source!("../../shaders/attention_no_sinks.wgsl", "../../shaders/attention_no_norms.wgsl"),
 };
 
 /// The shader for heads with sinks.
 pub const SHADER_WITH_SINKS: Shader = Shader {
     name: "attention_decode",
-    source: concat!(
-        include_str!("../../shaders/attention_decode_sinks.wgsl"),
-        include_str!("../../shaders/attention_result.wgsl"),
-        include_str!("../../shaders/attention_rows.wgsl"),
-        include_str!("../../shaders/attention_team.wgsl"),
-        include_str!("../../shaders/attention_decode.wgsl")
-    ),
+    source: source!("../../shaders/attention_decode_sinks.wgsl", "../../shaders/attention_no_norms.wgsl"),
+};
+
+/// The shader for heads that are normed.
+pub const SHADER_WITH_NORMS: Shader = Shader {
+    name: "attention_decode",
+    source: source!("../../shaders/attention_no_sinks.wgsl", "../../shaders/attention_norms.wgsl"),
 };
 
 /// Sizes and choices.
@@ -54,6 +62,9 @@ pub struct Spec {
     /// Whether the result is int8 activations, for which `head_dim` must be a multiple of 32; else
     /// it is f32.
     pub int8: bool,
+    /// What the norms of heads of queries and keys add to the mean square, where there are
+    /// [`Args::norms`].
+    pub norm_eps: f32,
 }
 
 /// What the kernel is bound to.
@@ -85,8 +96,11 @@ pub struct Args<'a> {
     /// anything that no other argument is.
     pub scales: Binding<'a>,
     /// f32 `[heads]`, where heads have sinks, as in [`super::attention::Args`]: for adapters that
-    /// [`bind_sinks`].
+    /// [`bind_one_more`].
     pub sinks: Option<Binding<'a>>,
+    /// f32 `[2, head_dim]`, where each head of queries and keys is normed by its root mean square before
+    /// it rotates: the weights, of queries and of keys. Likewise, and not beside sinks.
+    pub norms: Option<Binding<'a>>,
 }
 
 /// How workgroups are laid over heads, cache rows and a context. Two layouts may round
@@ -158,8 +172,8 @@ pub fn is_supported(facts: &Facts, spec: &Spec) -> bool {
     fits && rotates_quads && subgroups && lanes(spec) <= facts.info.subgroup_min_size
 }
 
-/// Whether a kernel of the adapter binds as much as sinks take: one buffer more than all do.
-pub fn bind_sinks(facts: &Facts) -> bool {
+/// Whether a kernel of the adapter binds as much as sinks or norms take: one buffer more than all do.
+pub fn bind_one_more(facts: &Facts) -> bool {
     facts.limits.max_storage_buffers_per_shader_stage > 8
 }
 
@@ -192,9 +206,10 @@ pub fn constants(spec: &Spec, layout: &Layout) -> Vec<Constant> {
         ("CACHE_KIND", spec.cache.number()),
         ("SCALE", spec.scale.into()),
         ("SOFTCAP", spec.softcap.unwrap_or(0.0).into()),
+        ("NORM_EPS", spec.norm_eps.into()),
         ("THREADS", layout.threads.into()),
         ("LANES", lanes(spec).into()),
-        ("STATES", layout.splits.max(teams).next_multiple_of(8).into()),
+        ("STATES", layout.splits.max(teams).next_multiple_of(16).into()),
         // 8 KiB of sums.
         ("ROUND", (256 / layout.threads).clamp(1, each(spec)).into()),
         ("JOIN", u32::from(layout.joins).into()),
@@ -230,8 +245,13 @@ pub fn dispatch_laid_out(
 ) -> Result<Vec<Dispatch>> {
     let a = args.clone();
     let mut bindings = vec![a.step, a.rows, a.parts, a.y, a.scales, a.angles, a.qkv, a.cache_k, a.cache_v];
-    let shader = if a.sinks.is_some() { SHADER_WITH_SINKS } else { SHADER };
-    bindings.extend(a.sinks);
+    let shader = match (&a.sinks, &a.norms) {
+        (None, None) => SHADER,
+        (Some(_), None) => SHADER_WITH_SINKS,
+        (None, Some(_)) => SHADER_WITH_NORMS,
+        (Some(_), Some(_)) => unreachable!("heads with sinks are not normed here"),
+    };
+    bindings.extend(a.sinks.or(a.norms));
     let (constants, grid) = (constants(spec, layout), grid(spec, layout));
     let mut dispatches = vec![pipelines.dispatch(shader, &constants, &bindings, grid)?];
     if !layout.joins && grid.groups > layout.pairs(spec) {

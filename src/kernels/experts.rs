@@ -38,10 +38,17 @@ pub struct Records {
     pub kind: WeightKind,
     /// Whether copies of some records are in slots.
     pub cached: bool,
+    /// Whether they are read over the link, where requests should be long. Changes no result.
+    pub far: bool,
     /// Experts of a token.
     pub chosen: u32,
     /// What is summed for each token: the experts, and perhaps one that all share.
     pub choices: u32,
+    /// Choices that share one reading of an expert: 1, 2, 4 or 8. From 2 on they come sorted by expert.
+    /// Never changes a value.
+    pub tile: u32,
+    /// As in [`super::experts_sort::Spec`], where they are sorted.
+    pub room: u32,
 }
 
 impl Records {
@@ -65,6 +72,8 @@ impl Records {
             ("CACHED", u32::from(self.cached).into()),
             ("CHOSEN", self.chosen.into()),
             ("ROUTES", route::routes_stride(self.choices).into()),
+            ("SORTED", u32::from(self.tile > 1).into()),
+            ("PAIRS_AT", self.room.into()),
             ("GATE", number),
             ("ALPHA", alpha.into()),
             ("LIMIT", limit.into()),
@@ -79,6 +88,6 @@ pub struct Stack<'a> {
     pub home: Binding<'a>,
     /// Copies of records in slots; anything where there are none.
     pub slots: Binding<'a>,
-    /// What [`route`] makes.
+    /// What [`route`] makes, or [`super::experts_sort`] where choices are sorted.
     pub routes: Binding<'a>,
 }

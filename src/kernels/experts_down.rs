@@ -1,4 +1,4 @@
-//! The way back from the chosen experts for few tokens, each choice apart.
+//! The way back from the chosen experts, each choice apart.
 
 use super::experts::{Gate, Records, Stack};
 use super::matvec_core::{Product, Tile, expert_source};
@@ -9,6 +9,9 @@ use crate::gpu::{Binding, Dispatch, Grid, Pipelines, Shader};
 /// The shader.
 pub const SHADER: Shader =
     Shader { name: "experts_down", source: expert_source!("../../shaders/experts_down.wgsl") };
+
+/// Stretches of neighbouring rows that a workgroup makes.
+const STRETCHES: u32 = 1;
 
 /// Sizes and choices.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,7 +30,12 @@ impl Spec {
     fn product(&self) -> Product {
         let Spec { rows, cols, records, tile } = *self;
         let bias = records.bias_at.is_some();
-        Product { rows, cols, kind: records.kind, bias, tile, tokens_per_group: 1 }
+        Product { rows, cols, kind: records.kind, bias, tile, tokens_per_group: records.tile }
+    }
+
+    /// Whether an adapter with these limits runs it where records are [`Records::far`].
+    pub fn fits_far(&self, limits: &wgpu::Limits) -> bool {
+        self.product().stages_scales(STRETCHES, limits)
     }
 }
 
@@ -48,9 +56,13 @@ pub struct Args<'a> {
 
 /// The shader's constants.
 pub fn constants(spec: &Spec) -> Vec<Constant> {
-    let mut constants = spec.product().expert_constants(&spec.records, Gate::SwiGlu);
+    let mut constants = spec.product().expert_constants(&spec.records, Gate::SwiGlu, STRETCHES);
     let each = stride(spec.rows);
-    constants.extend([("Y_STRIDE", (each * spec.records.choices).into()), ("Y_EACH", each.into())]);
+    constants.extend([
+        ("Y_STRIDE", (each * spec.records.choices).into()),
+        ("Y_EACH", each.into()),
+        ("SHARED_INPUT", 0.0),
+    ]);
     constants
 }
 

@@ -48,7 +48,10 @@ pub struct Args<'a> {
 /// The shader's constants.
 pub fn constants(spec: &Spec) -> Vec<Constant> {
     let Spec { width, cols, gate, strides: [each, all], shape, records } = *spec;
-    assert!(each >= stride(width) && all >= each * records.chosen && shape.fits(1), "{spec:?}");
+    assert!(
+        each >= stride(width) && all >= each * records.chosen && shape.fits(1) && records.tile == 1,
+        "{spec:?}"
+    );
     let mut constants = records.constants(gate.unwrap_or(Gate::SwiGlu));
     constants.extend([
         ("KIND", kind_number(records.kind)),

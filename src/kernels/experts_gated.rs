@@ -1,4 +1,4 @@
-//! The first half of the chosen experts for few tokens: products, gates, int8 groups.
+//! The first half of the chosen experts: products, gates, int8 groups.
 
 use super::Constant;
 use super::experts::{Gate, Records, Stack};
@@ -15,6 +15,9 @@ pub const SHADER: Shader = Shader {
         "../../shaders/experts_gated.wgsl"
     ),
 };
+
+/// Stretches of neighbouring rows that a workgroup makes: gates, and as many values.
+const STRETCHES: u32 = 2;
 
 /// Sizes and choices.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,7 +40,12 @@ impl Spec {
     fn product(&self) -> Product {
         let Spec { width, cols, records, tile, .. } = *self;
         let bias = records.bias_at.is_some();
-        Product { rows: 2 * width, cols, kind: records.kind, bias, tile, tokens_per_group: 1 }
+        Product { rows: 2 * width, cols, kind: records.kind, bias, tile, tokens_per_group: records.tile }
+    }
+
+    /// Whether an adapter with these limits runs it where records are [`Records::far`].
+    pub fn fits_far(&self, limits: &wgpu::Limits) -> bool {
+        self.product().stages_scales(STRETCHES, limits)
     }
 }
 
@@ -63,8 +71,9 @@ pub struct Args<'a> {
 /// The shader's constants.
 pub fn constants(spec: &Spec) -> Vec<Constant> {
     assert_whole_groups(spec.tile.rows(), 2);
-    let mut constants = spec.product().expert_constants(&spec.records, spec.gate);
+    let mut constants = spec.product().expert_constants(&spec.records, spec.gate, STRETCHES);
     constants.extend(rstd_constants(spec.eps));
+    constants.push(("SHARED_INPUT", 1.0));
     constants
 }
 

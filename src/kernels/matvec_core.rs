@@ -30,6 +30,7 @@ macro_rules! expert_source {
         concat!(
             include_str!("../../shaders/matvec_codes.wgsl"),
             include_str!("../../shaders/experts_home.wgsl"),
+            include_str!("../../shaders/experts_scales.wgsl"),
             include_str!("../../shaders/experts_rows.wgsl"),
             include_str!("../../shaders/matvec_core.wgsl"),
             include_str!("../../shaders/matvec_stage.wgsl"),
@@ -230,17 +231,38 @@ impl Product {
         Grid { groups: self.rows.div_ceil(self.tile.rows()), tokens_each: self.tokens_per_group }
     }
 
-    /// Workgroups for each choice of a token, all of one choice being neighbours.
+    /// Workgroups for each tile of choices, of which a token has as many as choices at most; all of one
+    /// tile are neighbours.
     pub(super) fn expert_grid(&self, records: &Records) -> Grid {
         Grid { groups: self.grid().groups * records.chosen, tokens_each: 1 }
     }
 
-    /// The constants where the weights are records.
-    pub(super) fn expert_constants(&self, records: &Records, gate: Gate) -> Vec<Constant> {
+    /// The constants where the weights are records, of which a workgroup owns so many stretches of rows.
+    pub(super) fn expert_constants(&self, records: &Records, gate: Gate, stretches: u32) -> Vec<Constant> {
         let mut constants = self.constants();
         constants.retain(|(name, _)| *name != "BIAS");
         constants.extend(records.constants(gate));
+        constants.extend([
+            ("STAGES_SCALES", u32::from(records.far).into()),
+            ("STRETCHES", stretches.into()),
+            ("STRETCH_VECTORS", self.stretch_vectors(stretches).into()),
+        ]);
         constants
+    }
+
+    /// The most vectors that the scales of one of a workgroup's stretches of rows lie in.
+    fn stretch_vectors(&self, stretches: u32) -> u32 {
+        let bytes = self.kind.scale_bytes(self.tile.rows() / stretches, self.cols);
+        // They may begin and end within one.
+        bytes.div_ceil(16) as u32 + 1
+    }
+
+    /// Whether an adapter with these limits has workgroup memory for the scales of all rows of a
+    /// workgroup, as experts that are [`Records::far`] need it.
+    pub fn stages_scales(&self, stretches: u32, limits: &wgpu::Limits) -> bool {
+        let bytes = 16 * stretches * self.stretch_vectors(stretches)
+            + self.tile.workgroup_bytes(self.tokens_per_group);
+        bytes <= limits.max_compute_workgroup_storage_size
     }
 
     pub(super) fn constants(&self) -> Vec<Constant> {

@@ -22,6 +22,7 @@ pub mod experts;
 pub mod experts_down;
 pub mod experts_exact;
 pub mod experts_gated;
+pub mod experts_sort;
 pub mod experts_sum;
 pub mod experts_sum_q8;
 pub mod glu;

@@ -75,6 +75,8 @@ pub struct Spec {
     pub shared_gate: bool,
     /// Slots of GPU memory that experts are copied to, at most [`slots_max`].
     pub slots: u32,
+    /// Whether uses are counted; else [`super::experts_sort`] does that.
+    pub counts: bool,
 }
 
 /// What the kernel is bound to.
@@ -123,6 +125,7 @@ pub fn constants(spec: &Spec) -> Vec<Constant> {
         ("X_STRIDE", stride(spec.experts + shared).into()),
         ("ROUTES", routes_stride(spec.chosen + shared).into()),
         ("SLOTS", spec.slots.into()),
+        ("COUNTS", u32::from(spec.counts).into()),
     ]
 }
 

@@ -16,18 +16,26 @@ pub(crate) struct Sizes {
     pub(crate) window: Option<u32>,
     pub(crate) softcap: Option<f32>,
     pub(crate) sinks: bool,
+    /// Whether heads of queries and keys are normed first.
+    pub(crate) norms: bool,
 }
 
 impl Sizes {
     pub(crate) fn new(heads: u32, kv_heads: u32, head_dim: u32, cache: CacheKind) -> Self {
         let (rotary_dim, window, softcap) = (head_dim, None, None);
-        Sizes { heads, kv_heads, head_dim, rotary_dim, cache, window, softcap, sinks: false }
+        Sizes { heads, kv_heads, head_dim, rotary_dim, cache, window, softcap, sinks: false, norms: false }
     }
 
     /// Each head's sink, if there are any: some above most scores, some below.
     pub(crate) fn sinks(&self) -> Option<Vec<f32>> {
         let sink = |head: u32| 3.0 * (f64::from(head) * 1.7).cos() as f32;
         self.sinks.then(|| (0..self.heads).map(sink).collect())
+    }
+
+    /// The weights of the norms of heads of queries, then of keys, if there are any.
+    pub(crate) fn norms(&self) -> Option<Vec<f32>> {
+        let weight = |i: u32| 1.0 + 0.5 * (f64::from(i) * 0.7).sin() as f32;
+        self.norms.then(|| (0..2 * self.head_dim).map(weight).collect())
     }
 
     pub(crate) fn scale(&self) -> f32 {

@@ -14,6 +14,8 @@ pub(crate) const LAYOUTS: [Layout; 3] = [
     Layout { threads: 256, splits: 1, tiles_min: 1, joins: true },
 ];
 
+const NORM_EPS: f32 = 1e-3;
+
 /// What a run leaves: its result, and the caches.
 pub(crate) struct Outcome {
     pub(crate) y: Vec<f32>,
@@ -33,6 +35,7 @@ pub(crate) fn spec(sizes: &Sizes) -> Spec {
         softcap,
         context: 8192,
         int8: false,
+        norm_eps: NORM_EPS,
     }
 }
 
@@ -56,7 +59,9 @@ pub(crate) fn run_in(case: &Case, spec: &Spec, layout: &Layout) -> Outcome {
     let y = if spec.int8 { upload(&vec![0x0101_0101; groups * 8]) } else { poisoned(tokens, cols) };
     let sinks = case.sizes.sinks().map(|sinks| upload(&sinks));
     let sinks = sinks.as_ref().map(Buffer::all);
-    let args = Args { step, rows, angles, qkv, cache_k, cache_v, parts, y: y.all(), scales, sinks };
+    let norms = case.sizes.norms().map(|norms| upload(&norms));
+    let norms = norms.as_ref().map(Buffer::all);
+    let args = Args { step, rows, angles, qkv, cache_k, cache_v, parts, y: y.all(), scales, sinks, norms };
     let dispatches = attention_decode::dispatch_laid_out(&mut pipelines(), spec, layout, &args).unwrap();
     // Twice: the second time finds the counters as the first left them.
     for _ in 0..2 {
@@ -198,13 +203,67 @@ fn nan_spoils_what_sees_it() {
     }
 }
 
+/// The case with heads that are normed already.
+fn normed(case: &Case) -> Case {
+    let Sizes { heads, kv_heads, head_dim, .. } = case.sizes;
+    let (weights, dim) = (case.sizes.norms().unwrap(), head_dim as usize);
+    let mut normed = Case { sizes: Sizes { norms: false, ..case.sizes }, ..case.clone() };
+    for row in normed.qkv.chunks_mut(case.sizes.qkv_stride()) {
+        for (number, head) in row.chunks_mut(dim).take((heads + kv_heads) as usize).enumerate() {
+            let squares: f64 = head.iter().map(|v| f64::from(*v).powi(2)).sum();
+            let factor = (squares / dim as f64 + f64::from(NORM_EPS)).powf(-0.5);
+            let weights = &weights[if number < heads as usize { 0 } else { dim }..][..dim];
+            head.iter_mut()
+                .zip(weights)
+                .for_each(|(v, w)| *v = (f64::from(*v) * factor * f64::from(*w)) as f32);
+        }
+    }
+    normed
+}
+
+fn sizes_with_norms() -> impl Iterator<Item = Sizes> {
+    let is_met = attention_decode::bind_one_more(&gpu().facts);
+    let sizes = all_sizes().into_iter().filter(move |sizes| is_met && !sizes.sinks);
+    sizes.skip(1).step_by(5).map(|sizes| Sizes { norms: true, ..sizes })
+}
+
+#[test]
+fn heads_are_normed_first() {
+    for (sizes, layout) in sizes_with_norms().zip(LAYOUTS.iter().cycle()) {
+        for runs in RUNS {
+            let case = Case::new(sizes, runs);
+            let got = run_in(&case, &spec(&sizes), layout).y;
+            let stored = normed(&case).stored();
+            let (want, mut bound) = stored.reference();
+            // The pass's own keys may be rounded to a neighbour in the cache, and queries a little apart.
+            let step = if sizes.cache == F16 { 2e-3 } else { 2e-2 };
+            bound.iter_mut().for_each(|bound| *bound += step);
+            assert_close(&got, &want, &bound, &format!("{sizes:?} {layout:?} {runs:?}"));
+            let plain =
+                run_in(&Case { sizes: Sizes { norms: false, ..sizes }, ..case }, &spec(&sizes), layout).y;
+            // A token that sees itself alone has its value, whatever its score.
+            if runs[0].0 > 0 && sizes.head_dim > 8 {
+                assert!(
+                    first_miss(&plain, &want, &bound).is_some(),
+                    "{sizes:?}: heads that are not normed passed"
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn tokens_do_not_touch_each_other() {
-    for (sizes, layout) in all_sizes().into_iter().zip(LAYOUTS.iter().cycle()) {
+    let all = all_sizes().into_iter().chain(sizes_with_norms());
+    for (sizes, layout) in all.zip(LAYOUTS.iter().cycle()) {
         let case = Case::new(sizes, &[(64, 1), (3, 6), (200, 1), (127, 2), (128, 1)]);
         let together = run_in(&case, &spec(&sizes), layout);
         for t in 0..case.rows.len() {
-            let alone = case.alone(t);
+            let mut alone = case.alone(t);
+            if sizes.norms {
+                // Nothing but this kernel norms as it does.
+                alone.caches = together.caches.clone();
+            }
             // A grid for just this context has fewer workgroups.
             let spec = Spec { context: case.rows[t].position + 1, ..spec(&sizes) };
             let got = run_in(&alone, &spec, layout);

@@ -93,8 +93,11 @@ impl Choices {
             bias_at: bias.then_some(bias_at),
             kind,
             cached: false,
+            far: false,
             chosen: chosen as u32,
             choices: choices as u32,
+            tile: 1,
+            room: 0,
         };
         Choices { sizes, records, home, values, biases, chosen: picked, weights, slots: vec![0; experts] }
     }
@@ -105,6 +108,12 @@ impl Choices {
         for (slot, expert) in experts.iter().enumerate() {
             self.slots[*expert] = slot as u32 + 1;
         }
+    }
+
+    /// Choices come sorted by expert, so many in a tile at most.
+    pub(crate) fn sort(&mut self, tile: u32) {
+        self.records.tile = tile;
+        self.records.room = (self.sizes.tokens * self.sizes.chosen + 5).next_multiple_of(4) as u32;
     }
 
     /// Only the records from `first` on are bound.
@@ -128,7 +137,8 @@ impl Choices {
         let first = self.records.first as usize;
         let bound = self.record(first).start..self.record(first + self.records.count as usize - 1).end;
         let home = upload(&home[bound]);
-        Placed { home, slots: upload(&slots), routes: upload(&self.routes()) }
+        let routes = if self.records.tile > 1 { self.tiles() } else { self.routes() };
+        Placed { home, slots: upload(&slots), routes: upload(&routes) }
     }
 
     /// As the kernel `route` makes them.
@@ -145,6 +155,23 @@ impl Choices {
             words.extend(row);
         }
         words
+    }
+
+    /// As the kernel `experts_sort` makes them.
+    fn tiles(&self) -> Vec<u32> {
+        let room = self.records.room as usize;
+        let all: Vec<_> = (0..).zip(self.chosen.iter().flatten().copied()).collect();
+        let (mut tiles, mut pairs) = (vec![], vec![]);
+        for expert in 0..self.sizes.experts as u32 {
+            let own: Vec<u32> = all.iter().filter(|(_, e)| *e == expert).map(|(pair, _)| *pair).collect();
+            for part in own.chunks(self.records.tile as usize) {
+                tiles.extend([expert, pairs.len() as u32, part.len() as u32, self.slots[expert as usize]]);
+                pairs.extend(part);
+            }
+        }
+        tiles.resize(4 * room, 0);
+        pairs.resize(room, 0);
+        [tiles, pairs].concat()
     }
 
     /// Whether a choice's expert is bound.

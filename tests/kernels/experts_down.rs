@@ -6,7 +6,7 @@ use super::experts_gated::int8;
 use super::products::TILES;
 use super::quantize_q8::Int8;
 use pipo_wgpu::kernels::experts_down::{self, Args, Spec};
-use pipo_wgpu::kernels::matvec_core::Tile;
+use pipo_wgpu::kernels::matvec_core::{Operation, Tile};
 use pipo_wgpu::kernels::stride;
 use pipo_wgpu::quant::WeightKind::{Fp4, W4, W4Zero, W8};
 use pipo_wgpu::quant::groups;
@@ -77,6 +77,12 @@ fn equals_the_reference_in_every_tile() {
             assert_eq!(miss(&choices, &values, &got), None, "{tile:?} {sizes:?}");
             choices.window(0, 4);
             let got = down(&choices, &x, tile);
+            if j == 2 {
+                choices.records.far = true;
+                choices.sort([2, 4, 8][i % 3]);
+                let tile = tile.for_tokens(Operation::Int8, choices.records.tile);
+                assert_eq!(bits(&down(&choices, &x, tile)), bits(&got), "{tile:?} {sizes:?}: far experts");
+            }
             values[0] += 1.0;
             assert!(miss(&choices, &values, &got).is_some(), "{tile:?} {sizes:?}: a wrong value passed");
         }

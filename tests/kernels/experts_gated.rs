@@ -6,7 +6,7 @@ use super::products::TILES;
 use super::quantize_q8::Int8;
 use pipo_wgpu::kernels::experts::Gate;
 use pipo_wgpu::kernels::experts_gated::{self, Args, Spec};
-use pipo_wgpu::kernels::matvec_core::Tile;
+use pipo_wgpu::kernels::matvec_core::{Operation, Tile};
 use pipo_wgpu::kernels::stride;
 use pipo_wgpu::quant::WeightKind::{Fp4, W4, W4Zero, W8};
 use pipo_wgpu::quant::groups;
@@ -118,6 +118,17 @@ fn equals_the_reference_in_every_tile() {
             let eps = (j % 2 == 1).then_some(1e-5);
             let case = Case { choices: &choices, gate: GATES[(i + j) % 2], eps, tile, squares: &squares };
             let got = case.run(&x);
+            if j == 2 {
+                choices.records.far = true;
+                choices.sort([2, 4, 8][i % 3]);
+                let case = Case { choices: &choices, gate: GATES[(i + j) % 2], eps, tile, squares: &squares };
+                let far = case.run(&x);
+                assert!(
+                    far.codes == got.codes && far.scales == got.scales,
+                    "{tile:?} {sizes:?}: far experts"
+                );
+            }
+            let case = Case { choices: &choices, gate: GATES[(i + j) % 2], eps, tile, squares: &squares };
             let (mut want, most) = case.reference(&values);
             let off = vec![most; want.len()];
             let what = format!("{tile:?} {sizes:?} {:?}", case.gate);
@@ -131,7 +142,7 @@ fn equals_the_reference_in_every_tile() {
 
 /// A choice's values depend on its token alone, and experts that are not bound are left out.
 #[test]
-fn windows_write_their_own_choices_alone() {
+fn tiles_and_windows_write_their_own_choices_alone() {
     let sizes = Sizes {
         kind: W4,
         experts: 6,
@@ -145,10 +156,15 @@ fn windows_write_their_own_choices_alone() {
     let mut choices = Choices::new(4, sizes);
     let (x, _) = int8(9, 9, 100);
     let make = |choices: &Choices| {
-        let tile = tiles()[1];
+        let tile = tiles()[1].for_tokens(Operation::Gated, choices.records.tile);
         Case { choices, gate: GATES[0], eps: None, tile, squares: &[1.0; 36] }.run(&x)
     };
     let all = make(&choices);
+    for tile in [2, 4, 8] {
+        choices.sort(tile);
+        let sorted = make(&choices);
+        assert!(sorted.codes == all.codes && sorted.scales == all.scales, "tiles of {tile}");
+    }
     choices.window(2, 3);
     let some = make(&choices);
     let (mut inside, mut outside) = (0, 0);

@@ -21,6 +21,7 @@ mod embed;
 mod experts_down;
 mod experts_exact;
 mod experts_gated;
+mod experts_sort;
 mod experts_sum;
 mod experts_sum_q8;
 mod glu;

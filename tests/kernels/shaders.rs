@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Files that are no shaders by themselves: what stands in front of others.
-const PARTS: [&str; 24] = [
+const PARTS: [&str; 27] = [
     "prelude",
     "matvec_groups",
     "matvec_codes",
@@ -29,14 +29,24 @@ const PARTS: [&str; 24] = [
     "attention_no_sinks",
     "attention_sinks",
     "attention_decode_sinks",
+    "attention_no_norms",
+    "attention_norms",
+    "experts_scales",
 ];
 
-/// The files that say where the sinks of attention's heads are, if they have any.
-fn sinks(stem: &str) -> &'static [&'static str] {
+/// The files that say which buffers beside its own a shader binds, in all ways in which they are put
+/// together.
+fn choices(stem: &str) -> &'static [&'static [&'static str]] {
     match stem {
-        "attention" | "attention_prefill" | "attention_coop" => &["attention_no_sinks", "attention_sinks"],
-        "attention_decode" => &["attention_no_sinks", "attention_decode_sinks"],
-        _ => &[""],
+        "attention" | "attention_prefill" | "attention_coop" => {
+            &[&["attention_no_sinks"], &["attention_sinks"]]
+        }
+        "attention_decode" => &[
+            &["attention_no_sinks", "attention_no_norms"],
+            &["attention_decode_sinks", "attention_no_norms"],
+            &["attention_no_sinks", "attention_norms"],
+        ],
+        _ => &[&[]],
     }
 }
 
@@ -53,10 +63,13 @@ fn parts(stem: &str) -> &'static [&'static str] {
         "attention_prefill" => &PARTS[10..11],
         "route" => &["route_slots"],
         "experts_exact" => &["experts_home"],
-        "experts_down" => &["matvec_codes", "experts_home", "experts_rows", "matvec_core", "matvec_stage"],
+        "experts_down" => {
+            &["matvec_codes", "experts_home", "experts_scales", "experts_rows", "matvec_core", "matvec_stage"]
+        }
         "experts_gated" => &[
             "matvec_codes",
             "experts_home",
+            "experts_scales",
             "experts_rows",
             "matvec_core",
             "matvec_stage",
@@ -100,11 +113,11 @@ fn every_shader_is_valid_and_portable() {
         assert!(read(&stem).starts_with("// "), "{stem}: the first line gives the purpose");
     }
     let all = stems("shaders", "wgsl", &PARTS);
-    for (stem, sinks) in all.iter().flat_map(|stem| sinks(stem).iter().map(move |part| (stem, *part))) {
+    for (stem, chosen) in all.iter().flat_map(|stem| choices(stem).iter().map(move |part| (stem, *part))) {
         let parts: String = ["prelude", "weights", "functions", "tables"]
             .iter()
             .chain(parts(stem))
-            .chain([&sinks].into_iter().filter(|part| !part.is_empty()))
+            .chain(chosen)
             .map(|part| read(part))
             .collect();
         let file = read(stem);
@@ -128,8 +141,9 @@ fn every_shader_is_valid_and_portable() {
         validator.validate(&module).unwrap_or_else(|error| panic!("{stem}: {}", error.emit_to_string(&text)));
         let storage = module.global_variables.iter();
         let storage = storage.filter(|(_, v)| matches!(v.space, naga::AddressSpace::Storage { .. }));
-        // Where adapters do not have one more, sinks are left to another kernel.
-        let most = if sinks == "attention_decode_sinks" { 9 } else { 8 };
+        // Where adapters do not have one more, sinks and norms are left to other kernels.
+        let has_more = chosen.iter().any(|part| ["attention_decode_sinks", "attention_norms"].contains(part));
+        let most = if has_more { 9 } else { 8 };
         assert!(storage.count() <= most, "{stem}: more storage buffers than every adapter has");
     }
 }

@@ -57,6 +57,7 @@ pub(super) const ATTENTION_DECODE: attention_decode::Spec = attention_decode::Sp
     softcap: None,
     context: 4096,
     int8: true,
+    norm_eps: 1e-6,
 };
 
 /// A card with all that kernels ask for.
@@ -104,8 +105,8 @@ pub(super) fn variants() -> Vec<Variant> {
 fn experts(list: &mut List) {
     use kernels::experts::{Gate, Records};
     use kernels::{
-        experts_down, experts_exact, experts_gated, experts_sum, experts_sum_q8, latent_heads, narrow_heads,
-        route, router,
+        experts_down, experts_exact, experts_gated, experts_sort, experts_sum, experts_sum_q8, latent_heads,
+        narrow_heads, route, router,
     };
     let clamped = Gate::Clamped { alpha: 1.702, limit: 7.0 };
     for (kind, cached, gate) in [
@@ -125,8 +126,11 @@ fn experts(list: &mut List) {
             bias_at,
             kind,
             cached,
+            far: kind == WeightKind::W4,
             chosen: 8,
             choices: 9,
+            tile: 1,
+            room: 0,
         };
         let (width, cols, strides) = (768, 2048, [2048, 9 * 2048]);
         let shape = Shape { rows_each: 2, row_lanes: 1, col_lanes: 32 };
@@ -141,6 +145,11 @@ fn experts(list: &mut List) {
             list.add_tiled(experts_gated::SHADER, experts_gated::constants(&spec), &tile, 1);
             let spec = experts_down::Spec { records, rows: 2048, cols: 768, tile };
             list.add_tiled(experts_down::SHADER, experts_down::constants(&spec), &tile, 1);
+            let records = Records { tile: 8, room: 4096, far: false, ..records };
+            let spec = experts_gated::Spec { records, width, cols, gate, eps, tile };
+            list.add_tiled(experts_gated::SHADER, experts_gated::constants(&spec), &tile, 8);
+            let spec = experts_down::Spec { records, rows: 2048, cols: 768, tile };
+            list.add_tiled(experts_down::SHADER, experts_down::constants(&spec), &tile, 8);
         }
     }
     list.add(experts_sum::SHADER, experts_sum::constants(&experts_sum::Spec { cols: 2048, choices: 8 }));
@@ -171,8 +180,11 @@ fn experts(list: &mut List) {
             scale: 2.5,
             shared_gate: !grouped,
             slots: if grouped { 64 } else { 0 },
+            counts: !grouped,
         };
         list.add(route::SHADER, route::constants(&spec));
+        let spec = experts_sort::Spec { experts: 256, chosen: 8, choices: 9, tile: 8, room: 4096 };
+        list.add(experts_sort::SHADER, experts_sort::constants(&spec));
     }
 }
 
@@ -368,6 +380,8 @@ fn attentions(list: &mut List) {
             };
             if attention_decode::is_supported(&card(), &spec) {
                 let shader = window.map_or(attention_decode::SHADER, |_| attention_decode::SHADER_WITH_SINKS);
+                list.add(shader, attention_decode::constants(&spec, &layout));
+                let shader = attention_decode::SHADER_WITH_NORMS;
                 list.add(shader, attention_decode::constants(&spec, &layout));
                 list.add(attention_join::SHADER, attention_join::constants(&spec, &layout));
             }

@@ -307,6 +307,7 @@ impl Context {
             y: self.y.all(),
             scales: self.scales.all(),
             sinks: None,
+            norms: None,
         };
         attention_decode::dispatch(pipelines, &spec, &args).map(Some)
     }
@@ -351,6 +352,7 @@ fn decode_spec(spec: &attention::Spec, context: u32) -> attention_decode::Spec {
         softcap,
         context,
         int8: head_dim.is_multiple_of(GROUP),
+        norm_eps: 0.0,
     }
 }
 

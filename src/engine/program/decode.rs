@@ -63,9 +63,10 @@ impl Builder<'_> {
                     continue;
                 }
                 Fused::ExpertsSum { next, .. } => self.experts_sum_q8(pipelines, next)?,
-                Fused::Attention { rope, attention, int8 } => {
-                    let ops = [&ops[rope], &ops[attention]];
-                    steps.extend(self.fused_attention(pipelines, ops, memory, int8)?);
+                Fused::Attention { norm, rope, attention, int8 } => {
+                    let norm = norm.map(|norm| &ops[norm]);
+                    let attention = (norm, [&ops[rope], &ops[attention]]);
+                    steps.extend(self.fused_attention(pipelines, attention, memory, int8)?);
                     continue;
                 }
             };
@@ -205,11 +206,11 @@ impl Builder<'_> {
         matvec_gated::dispatch(pipelines, &spec, &args)
     }
 
-    /// Attention that rotates and stores what it reads, for each place of its block's cache.
+    /// Attention that norms, rotates and stores what it reads, for each place of its block's cache.
     fn fused_attention(
         &self,
         pipelines: &mut Pipelines,
-        ops: [&Op; 2],
+        (norm, ops): (Option<&Op>, [&Op; 2]),
         memory: &UnitMemory<'_>,
         int8: bool,
     ) -> Result<Vec<Step>> {
@@ -217,6 +218,10 @@ impl Builder<'_> {
         else {
             unreachable!("{ops:?} are no rotation and attention")
         };
+        let norm = norm.map(|op| match op {
+            Op::QkNorm(norm) => norm,
+            _ => unreachable!("{op:?} is no norm of queries and keys"),
+        });
         let inputs = &self.workspace.inputs;
         let parts = self.workspace.attention_parts().expect("fused attention has its scratch memory");
         let spec = attention_decode::Spec {
@@ -225,6 +230,7 @@ impl Builder<'_> {
             window,
             softcap,
             int8,
+            norm_eps: norm.map_or(0.0, |norm| norm.eps),
             ..attention(self.decoder, self.cache, self.context)
         };
         let dispatches = self.caches.places(block).iter().map(|cache| {
@@ -243,6 +249,7 @@ impl Builder<'_> {
                 y,
                 scales,
                 sinks: sinks.map(|sinks| memory.codes(sinks)),
+                norms: norm.map(|norm| memory.codes(norm.weight)),
             };
             attention_decode::dispatch(pipelines, &spec, &args)
         });
@@ -276,6 +283,7 @@ fn attention(decoder: &Decoder, cache: CacheKind, context: u32) -> attention_dec
         softcap: None,
         context: context.min(decoder.context_max),
         int8: decoder.head_dim.is_multiple_of(GROUP),
+        norm_eps: 0.0,
     }
 }
 
@@ -291,7 +299,7 @@ pub(in crate::engine) fn attention_bytes(
     let rotated = decoder.ropes.iter().map(|rope| 2 * rope.inverse_frequencies.len() as u32);
     let mut specs = rotated.map(|rotary_dim| attention_decode::Spec { rotary_dim, ..spec }).chain([spec]);
     let is_supported = specs.all(|spec| attention_decode::is_supported(facts, &spec))
-        && (!decoder.has_sinks() || attention_decode::bind_sinks(facts));
+        && (!decoder.has_sinks() || attention_decode::bind_one_more(facts));
     is_supported.then(|| attention_decode::Layout::for_adapter(facts, &spec).scratch_bytes(&spec, batch))
 }
 

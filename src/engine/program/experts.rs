@@ -2,14 +2,16 @@
 
 use super::decode::Groups;
 use super::{Builder, Setting, UnitMemory, stride};
+use crate::engine::Class;
 use crate::engine::experts::record_bytes;
 use crate::engine::fuse::Norm;
 use crate::error::Result;
 use crate::gpu::{Binding, Dispatch, Pipelines};
 use crate::kernels::experts::{self, Records};
-use crate::kernels::matvec_core::Operation;
+use crate::kernels::matvec_core::{Operation, TOKENS_PER_GROUP_MAX};
 use crate::kernels::{
-    self, experts_down, experts_exact, experts_gated, experts_sum, experts_sum_q8, route, router,
+    self, experts_down, experts_exact, experts_gated, experts_sort, experts_sum, experts_sum_q8, route,
+    router,
 };
 use crate::model::experts::{Experts, Gate, Router, Routing, Scoring, Stack};
 use crate::model::{Activation, Tensor};
@@ -52,15 +54,25 @@ impl Builder<'_> {
         router::dispatch(pipelines, &spec, &args)
     }
 
+    /// Choices that share one reading of an expert in a class of passes, and where they are sorted.
+    fn tiles(&self, class: Class) -> Option<(u32, Binding<'_>, u32)> {
+        let (tiles, room) = self.workspace.expert_tiles()?;
+        let tokens = if class == Class::Decode { self.batch } else { self.workspace.inputs.chunk() };
+        let tile = tokens.next_power_of_two().min(TOKENS_PER_GROUP_MAX);
+        (tile > 1).then_some((tile, tiles, room))
+    }
+
+    /// The choice of experts, and the choices sorted where one reading of an expert serves several.
     pub(super) fn route(
         &self,
         pipelines: &mut Pipelines,
         routing: &Routing,
         setting: &Setting<'_>,
-    ) -> Result<Dispatch> {
+    ) -> Result<Vec<Dispatch>> {
         let experts = self.experts();
         let groups = routing.groups;
         let ([places, counts], slots) = self.tables.of(setting.unit, setting.class);
+        let tiles = self.tiles(setting.class);
         let spec = route::Spec {
             experts: experts.num_experts,
             chosen: experts.num_experts_per_tok,
@@ -77,6 +89,7 @@ impl Builder<'_> {
             scale: routing.scale,
             shared_gate: experts.shared_gate,
             slots,
+            counts: tiles.is_none(),
         };
         let logits = self.f32(Activation::Router);
         let args = route::Args {
@@ -85,9 +98,21 @@ impl Builder<'_> {
             logits,
             places,
             routes: self.f32(Activation::Routes),
-            counts,
+            counts: counts.clone(),
         };
-        route::dispatch(pipelines, &spec, &args)
+        let mut dispatches = vec![route::dispatch(pipelines, &spec, &args)?];
+        if let Some((tile, tiles, room)) = tiles {
+            let (chosen, choices) = (experts.num_experts_per_tok, experts.choices());
+            let spec = experts_sort::Spec { experts: experts.num_experts, chosen, choices, tile, room };
+            let args = experts_sort::Args {
+                step: self.step(false),
+                routes: self.f32(Activation::Routes),
+                tiles,
+                counts,
+            };
+            dispatches.push(experts_sort::dispatch(pipelines, &spec, &args)?);
+        }
+        Ok(dispatches)
     }
 
     /// A matrix of a unit's experts, in as many parts as its adapter's bindings ask for.
@@ -109,6 +134,7 @@ impl Builder<'_> {
         let most = pipelines.gpu().facts.limits.max_storage_buffer_binding_size / record_bytes;
         let most = u32::try_from(most).unwrap_or(stack.count).clamp(1, stack.count);
         let slots = self.tables.slots(setting.unit, setting.class);
+        let (tile, room) = self.tiles(setting.class).map_or((1, 0), |(tile, _, room)| (tile, room));
         let bias_at = stack.bias.then(|| sections[matrix + 1].codes.start - start(0));
         let window = |first: u32| {
             let count = most.min(stack.count - first);
@@ -121,8 +147,11 @@ impl Builder<'_> {
                 bias_at,
                 kind: setting.tensors[matrix].kind,
                 cached: slots.is_some(),
+                far: false,
                 chosen: self.experts().num_experts_per_tok,
                 choices: self.experts().choices(),
+                tile,
+                room,
             };
             let slots = slots.clone().unwrap_or_else(|| self.tables.no_slots());
             Window { records, home: memory.buffer.part(start(first)..end(first + count)), slots }
@@ -130,9 +159,10 @@ impl Builder<'_> {
         (0..stack.count).step_by(most as usize).map(window).collect()
     }
 
-    fn stack_args<'a>(&'a self, window: &Window<'a>) -> experts::Stack<'a> {
+    fn stack_args<'a>(&'a self, window: &Window<'a>, class: Class) -> experts::Stack<'a> {
         let Window { home, slots, .. } = window;
-        experts::Stack { home: home.clone(), slots: slots.clone(), routes: self.f32(Activation::Routes) }
+        let routes = self.tiles(class).map_or(self.f32(Activation::Routes), |(_, tiles, _)| tiles);
+        experts::Stack { home: home.clone(), slots: slots.clone(), routes }
     }
 
     /// Gates and values of all tokens in their experts, and what becomes of them. With `eps` they
@@ -153,11 +183,13 @@ impl Builder<'_> {
         };
         let windows = self.windows(pipelines, (stack, matrix), setting);
         let dispatch = |window: Window<'_>| {
-            let (step, stack) = (self.step(false), self.stack_args(&window));
+            let (step, stack) = (self.step(false), self.stack_args(&window, setting.class));
             if let Some([out_codes, out_scales]) = self.workspace.expert_groups() {
-                let tile = self.shapes.matvecs.of(Operation::Gated, [tensor.rows, cols], 1);
+                let tile = self.shapes.matvecs.of(Operation::Gated, [tensor.rows, cols], window.records.tile);
                 let records = window.records;
-                let spec = experts_gated::Spec { records, width, cols, gate, eps, tile };
+                let mut spec = experts_gated::Spec { records, width, cols, gate, eps, tile };
+                spec.records.far = self.tables.is_far(setting.unit, setting.class)
+                    && spec.fits_far(&pipelines.gpu().facts.limits);
                 let groups = if eps.is_some() { self.normed_groups() } else { self.complete_groups() };
                 let Groups { codes: x_codes, scales: x_scales, squares } = groups;
                 let args =
@@ -190,11 +222,13 @@ impl Builder<'_> {
         let (rows, cols) = (tensor.rows, tensor.cols);
         let windows = self.windows(pipelines, (stack, matrix), setting);
         let dispatch = |window: Window<'_>| {
-            let (step, stack) = (self.step(false), self.stack_args(&window));
+            let (step, stack) = (self.step(false), self.stack_args(&window, setting.class));
             let (records, y) = (window.records, self.f32(Activation::ExpertOut));
             if let Some([x_codes, x_scales]) = self.workspace.expert_groups() {
-                let tile = self.shapes.matvecs.of(Operation::Int8, [rows, cols], 1);
-                let spec = experts_down::Spec { records, rows, cols, tile };
+                let tile = self.shapes.matvecs.of(Operation::Int8, [rows, cols], records.tile);
+                let mut spec = experts_down::Spec { records, rows, cols, tile };
+                spec.records.far = self.tables.is_far(setting.unit, setting.class)
+                    && spec.fits_far(&pipelines.gpu().facts.limits);
                 let args = experts_down::Args { step, stack, x_codes, x_scales, y };
                 return experts_down::dispatch(pipelines, &spec, &args);
             }
@@ -223,6 +257,7 @@ impl Builder<'_> {
         };
         experts_sum::dispatch(pipelines, &spec, &args)
     }
+
     /// The same, and the groups that the next norm leaves of it.
     pub(super) fn experts_sum_q8(&self, pipelines: &mut Pipelines, next: Norm) -> Result<Dispatch> {
         let spec = experts_sum_q8::Spec { cols: self.decoder.hidden_size, choices: self.experts().choices() };
