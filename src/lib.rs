@@ -32,6 +32,7 @@
 //!
 //! ```text
 //! cli          verbs, options, progress, figures
+//! serve        requests become jobs; the scheduler that shares passes among them; HTTP
 //! session      timelines of tokens that share passes: read prompts, choose tokens, score a text
 //! engine       the loaded model: all memory, prepared dispatches, the walk over units
 //! model        a family as data: config.json -> units and operations
@@ -102,6 +103,7 @@ pub mod pipeline;
 pub mod plan;
 pub mod quant;
 pub mod sampler;
+pub mod serve;
 pub mod session;
 pub mod size;
 pub mod text;

@@ -160,6 +160,14 @@ impl Trace {
         self.0.iter().for_each(|recorder| recorder.paused.store(false, Ordering::Relaxed));
     }
 
+    /// Forgets all spans.
+    pub fn clear(&self) {
+        if let Some(recorder) = &self.0 {
+            recorder.spans.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            recorder.dropped.store(0, Ordering::Relaxed);
+        }
+    }
+
     /// Time since the start of the trace; zero when switched off.
     pub fn elapsed(&self) -> Duration {
         self.0.as_ref().map_or(Duration::ZERO, |recorder| recorder.origin.elapsed())
@@ -312,6 +320,9 @@ mod tests {
         record("d");
         let names: Vec<_> = trace.spans().iter().map(|span| span.name.to_string()).collect();
         assert_eq!(names, ["a", "d"]);
+        trace.clear();
+        record("e");
+        assert_eq!((trace.spans().len(), trace.dropped_spans()), (1, 0));
     }
 
     #[test]

@@ -33,7 +33,7 @@ use crate::gpu::{Dispatch, Facts, Gpu, Pipelines};
 pub use crate::kernels::CacheKind;
 pub use crate::kernels::draw::Choice;
 use crate::kernels::{Shapes, attention_decode};
-use crate::model::Decoder;
+use crate::model::{Activation, Decoder};
 use crate::pipeline::{Loader, Route};
 use crate::plan::{Home, Plan, Work};
 use crate::trace::Trace;
@@ -365,6 +365,23 @@ impl Engine {
     /// [`Engine::chosen`] and chains; if not at all, the likeliest ones are taken.
     pub fn set_choice(&mut self, cache_start: u32, choice: Option<Choice>) {
         self.workspace.inputs.set_choice(cache_start, choice);
+    }
+
+    /// Copies the first rows of the sequence whose position 0 has the cache row `from` to those of
+    /// another; whether it could. Between passes alone: what the last pass found is lost.
+    ///
+    /// # Errors
+    /// When the GPU fails.
+    pub fn copy_rows(&mut self, from: u32, to: u32, rows: u32) -> Result<bool> {
+        let between = self.workspace.activation(Activation::Logits);
+        let copied = cache::Copied { from, to, rows };
+        let mut encoder = self.gpu.encoder("shared beginning");
+        let could = self.caches.copy_rows(&copied, (between, between.size()), &mut encoder);
+        if could {
+            self.gpu.queue.submit([encoder.finish()]);
+            self.gpu.check()?;
+        }
+        Ok(could)
     }
 
     /// Forgets the sequence whose position 0 has the given cache row: where KV caches live in host

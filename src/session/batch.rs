@@ -5,6 +5,7 @@ use std::slice;
 use std::time::Instant;
 
 use super::ahead::drawn;
+use super::step::reading_class;
 use super::{End, Figures, Limits, Phase};
 use crate::engine::{Class, Engine, Pass, PassToken};
 use crate::error::{Error, Result};
@@ -54,9 +55,9 @@ pub enum Event {
 
 /// Tokens that a sequence reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Part<'p> {
-    sequence: usize,
-    ids: &'p [u32],
+pub(super) struct Part<'p> {
+    pub(super) sequence: usize,
+    pub(super) ids: &'p [u32],
 }
 
 /// A sequence that goes on, with its next token.
@@ -73,19 +74,20 @@ impl Chosen {
 
 /// Parts that one pass reads.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Draft<'p> {
-    parts: Vec<Part<'p>>,
-    tokens: u32,
+pub(super) struct Draft<'p> {
+    pub(super) parts: Vec<Part<'p>>,
+    pub(super) tokens: u32,
     /// Sequences whose part ends here, and the index in the pass of each one's last token.
-    ends: Vec<(usize, u32)>,
+    pub(super) ends: Vec<(usize, u32)>,
 }
 
 /// The most that one pass takes.
 #[derive(Clone, Copy, Debug)]
-struct PassMost {
-    tokens: u32,
+pub struct PassMost {
+    /// Tokens of all sequences.
+    pub tokens: u32,
     /// Tokens whose logits are wanted.
-    selected: u32,
+    pub selected: u32,
 }
 
 /// Cuts what sequences read into passes, one after the other without a gap.
@@ -109,12 +111,6 @@ fn cut<'p>(parts: &[Part<'p>], most: PassMost) -> Vec<Draft<'p>> {
     }
     drafts.extend(Some(draft).filter(|draft| draft.tokens > 0));
     drafts
-}
-
-/// The class of passes that reads a prompt. A tile of tokens would be empty work for a single one.
-/// Only the text decides, neither the budget nor the neighbours, so that they change no bit.
-fn reading_class(prompt: &[u32]) -> Class {
-    if prompt.len() == 1 { Class::Decode } else { Class::Prefill }
 }
 
 /// What a generation has come to.
@@ -281,14 +277,20 @@ impl<'a> Batch<'a> {
     /// Chooses the next token of every sequence whose part ended in the last pass.
     fn choose(&mut self, draft: &Draft<'_>, requests: &mut [Request<'_>]) -> Result<Vec<u32>> {
         let ends = || draft.ends.iter().map(|(sequence, _)| *sequence);
-        if ends().all(|sequence| requests[sequence].sampler.options().forgets()) {
-            return self.engine.chosen();
+        let forgets = |sequence: &usize| requests[*sequence].sampler.options().forgets();
+        let drawn = if ends().any(|s| forgets(&s)) { self.engine.chosen()? } else { Vec::new() };
+        if ends().all(|s| forgets(&s)) {
+            return Ok(drawn);
         }
-        let vocab = self.engine.decoder().vocab_size as usize;
         let mut logits = self.engine.logits()?;
-        let rows = ends().zip(logits.chunks_exact_mut(vocab));
-        rows.map(|(sequence, row)| requests[sequence].sampler.sample(row, &self.timelines[sequence].tokens))
-            .collect()
+        let rows = logits.chunks_exact_mut(self.engine.decoder().vocab_size as usize);
+        let rows = ends().zip(rows).enumerate();
+        rows.map(|(i, (sequence, row))| match requests[sequence].sampler.options().forgets() {
+            // A text's neighbours do not decide who draws for it.
+            true => Ok(drawn[i]),
+            false => requests[sequence].sampler.sample(row, &self.timelines[sequence].tokens),
+        })
+        .collect()
     }
 
     /// Reads the tokens of one sequence; the logits of the last one are then at hand.
@@ -335,7 +337,7 @@ impl<'a> Batch<'a> {
 
     /// Reads what was read already once more where a part makes its sequence so long that all of
     /// its positions are turned otherwise.
-    fn lengthen(&mut self, parts: &[Part<'_>]) -> Result<()> {
+    pub(super) fn lengthen(&mut self, parts: &[Part<'_>]) -> Result<()> {
         for part in parts {
             if !self.turns(part.sequence, part.ids.len()) {
                 continue;
@@ -346,14 +348,14 @@ impl<'a> Batch<'a> {
             let again = [Part { sequence: part.sequence, ids: &ids }];
             for mut draft in cut(&again, self.most(Class::Prefill)) {
                 draft.ends.clear();
-                self.pass(&draft, Class::Prefill)?;
+                self.walk(&draft, Class::Prefill)?;
             }
         }
         Ok(())
     }
 
     /// The most that the engine takes in a pass of a class.
-    fn most(&self, class: Class) -> PassMost {
+    pub fn most(&self, class: Class) -> PassMost {
         let plan = self.engine.plan();
         let tokens = match class {
             Class::Prefill => plan.chunk,
@@ -385,6 +387,10 @@ impl<'a> Batch<'a> {
 
     fn pass(&mut self, draft: &Draft<'_>, class: Class) -> Result<()> {
         os::check_interrupt()?;
+        self.walk(draft, class)
+    }
+
+    pub(super) fn walk(&mut self, draft: &Draft<'_>, class: Class) -> Result<()> {
         let mut tokens = Vec::with_capacity(draft.tokens as usize);
         for part in &draft.parts {
             let Timeline { tokens: seen, rows } = &mut self.timelines[part.sequence];
