@@ -47,6 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             budget: &budget,
             device: &device,
             batch: 1,
+            n_depth: 0,
             n_prompt,
             n_gen,
             repetitions: 3,

@@ -23,7 +23,7 @@ override ALL_QUADS: u32 = EACH * QUADS;
 // Those of all splits lie behind the counter of finished ones, which is zero between dispatches.
 override PART: u32 = EACH * (HEAD_DIM + 2u);
 override PITCH: u32 = 4u + SPLITS * PART;
-// A multiple of 8, at least the splits.
+// A multiple of 16, at least the splits.
 override STATES: u32;
 
 @group(0) @binding(0) var<uniform> step: Step;
@@ -81,7 +81,7 @@ struct EightLeft {
 
 fn eight_left(at: u32, i: u32, last: u32) -> EightLeft {
     return EightLeft(
-        left_quad(at + i * PART),
+        left_quad(at + min(i, last) * PART),
         left_quad(at + min(i + 1u, last) * PART),
         left_quad(at + min(i + 2u, last) * PART),
         left_quad(at + min(i + 3u, last) * PART),
@@ -99,12 +99,25 @@ fn top_of(i: u32, last: u32) -> vec4<f32> {
     return max(low, max(high, max(tops[min(i + 6u, last)], tops[min(i + 7u, last)])));
 }
 
-// Joins what the splits left from word `first` on, into `heads`. Eight splits are read before any
+// Adds a quad of the eight splits from `i` on, each as its weight says.
+fn add_eight(sum: vec4<f32>, left: EightLeft, i: u32, head: u32) -> vec4<f32> {
+    var all = fma(vec4<f32>(tops[i][head]), left.a, sum);
+    all = fma(vec4<f32>(tops[i + 1u][head]), left.b, all);
+    all = fma(vec4<f32>(tops[i + 2u][head]), left.c, all);
+    all = fma(vec4<f32>(tops[i + 3u][head]), left.d, all);
+    all = fma(vec4<f32>(tops[i + 4u][head]), left.e, all);
+    all = fma(vec4<f32>(tops[i + 5u][head]), left.f, all);
+    all = fma(vec4<f32>(tops[i + 6u][head]), left.g, all);
+    return fma(vec4<f32>(tops[i + 7u][head]), left.h, all);
+}
+
+// Joins what the splits left from word `first` on, into `heads`. Sixteen splits are read before any
 // is used, so that their latencies overlap; the weight of those beyond the last is zero.
 fn join(first: u32, used: u32, thread: u32) {
     let last = used - 1u;
     let at = first + min(thread, ALL_QUADS - 1u);
     let ahead = eight_left(at, 0u, last);
+    let behind = eight_left(at, 8u, last);
     for (var i = thread; i < STATES; i += THREADS) {
         let state = first + min(i, last) * PART + EACH * HEAD_DIM;
         totals[i] = left_by_heads(state);
@@ -124,22 +137,18 @@ fn join(first: u32, used: u32, thread: u32) {
         let head = q / QUADS;
         var sum = vec4<f32>(0.0);
         var total = 0.0;
-        for (var i = 0u; i < used; i += 8u) {
+        for (var i = 0u; i < used; i += 16u) {
             var left = ahead;
+            var more = behind;
             if i > 0u || q != thread {
                 left = eight_left(first + q, i, last);
+                more = eight_left(first + q, i + 8u, last);
             }
-            for (var j = i; j < i + 8u; j++) {
+            for (var j = i; j < i + 16u; j++) {
                 total = fma(tops[j][head], totals[j][head], total);
             }
-            sum = fma(vec4<f32>(tops[i][head]), left.a, sum);
-            sum = fma(vec4<f32>(tops[i + 1u][head]), left.b, sum);
-            sum = fma(vec4<f32>(tops[i + 2u][head]), left.c, sum);
-            sum = fma(vec4<f32>(tops[i + 3u][head]), left.d, sum);
-            sum = fma(vec4<f32>(tops[i + 4u][head]), left.e, sum);
-            sum = fma(vec4<f32>(tops[i + 5u][head]), left.f, sum);
-            sum = fma(vec4<f32>(tops[i + 6u][head]), left.g, sum);
-            sum = fma(vec4<f32>(tops[i + 7u][head]), left.h, sum);
+            sum = add_eight(sum, left, i, head);
+            sum = add_eight(sum, more, i + 8u, head);
         }
         heads[q] = sum * (1.0 / total);
     }

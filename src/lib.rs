@@ -23,7 +23,7 @@
 //! | ring, slot, ticket, lease | the travelling unit with the next ticket fills slot `ticket % depth`; a lease lends a filled slot to kernels ([`pipeline::ring`]) |
 //! | read-ahead | the ring before the ring: units at home in the file fill slots of host memory before they travel ([`pipeline::read_ahead`]) |
 //! | pass | one walk over all units, for one or many tokens ([`engine::Pass`]) |
-//! | chain | decode passes submitted together, each reading what the one before found most likely ([`engine::Engine::submit_chain`]) |
+//! | chain | decode passes submitted together, or one before the last is read, each reading what the one before found most likely ([`engine::Engine::submit_chain`]) |
 //! | packed model | the on-disk form: units in execution order, 4 KiB aligned, checksummed ([`pack`]) |
 //!
 //! # Layers
@@ -32,6 +32,7 @@
 //!
 //! ```text
 //! cli          verbs, options, progress, figures
+//! serve        requests become jobs; the scheduler that shares passes among them; HTTP
 //! session      timelines of tokens that share passes: read prompts, choose tokens, score a text
 //! engine       the loaded model: all memory, prepared dispatches, the walk over units
 //! model        a family as data: config.json -> units and operations
@@ -102,6 +103,7 @@ pub mod pipeline;
 pub mod plan;
 pub mod quant;
 pub mod sampler;
+pub mod serve;
 pub mod session;
 pub mod size;
 pub mod text;

@@ -8,9 +8,15 @@ mod read_ahead;
 mod text;
 pub mod timeline;
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 pub use choose::plan;
+
+/// Decode passes that take longer are not submitted before the tokens of the last are read: waiting for
+/// one costs next to nothing of it, and one too many as much as the pass.
+pub const LONG_PASS: Duration = Duration::from_millis(50);
 
 /// What a model needs, in bytes.
 #[derive(Clone, Debug)]
@@ -23,7 +29,7 @@ pub struct Demand {
     pub cache_bytes: u64,
     /// How often attention reads a row for one token: query heads that share a key head.
     pub cache_reads: u32,
-    /// Whether the likeliest token is taken: where nothing travels, the next pass begins on the GPU.
+    /// Whether the likeliest token is taken: then the next pass begins on the GPU.
     pub likeliest: bool,
     /// Tokens of a decode pass that its kernels serve with one reading of the weights.
     pub tokens_per_read: u32,

@@ -96,6 +96,7 @@ pub struct Trace(Option<Arc<Recorder>>);
 struct Recorder {
     origin: Instant,
     paused: AtomicBool,
+    coarse: bool,
     spans_max: usize,
     spans: Mutex<Vec<Span>>,
     dropped: AtomicU64,
@@ -114,9 +115,20 @@ impl Trace {
 
     /// Records up to `spans_max` spans from now on.
     pub fn with_limit(spans_max: usize) -> Self {
+        Self::start(spans_max, false)
+    }
+
+    /// Records from now on, of the GPU only when it worked, and not at which unit: timestamps around
+    /// every unit make it pause between them.
+    pub fn coarse() -> Self {
+        Self::start(SPANS_MAX, true)
+    }
+
+    fn start(spans_max: usize, coarse: bool) -> Self {
         Self(Some(Arc::new(Recorder {
             origin: Instant::now(),
             paused: AtomicBool::new(false),
+            coarse,
             spans_max,
             spans: Mutex::default(),
             dropped: AtomicU64::new(0),
@@ -126,6 +138,11 @@ impl Trace {
     /// Whether spans are recorded, at some time.
     pub fn is_on(&self) -> bool {
         self.0.is_some()
+    }
+
+    /// Whether units that the GPU works through in a row are one span.
+    pub fn is_coarse(&self) -> bool {
+        self.0.as_ref().is_some_and(|recorder| recorder.coarse)
     }
 
     /// Whether spans are recorded now.
@@ -141,6 +158,14 @@ impl Trace {
     /// Records again.
     pub fn resume(&self) {
         self.0.iter().for_each(|recorder| recorder.paused.store(false, Ordering::Relaxed));
+    }
+
+    /// Forgets all spans.
+    pub fn clear(&self) {
+        if let Some(recorder) = &self.0 {
+            recorder.spans.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            recorder.dropped.store(0, Ordering::Relaxed);
+        }
     }
 
     /// Time since the start of the trace; zero when switched off.
@@ -295,6 +320,9 @@ mod tests {
         record("d");
         let names: Vec<_> = trace.spans().iter().map(|span| span.name.to_string()).collect();
         assert_eq!(names, ["a", "d"]);
+        trace.clear();
+        record("e");
+        assert_eq!((trace.spans().len(), trace.dropped_spans()), (1, 0));
     }
 
     #[test]

@@ -2,11 +2,13 @@
 
 use pipo_wgpu::engine::{CHAINS_MAX, Class, Engine, Ids, Options, PASSES_MAX, Pass, PassToken};
 use pipo_wgpu::error::Error;
+use pipo_wgpu::pipeline::Route;
 use pipo_wgpu::plan::{Budget, Home, Work};
 use pipo_wgpu::quant::WeightKind;
 use pipo_wgpu::trace::Trace;
 
 use crate::common::{Model, fixture, gpu};
+use crate::streaming::plan_with;
 
 const CONTEXT: u32 = 48;
 
@@ -39,9 +41,9 @@ fn moved(tokens: &[PassToken], by: u32) -> Vec<PassToken> {
 }
 
 /// What passes one at a time choose.
-fn one_by_one(engine: &mut Engine, passes: u32, batch: u32) -> Vec<Vec<u32>> {
-    let mut tokens = first(batch);
-    let selected: Vec<u32> = (0..batch).collect();
+fn one_by_one(engine: &mut Engine, passes: u32, first: &[PassToken]) -> Vec<Vec<u32>> {
+    let mut tokens = first.to_vec();
+    let selected: Vec<u32> = (0..first.len() as u32).collect();
     let mut found = Vec::new();
     for _ in 0..passes {
         engine.forward(&Pass { tokens: &tokens, selected: &selected, class: Class::Decode }).unwrap();
@@ -54,15 +56,15 @@ fn one_by_one(engine: &mut Engine, passes: u32, batch: u32) -> Vec<Vec<u32>> {
 }
 
 /// What chains of the given lengths choose, each submitted before the one before it is read.
-fn chained(engine: &mut Engine, lengths: &[u32], batch: u32) -> Vec<Vec<u32>> {
+fn chained(engine: &mut Engine, lengths: &[u32], first: &[PassToken]) -> Vec<Vec<u32>> {
     let (mut done, mut found) = (0, Vec::new());
     let mut read = |engine: &mut Engine| {
         let ids = engine.read_chain().unwrap();
-        found.extend(ids.chunks(batch as usize).map(<[u32]>::to_vec));
+        found.extend(ids.chunks(first.len()).map(<[u32]>::to_vec));
     };
     for (number, length) in lengths.iter().enumerate() {
         let ids = if number == 0 { Ids::Given } else { Ids::Chosen };
-        engine.submit_chain(&moved(&first(batch), done), ids, *length).unwrap();
+        engine.submit_chain(&moved(first, done), ids, *length).unwrap();
         done += length;
         if number + 1 >= CHAINS_MAX {
             read(engine);
@@ -87,12 +89,12 @@ fn chains_choose_what_single_passes_choose() {
             let passes = 1 + PASSES_MAX + 3;
             let mut single = engine(&model, batch, None, Trace::off());
             assert!(!single.can_chain());
-            let expected = one_by_one(&mut single, passes, batch);
+            let expected = one_by_one(&mut single, passes, &first(batch));
             for table in tables() {
                 let mut engine = engine(&model, batch, Some(table), Trace::off());
                 assert!(engine.can_chain(), "{name}");
                 for lengths in [&[1, PASSES_MAX, 3][..], &[6, 6], &[4, 1, 1, 1, 5]] {
-                    let found = chained(&mut engine, lengths, batch);
+                    let found = chained(&mut engine, lengths, &first(batch));
                     assert_eq!(found, expected, "{name}, batch {batch}, {table:?}, {lengths:?}");
                 }
                 assert_eq!(engine.costs().unwrap().passes, 3 * u64::from(passes));
@@ -101,14 +103,63 @@ fn chains_choose_what_single_passes_choose() {
     }
 }
 
+/// Weights and rows of KV caches travel for passes that follow each other as for single ones.
+#[test]
+fn chains_of_passes_for_which_something_travels_choose_the_same() {
+    for (name, kind) in [("smol", WeightKind::W4), ("opt", WeightKind::W8)] {
+        let model = Model::new(&fixture(name), kind);
+        // No rows come before the first: what nobody wrote differs from place to place.
+        let first: Vec<_> = first(3).into_iter().map(|token| PassToken { position: 0, ..token }).collect();
+        let expected = one_by_one(&mut engine(&model, 3, None, Trace::off()), 10, &first);
+        type Homes = fn(usize) -> Home;
+        let weights: [Homes; 2] = [
+            |_| Home::Vram,
+            // The head stays where the table can be read.
+            |unit| if unit.is_multiple_of(2) { Home::Vram } else { Home::Disk },
+        ];
+        let caches: [Home; 2] = [Home::Vram, Home::Host];
+        let pinned = gpu().has(pipo_wgpu::gpu::Place::Pinned);
+        let routes = || Route::ALL.into_iter().filter(|route| route.is_open(gpu()));
+        for ((home, cache), route) in weights
+            .iter()
+            .flat_map(|home| caches.map(|cache| (home, cache)))
+            .flat_map(|case| routes().map(move |route| (case, route)))
+            .filter(|((_, cache), _)| pinned || *cache == Home::Vram)
+        {
+            let work = Work { batch: 3, ..Work::default() };
+            let options = Options { cache_rows: 3 * CONTEXT, work, route, ..Options::default() };
+            let is_head = |unit: usize| model.decoder.units[unit].spec.name.starts_with("head");
+            let home = |unit: usize| if is_head(unit) { Home::Vram } else { home(unit) };
+            let mut plan = plan_with(&model, &options, 4, home);
+            plan.table = Some(Home::Vram);
+            plan.caches.fill(cache);
+            plan.cache_depth = if cache == Home::Host { 1 } else { 0 };
+            let mut engine = model.engine(plan, &options);
+            let found = chained(&mut engine, &[1, 1, 3, 1, 4], &first);
+            assert_eq!(found, expected, "{name}, caches in {cache:?}, {route:?}");
+        }
+    }
+}
+
+/// Timed together, units that follow each other are one span, and all passes have one.
+#[test]
+fn units_in_a_row_are_timed_together() {
+    let model = Model::new(&fixture("smol"), WeightKind::W4);
+    let trace = Trace::coarse();
+    let mut engine = engine(&model, 1, tables().next(), trace.clone());
+    chained(&mut engine, &[4, 3, 2], &first(1));
+    let spans = trace.spans().iter().filter(|span| span.lane.task == pipo_wgpu::trace::Task::Compute).count();
+    assert!(spans == 9 || spans == 0, "{spans} spans of 9 passes");
+}
+
 /// The timeline shows every unit of every pass, also of chains that were on their way together.
 #[test]
 fn timed_chains_choose_the_same() {
     let model = Model::new(&fixture("smol"), WeightKind::W4);
-    let expected = one_by_one(&mut engine(&model, 1, None, Trace::off()), 9, 1);
+    let expected = one_by_one(&mut engine(&model, 1, None, Trace::off()), 9, &first(1));
     let (trace, table) = (Trace::on(), tables().next());
     let mut engine = engine(&model, 1, table, trace.clone());
-    assert_eq!(chained(&mut engine, &[4, 3, 2], 1), expected);
+    assert_eq!(chained(&mut engine, &[4, 3, 2], &first(1)), expected);
     let spans = trace.spans().iter().filter(|span| span.lane.task == pipo_wgpu::trace::Task::Compute).count();
     let units = model.decoder.units.len();
     assert!(spans == 9 * units || spans == 0, "{spans} spans of {units} units");

@@ -26,6 +26,7 @@ mod published_experts;
 mod published_families;
 mod quantised;
 mod quantiser;
+mod serving;
 mod sessions;
 mod starts;
 mod streaming;

@@ -7,7 +7,7 @@ use clap::{CommandFactory, Parser};
 use pipo_wgpu::cli::args::Args;
 
 /// The modules bottom up, each with what it may import; `wgpu` and `ash` are crates.
-const MODULES: [(&str, &[&str]); 21] = [
+const MODULES: [(&str, &[&str]); 22] = [
     ("error", &[]),
     ("size", &["error"]),
     ("os", &["error"]),
@@ -28,6 +28,7 @@ const MODULES: [(&str, &[&str]); 21] = [
         &["error", "os", "trace", "quant", "plan", "pack", "gpu", "kernels", "pipeline", "model", "wgpu"],
     ),
     ("session", &["error", "os", "sampler", "text", "engine"]),
+    ("serve", &["error", "trace", "plan", "sampler", "text", "engine", "session"]),
     (
         "cli",
         &[
@@ -47,6 +48,7 @@ const MODULES: [(&str, &[&str]); 21] = [
             "model",
             "engine",
             "session",
+            "serve",
         ],
     ),
     // The verb that shows what wgpu reports.

@@ -1,13 +1,16 @@
 //! The verbs and their options; options that verbs share are written once, as groups.
 
+mod batch;
 mod bench;
 mod plan;
+mod serve;
 
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
+pub use batch::BatchArgs;
 pub use bench::{BenchArgs, BenchWorkArgs, TableFormat};
 
 use crate::engine::BATCH_MAX;
@@ -22,6 +25,7 @@ use crate::size;
 use crate::text::GenerationConfig;
 
 pub use plan::{CardArgs, PlanArgs, WorkArgs};
+pub use serve::{NetworkArgs, ServeArgs};
 
 /// Slots of the ring at most: beyond a few, more slots only take memory from resident units.
 pub const DEPTH_MAX: i64 = 64;
@@ -53,6 +57,12 @@ pub enum Verb {
     /// Write text that continues a prompt
     #[command(after_help = RUN_EXAMPLES)]
     Run(RunArgs),
+    /// Answer requests over HTTP as OpenAI's API has it, many at once
+    #[command(after_help = serve::EXAMPLES)]
+    Serve(ServeArgs),
+    /// Answer a file of requests, as many at once as are fastest
+    #[command(after_help = batch::EXAMPLES)]
+    Batch(BatchArgs),
     /// Convert a model into the packed form, in which it loads fastest
     Pack(PackArgs),
     /// Show what would live where, and the tokens per second to expect

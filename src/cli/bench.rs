@@ -1,5 +1,8 @@
 //! The verb `bench`: rates of prefill and decode, beside what the link and the GPU could do.
 
+mod compare;
+mod paper;
+mod plot;
 pub mod report;
 
 use std::time::Duration;
@@ -36,6 +39,8 @@ pub struct Case<'a> {
     pub device: &'a DeviceArgs,
     /// Sequences that share passes.
     pub batch: u32,
+    /// Tokens that each text has before its prompt; they are not timed.
+    pub n_depth: u32,
     /// Tokens of each prompt; 0 starts from a single one.
     pub n_prompt: u32,
     /// Decode passes.
@@ -49,18 +54,29 @@ pub struct Case<'a> {
 /// # Errors
 /// Whatever goes wrong on the way from the model to the last measurement.
 pub fn run(args: &BenchArgs) -> Result<()> {
+    if let [before, after] = &args.work.compare[..] {
+        return Output::stdout().piece(&compare::compare(before, after)?);
+    }
+    if let [picture, results @ ..] = &args.work.plot[..] {
+        return plot::plot(picture, results);
+    }
+    if args.work.paper {
+        return paper::run(args);
+    }
     let opened = Opened::new(&args.model, &open_gpu(&args.device)?.facts)?;
     let context = args.budget.context.unwrap_or(opened.decoder.context_max);
     let (n_prompt, n_gen) = args.work.lengths(context)?;
     let mut rows = Vec::new();
     for &batch in &args.work.batch {
-        let (budget, device, repetitions) = (&args.budget, &args.device, args.work.repetitions);
-        let case = Case { opened: &opened, budget, device, batch, n_prompt, n_gen, repetitions };
-        match measure(&case) {
-            Ok(measured) => rows.extend(measured),
-            // What was measured before took its time, and is shown.
-            Err(error) if !rows.is_empty() => return show(&rows, args).and(Err(error)),
-            Err(error) => return Err(error),
+        for &n_depth in &args.work.n_depth {
+            let (budget, device, repetitions) = (&args.budget, &args.device, args.work.repetitions);
+            let case = Case { opened: &opened, budget, device, batch, n_depth, n_prompt, n_gen, repetitions };
+            match measure(&case) {
+                Ok(measured) => rows.extend(measured),
+                // What was measured before took its time, and is shown.
+                Err(error) if !rows.is_empty() => return show(&rows, args).and(Err(error)),
+                Err(error) => return Err(error),
+            }
         }
     }
     show(&rows, args)
@@ -77,12 +93,15 @@ fn show(rows: &[Row], args: &BenchArgs) -> Result<()> {
 pub fn measure(case: &Case<'_>) -> Result<Vec<Row>> {
     // A device of its own, so that its books hold this batch alone.
     let gpu = open_gpu(case.device)?;
-    let context = (case.n_prompt.max(1)).checked_add(case.n_gen).ok_or_else(|| {
-        Error::Usage(format!("-p {} -n {}: no model remembers so many tokens", case.n_prompt, case.n_gen))
-    })?;
-    let work = Work { batch: case.batch, prompt_tokens: case.n_prompt.max(1), new_tokens: case.n_gen };
+    let read = case.n_depth.checked_add(case.n_prompt.max(1));
+    let (Some(read), Some(context)) = (read, read.and_then(|read| read.checked_add(case.n_gen))) else {
+        let Case { n_depth, n_prompt, n_gen, .. } = case;
+        let problem = format!("-d {n_depth} -p {n_prompt} -n {n_gen}: no model remembers so many tokens");
+        return Err(Error::Usage(problem));
+    };
+    let work = Work { batch: case.batch, prompt_tokens: read, new_tokens: case.n_gen };
     // On from the start, because then the engine takes memory for timestamps, but not recording.
-    let trace = Trace::on();
+    let trace = Trace::coarse();
     trace.pause();
     let need = Need { context, all_logits: false, work, likeliest: true, trace: trace.clone() };
     let prepared = prepare(gpu, case.opened, case.budget, case.device, &need)?;
@@ -125,7 +144,8 @@ pub fn measure(case: &Case<'_>) -> Result<Vec<Row>> {
     };
     let tests = [("pp", case.n_prompt, prefill), ("tg", case.n_gen, decode)];
     let rows = tests.into_iter().filter(|(_, tokens, _)| *tokens > 0);
-    Ok(rows.map(|(test, tokens, seen)| Row::new(&facts, format!("{test}{tokens}"), seen)).collect())
+    let behind = if case.n_depth > 0 { format!(" @ d{}", case.n_depth) } else { String::new() };
+    Ok(rows.map(|(test, tokens, seen)| Row::new(&facts, format!("{test}{tokens}{behind}"), seen)).collect())
 }
 
 /// What link and disk carry with nothing else to do, measured in this run.
@@ -165,6 +185,8 @@ impl Ceilings {
 /// Runs the same work again and again.
 struct Runs<'a> {
     batch: Batch<'a>,
+    /// What each text has before its prompt, which is not timed; may be empty.
+    before: Vec<Vec<u32>>,
     prompts: Vec<Vec<u32>>,
 }
 
@@ -173,21 +195,28 @@ impl<'a> Runs<'a> {
         // Equal for everybody; what they are does not matter to a dense model's speed.
         let mut random = ChaCha8Rng::seed_from_u64(0);
         let vocab = engine.decoder().vocab_size;
-        let mut prompt = || (0..case.n_prompt.max(1)).map(|_| random.random_range(0..vocab)).collect();
-        let prompts = (0..case.batch).map(|_| prompt()).collect();
-        Runs { batch: Batch::new(engine, &vec![context; case.batch as usize]), prompts }
+        let mut text = |tokens: u32| (0..tokens).map(|_| random.random_range(0..vocab)).collect::<Vec<u32>>();
+        let prompts = (0..case.batch).map(|_| text(case.n_prompt.max(1))).collect();
+        let before = (0..case.batch).map(|_| text(case.n_depth)).collect();
+        Runs { batch: Batch::new(engine, &vec![context; case.batch as usize]), before, prompts }
     }
 
     /// Reads the prompts and makes `n_gen` decode passes.
     fn once(&mut self, n_gen: u32) -> Result<Figures> {
         self.batch.clear();
-        let limits = Limits { max_tokens: n_gen as usize + 1, end_tokens: Vec::new() };
-        let sampler = |_| Sampler::new(SamplerOptions::default());
+        let sampler = |_: &Vec<u32>| Sampler::new(SamplerOptions::default());
         let mut samplers = self.prompts.iter().map(sampler).collect::<Result<Vec<_>>>()?;
-        let mut requests: Vec<_> = (self.prompts.iter().zip(&mut samplers))
-            .map(|(prompt, sampler)| Request { prompt, limits: &limits, sampler })
-            .collect();
-        self.batch.generate(&mut requests, |_, _| Ok(true))
+        let mut generate = |prompts: &[Vec<u32>], max_tokens| {
+            let limits = Limits { max_tokens, end_tokens: Vec::new() };
+            let requests = prompts.iter().zip(&mut samplers);
+            let mut requests: Vec<_> =
+                requests.map(|(prompt, sampler)| Request { prompt, limits: &limits, sampler }).collect();
+            self.batch.generate(&mut requests, |_, _| Ok(true))
+        };
+        if self.before.iter().any(|before| !before.is_empty()) {
+            generate(&self.before, 0)?;
+        }
+        generate(&self.prompts, n_gen as usize + 1)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The command line: verbs, options, progress and figures.
 
 pub mod args;
+pub mod batch;
 pub mod bench;
 pub mod chat;
 mod described;
@@ -16,6 +17,7 @@ pub mod prepare;
 pub mod progress;
 pub mod prompt;
 mod repack;
+pub mod serve;
 pub mod vocabulary;
 pub mod writer;
 
@@ -57,6 +59,8 @@ pub fn main() -> ExitCode {
 pub fn run(args: &Args) -> Result<()> {
     match &args.verb {
         Verb::Run(args) => generate::run(args),
+        Verb::Serve(args) => serve::run(args),
+        Verb::Batch(args) => batch::run(args),
         Verb::Pack(args) => pack(args),
         Verb::Plan(args) => plan::run(args),
         Verb::Bench(args) => bench::run(args),

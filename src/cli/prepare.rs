@@ -92,6 +92,45 @@ pub fn prepare(
     Ok(Prepared { gpu, plan, context, options, vram_bytes })
 }
 
+/// How many texts, up to a number, are written fastest together within the budgets, by rates alone.
+///
+/// # Errors
+/// When the budget is too small for one.
+pub fn fastest_batch(
+    gpu: &Arc<Gpu>,
+    opened: &Opened,
+    (budget, device): (&BudgetArgs, &DeviceArgs),
+    need: &Need,
+    most: u32,
+) -> Result<u32> {
+    let vram_bytes = vram_bytes(gpu, budget);
+    let with = |batch: u32| Need { work: Work { batch, ..need.work }, trace: need.trace.clone(), ..*need };
+    let first = tuned(gpu, device, vram_bytes, options(&opened.decoder, budget, device, &with(1))?)?;
+    let measured = measure(gpu, device, vram_bytes, (&opened.decoder, &first))?;
+    // What was timed holds for its own number of texts.
+    let rates = Rates { times: None, ..measured.rates };
+    let limits = limits(gpu, budget, device, &measured);
+    let mut best: Option<(f64, u32)> = None;
+    let doubled = std::iter::successors(Some(1_u32), |batch| Some(batch * 2));
+    for batch in doubled.take_while(|batch| *batch < most).chain([most]) {
+        let Ok(options) = options(&opened.decoder, budget, device, &with(batch)) else { break };
+        let options = Options { route: measured.route, shapes: first.shapes, ..options };
+        let demand = engine::demand(&opened.decoder, &gpu.facts, &options, need.all_logits);
+        let plan = match plan::plan(&demand, &limits, &rates) {
+            Ok(plan) => plan,
+            Err(problem) if best.is_none() => return Err(problem),
+            Err(_) => break,
+        };
+        let each = |tokens: u32, rate: f64| f64::from(tokens) / rate.max(f64::MIN_POSITIVE);
+        let seconds = each(need.work.prompt_tokens, plan.prediction.prefill_rate)
+            + each(need.work.new_tokens, plan.prediction.decode_rate);
+        if best.is_none_or(|(least, _)| seconds < least) {
+            best = Some((seconds, batch));
+        }
+    }
+    Ok(best.map_or(1, |(_, batch)| batch))
+}
+
 /// Plans; where units will live on disk, again with the rate at which their file is read, which
 /// comes back as well.
 pub(super) fn plan_with_disk(

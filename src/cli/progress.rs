@@ -19,6 +19,7 @@ const SPIN: Duration = Duration::from_millis(250);
 enum Unit {
     Bytes,
     Tokens,
+    Texts,
 }
 
 /// The progress of one step; threads may share it.
@@ -49,12 +50,18 @@ impl Progress {
         Self::new(step, total, Unit::Tokens)
     }
 
+    /// Starts a step of `total` texts.
+    pub fn texts(step: &str, total: u64) -> Self {
+        Self::new(step, total, Unit::Texts)
+    }
+
     fn new(step: &str, total: u64, unit: Unit) -> Self {
         let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
         if io::stderr().is_terminal() {
             let counts = match unit {
                 Unit::Bytes => "{binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}",
                 Unit::Tokens => "{pos}/{len} tokens {per_sec}",
+                Unit::Texts => "{pos}/{len} texts {per_sec}",
             };
             let template = format!("{{prefix:>12}} {{spinner}} [{{bar:32}}] {counts} eta {{eta}} {{msg}}");
             // A template that cannot be read would leave indicatif's own, which serves as well.
@@ -139,9 +146,14 @@ impl Lines {
         let rate = self.done as f64 / seconds;
         let left = self.total.saturating_sub(self.done) as f64;
         let eta = if rate > 0.0 { format!("{:.0} s left", left / rate) } else { "time left unknown".into() };
+        if matches!(self.unit, Unit::Texts) {
+            // There may be many seconds to one.
+            let (done, total) = (self.done, self.total);
+            return Some(format!("{}: {done} of {total} texts, {rate:.2}/s, {eta}", self.step));
+        }
         let [done, total, rate] = [self.done, self.total, rate as u64].map(|count| match self.unit {
             Unit::Bytes => size::format(count),
-            Unit::Tokens => format!("{count} tokens"),
+            Unit::Tokens | Unit::Texts => format!("{count} tokens"),
         });
         Some(format!("{}: {done} of {total}, {rate}/s, {eta}", self.step))
     }
@@ -181,5 +193,7 @@ mod tests {
         Progress::hidden().finish();
         let line = Lines::new("scoring", 90, Unit::Tokens, zero).add(30, late);
         assert_eq!(line.unwrap(), "scoring: 30 tokens of 90 tokens, 6 tokens/s, 10 s left");
+        let line = Lines::new("writing", 9, Unit::Texts, zero).add(1, late);
+        assert_eq!(line.unwrap(), "writing: 1 of 9 texts, 0.20/s, 40 s left");
     }
 }

@@ -13,6 +13,14 @@ use crate::pipeline::cache_ring::{CacheRing, CacheRingOptions, KeysValues, Rows}
 use crate::plan::{Home, Plan};
 use crate::trace::Task;
 
+/// The first rows of one sequence that become those of another.
+pub(super) struct Copied {
+    /// The row of position 0 there, and here.
+    pub(super) from: u32,
+    pub(super) to: u32,
+    pub(super) rows: u32,
+}
+
 /// Every block's cache.
 pub(super) struct Caches {
     /// By block: caches that kernels use where they are, in GPU memory or pinned.
@@ -140,6 +148,32 @@ impl Caches {
     /// Forgets a sequence: its rows need not travel any more.
     pub(super) fn forget(&mut self, cache_start: u32) {
         self.live.remove(&cache_start);
+    }
+
+    /// Encodes copies of the first rows of one sequence to another's, through memory that nobody
+    /// uses between passes; whether it could: caches that travel are not where the queue copies.
+    pub(super) fn copy_rows(
+        &self,
+        copied: &Copied,
+        (between, bytes): (&wgpu::Buffer, u64),
+        encoder: &mut wgpu::CommandEncoder,
+    ) -> bool {
+        let bytes = bytes / self.row_bytes * self.row_bytes;
+        if !self.travelling.is_empty() || bytes == 0 {
+            return false;
+        }
+        let place = |row: u32| u64::from(row) * self.row_bytes;
+        for caches in self.in_place.iter().flatten() {
+            for start in caches.starts() {
+                let (from, to) = (start + place(copied.from), start + place(copied.to));
+                for done in (0..place(copied.rows)).step_by(bytes as usize) {
+                    let size = bytes.min(place(copied.rows) - done);
+                    encoder.copy_buffer_to_buffer(&caches.buffer, from + done, between, 0, size);
+                    encoder.copy_buffer_to_buffer(between, 0, &caches.buffer, to + done, size);
+                }
+            }
+        }
+        true
     }
 
     fn rows(&self) -> Vec<Rows> {

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use super::pass::UNITS_SUBMITTED_FIRST;
 use super::walk::Walk;
 use super::{Class, Engine, Ids, Pass, PassToken, workspace};
 use crate::error::{Error, Result};
@@ -35,11 +36,16 @@ impl Chains {
 }
 
 impl Engine {
-    /// Whether decode passes can be chained: nothing travels for them, and the embedding table is
-    /// where kernels read it.
+    /// Whether decode passes can be chained: the embedding table is where kernels read it.
     pub fn can_chain(&self) -> bool {
+        !self.embed_chosen.is_empty()
+    }
+
+    /// Whether weights, keys or values travel for decode passes: then the CPU is there for every unit,
+    /// and a chain of several passes would have no more than one of each alone.
+    pub fn travels(&self) -> bool {
         let at_home = |programs: &super::UnitPrograms| programs.without_ring(Class::Decode).is_some();
-        !self.embed_chosen.is_empty() && self.programs.iter().all(at_home) && self.caches.stay()
+        !self.programs.iter().all(at_home) || !self.caches.stay()
     }
 
     /// Submits decode passes that follow each other, the first one over `tokens`; each pass decides
@@ -57,6 +63,10 @@ impl Engine {
         let selected: Vec<u32> = (0..count).collect();
         let gpu = Arc::clone(&self.gpu);
         let mut walk = Walk::new(&gpu, count, count);
+        walk.held = self.next_ticket..self.next_ticket;
+        if self.travels() {
+            walk.quota = UNITS_SUBMITTED_FIRST;
+        }
         let resting = self.timer.take_if(|_| !self.trace.is_recording());
         let slot = self.chains.submitted % CHAINS_MAX;
         let mut moved = tokens.to_vec();

@@ -17,6 +17,10 @@ const REGION_ALIGNMENT: u64 = 256;
 /// Upload buffers that are used in turn, so that preparing one pass does not wait for the last.
 const UPLOADS: usize = 2;
 
+/// Regions with at most so much between them that nobody reads are sent together: a copy by the
+/// kernels' queue takes as long as that many bytes more.
+const GAP_BYTES: u64 = 128 << 10;
+
 /// Byte ranges within the input buffer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct InputLayout {
@@ -249,7 +253,7 @@ impl Inputs {
                 }
                 put(start, bytes);
                 let end = start + bytes.len() as u64;
-                match pieces.last_mut().filter(|piece| piece.end == start) {
+                match pieces.last_mut().filter(|piece| (piece.end..=piece.end + GAP_BYTES).contains(&start)) {
                     Some(piece) => piece.end = end,
                     None => pieces.push(start..end),
                 }

@@ -32,11 +32,12 @@ use crate::error::Result;
 use crate::gpu::{Dispatch, Facts, Gpu, Pipelines};
 pub use crate::kernels::CacheKind;
 use crate::kernels::{Shapes, attention_decode};
-use crate::model::Decoder;
+use crate::model::{Activation, Decoder};
 use crate::pipeline::{Loader, Route};
 use crate::plan::{Home, Plan, Work};
 use crate::trace::Trace;
 
+pub use crate::plan::LONG_PASS;
 use cache::Caches;
 use carrier::{Carrier, Homes};
 use chain::Chains;
@@ -273,7 +274,7 @@ impl Engine {
         let chains = Chains::new(gpu, options.work.batch)?;
         let argmax = builder.argmax(&mut pipelines)?;
         let timer = match options.trace.is_on() {
-            true => UnitTimer::new(gpu, decoder.units.len())?,
+            true => UnitTimer::new(gpu, decoder.units.len(), &options.trace)?,
             false => None,
         };
         let start = Instant::now();
@@ -350,6 +351,23 @@ impl Engine {
     /// were read before that was said must be read again.
     pub fn set_long(&mut self, cache_start: u32, is_long: bool) {
         self.workspace.inputs.set_long(cache_start, is_long);
+    }
+
+    /// Copies the first rows of the sequence whose position 0 has the cache row `from` to those of
+    /// another; whether it could. Between passes alone: what the last pass found is lost.
+    ///
+    /// # Errors
+    /// When the GPU fails.
+    pub fn copy_rows(&mut self, from: u32, to: u32, rows: u32) -> Result<bool> {
+        let between = self.workspace.activation(Activation::Logits);
+        let copied = cache::Copied { from, to, rows };
+        let mut encoder = self.gpu.encoder("shared beginning");
+        let could = self.caches.copy_rows(&copied, (between, between.size()), &mut encoder);
+        if could {
+            self.gpu.queue.submit([encoder.finish()]);
+            self.gpu.check()?;
+        }
+        Ok(could)
     }
 
     /// Forgets the sequence whose position 0 has the given cache row: where KV caches live in host

@@ -1,13 +1,15 @@
 //! Walks over all units: for the tokens of a prompt, or for one token of each sequence.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::chain::finite;
 use super::walk::Walk;
 use super::{Engine, workspace};
 use crate::error::Result;
+use crate::gpu::WAIT_MAX;
 use crate::model::Activation;
+use crate::pipeline::Loader;
 
 /// One token of a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,13 +52,17 @@ pub struct Pass<'a> {
     pub class: Class,
 }
 
-/// Travelling units whose weights are there are handed over together, as many as this share of the
-/// ring's slots: a submission that waits for another starts late, 150 us on an H100.
+/// Travelling units are handed over together, as many as this share of the ring's slots, unless the GPU
+/// runs out of work before their weights are there: while the link is busy, a submission starts late,
+/// 200 us after the one before it on an H200.
 const UNITS_HELD_SHARE: usize = 2;
+
+/// How often is seen whether the GPU has run out of work while what is encoded waits for more.
+const GPU_LOOK: Duration = Duration::from_micros(100);
 
 /// Resident units of a pass's first submission. Each further one has twice as many: the GPU begins
 /// while the CPU still encodes, and hardly ever waits between two submissions.
-const UNITS_SUBMITTED_FIRST: usize = 4;
+pub(super) const UNITS_SUBMITTED_FIRST: usize = 4;
 
 impl Engine {
     /// Runs one pass: writes the tokens' keys and values to the cache, and the logits of the
@@ -105,6 +111,7 @@ impl Engine {
             Ids::Given => &self.embed,
             Ids::Chosen => &self.embed_chosen,
         };
+        walk.begin_timed(0, &mut self.timer);
         let first_norm = self.first_norm.iter().filter(|_| pass.class == Class::Decode);
         for dispatch in embed.iter().chain(first_norm) {
             walk.encode_one(dispatch, pass.tokens.len() as u32);
@@ -131,8 +138,18 @@ impl Engine {
             (None, Some(ring)) => &programs.in_slot[ring.slot(self.next_ticket)],
             (None, None) => unreachable!("a plan with travelling units has a ring"),
         };
-        let is_there = !cache_ring && ring.is_some_and(|ring| ring.has_arrived(self.next_ticket));
-        if (ring.is_some() || cache_ring) && !is_there {
+        let travels = ring.is_some() || cache_ring;
+        let mut is_there = !cache_ring && ring.is_some_and(|ring| ring.has_arrived(self.next_ticket));
+        // Where copies go by a queue of their own, nothing is late while the GPU has work.
+        let gathers = !cache_ring && ring.is_some_and(Loader::has_own_queue);
+        if let Some(ring) = ring.filter(|_| gathers && !is_there) {
+            let start = Instant::now();
+            while !is_there && start.elapsed() < WAIT_MAX && !walk.is_gpu_idle()? {
+                is_there = ring.await_arrival(self.next_ticket, GPU_LOOK);
+            }
+            self.costs.waiting += start.elapsed();
+        }
+        if travels && !is_there {
             // What is encoded so far must run while this unit is still on its way.
             walk.hand_over(&mut self.workspace.inputs, self.ring.as_ref());
         }
@@ -144,7 +161,7 @@ impl Engine {
         if let Some(cache) = programs.cache {
             self.caches.take_back(cache, walk, &mut self.timer);
         }
-        if ring.is_none() && !cache_ring {
+        if !travels {
             walk.units += 1;
             if walk.units == walk.quota {
                 walk.hand_over(&mut self.workspace.inputs, self.ring.as_ref());
@@ -152,7 +169,9 @@ impl Engine {
             }
             return Ok(());
         }
-        walk.close();
+        if !(gathers && is_there) {
+            walk.close();
+        }
         walk.sees_transfers = true;
         let start = Instant::now();
         if cache_ring {

@@ -22,6 +22,8 @@ pub(super) struct UnitTimer {
     /// The slot that is being written, and the one that is read next.
     writing: usize,
     reading: usize,
+    /// Whether units in a row are timed together.
+    coarse: bool,
 }
 
 /// The timestamps of what was submitted together.
@@ -66,7 +68,7 @@ impl UnitTimer {
     ///
     /// # Errors
     /// When there is no memory for the readings.
-    pub(super) fn new(gpu: &Gpu, units: usize) -> Result<Option<Self>> {
+    pub(super) fn new(gpu: &Gpu, units: usize, trace: &Trace) -> Result<Option<Self>> {
         let needed = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS;
         // In a pass alone, each unit may have its KV cache copied in and out before and after.
         let count = 2 * PASSES_MAX.max(3) * units as u32;
@@ -79,6 +81,7 @@ impl UnitTimer {
             origin: (0, Instant::now()),
             writing: 0,
             reading: 0,
+            coarse: trace.is_coarse(),
         };
         timer.align(gpu)?;
         Ok(Some(timer))
@@ -106,6 +109,11 @@ impl UnitTimer {
             }
         }
         Ok(())
+    }
+
+    /// Whether units that follow each other in a compute pass are timed together.
+    pub(super) fn is_coarse(&self) -> bool {
+        self.coarse
     }
 
     /// The timestamps that the compute pass of `unit` should write.

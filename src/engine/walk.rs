@@ -1,10 +1,13 @@
 //! Records a pass's commands and hands them to the queue in batches.
 
 use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::inputs::Inputs;
 use super::program::Step;
 use super::timing::UnitTimer;
+use crate::error::Result;
 use crate::gpu::{CopyRegion, Dispatch, Gpu};
 use crate::pipeline::Loader;
 use crate::trace::Task;
@@ -15,6 +18,8 @@ pub(super) struct Walk<'a> {
     encoder: Option<wgpu::CommandEncoder>,
     /// The compute pass that goes on until something else is encoded.
     compute: Option<wgpu::ComputePass<'static>>,
+    /// Whether it is timed, with all that follows in it.
+    is_timed: bool,
     /// Commands that are ready for the queue, in order.
     closed: Vec<wgpu::CommandBuffer>,
     /// Whether among them are readers of what came by a transfer queue.
@@ -25,6 +30,8 @@ pub(super) struct Walk<'a> {
     /// are to be submitted together.
     pub(super) units: usize,
     pub(super) quota: usize,
+    /// Rises when the GPU has done all that was submitted.
+    done: Option<Arc<AtomicBool>>,
     tokens: u32,
     selected: u32,
 }
@@ -35,11 +42,13 @@ impl<'a> Walk<'a> {
             gpu,
             encoder: None,
             compute: None,
+            is_timed: false,
             closed: Vec::new(),
             sees_transfers: false,
             held: 0..0,
             units: 0,
             quota: usize::MAX,
+            done: None,
             tokens,
             selected,
         }
@@ -56,11 +65,20 @@ impl<'a> Walk<'a> {
         timestamp_writes: Option<wgpu::ComputePassTimestampWrites<'_>>,
     ) -> &mut wgpu::ComputePass<'static> {
         if timestamp_writes.is_some() || self.compute.is_none() {
+            self.is_timed = timestamp_writes.is_some();
             let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
             let pass = self.encoder().begin_compute_pass(&descriptor).forget_lifetime();
             return self.compute.insert(pass);
         }
         self.compute.as_mut().expect("it was just looked at")
+    }
+
+    /// Begins a compute pass that is timed together with the units in it, for a timer of such passes.
+    pub(super) fn begin_timed(&mut self, unit: usize, timer: &mut Option<UnitTimer>) {
+        let timer = timer.as_mut().filter(|timer| timer.is_coarse());
+        if let Some(writes) = timer.map(|timer| timer.writes(unit)) {
+            self.compute(Some(writes));
+        }
     }
 
     /// Encodes a unit's dispatches, which find its KV cache in the given place.
@@ -72,8 +90,10 @@ impl<'a> Walk<'a> {
         timer: &mut Option<UnitTimer>,
     ) {
         let (tokens, selected) = (self.tokens, self.selected);
-        let timestamp_writes = timer.as_mut().map(|timer| timer.writes(unit));
-        let is_timed = timestamp_writes.is_some();
+        let is_coarse = timer.as_ref().is_some_and(UnitTimer::is_coarse);
+        let goes_on = is_coarse && self.is_timed && self.compute.is_some();
+        let timestamp_writes = timer.as_mut().filter(|_| !goes_on).map(|timer| timer.writes(unit));
+        let is_alone = timestamp_writes.is_some() && !is_coarse;
         let pass = self.compute(timestamp_writes);
         for step in steps {
             let count = if step.selected { selected } else { tokens };
@@ -81,7 +101,7 @@ impl<'a> Walk<'a> {
                 step.dispatch(cache_place).encode(pass, count);
             }
         }
-        if is_timed {
+        if is_alone {
             self.compute = None;
         }
     }
@@ -134,11 +154,20 @@ impl<'a> Walk<'a> {
     pub(super) fn submit(&mut self) {
         self.close();
         self.units = 0;
+        self.done = None;
         if !self.closed.is_empty() {
             let sees = std::mem::take(&mut self.sees_transfers);
             let barrier = sees.then(|| self.gpu.see_transfers()).flatten();
             self.gpu.queue.submit(barrier.into_iter().chain(self.closed.drain(..)));
         }
+    }
+
+    /// Whether the GPU has done all that it was given.
+    pub(super) fn is_gpu_idle(&mut self) -> Result<bool> {
+        let gpu = self.gpu;
+        let done = self.done.get_or_insert_with(|| gpu.flag_when_done());
+        gpu.poll()?;
+        Ok(done.load(Ordering::Acquire))
     }
 
     /// Submits all commands, and gives back what they read from: the upload of the pass's inputs,

@@ -192,7 +192,8 @@ pub(super) struct Workspace {
 
 impl Workspace {
     pub(super) fn new(gpu: &Gpu, decoder: &Decoder, flow: &Flow, sizes: &Sizes) -> Result<Self> {
-        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
+        // Between passes, logits have room for what is copied.
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
         let buffer = |label: &str, bytes: u64| -> Result<Buffer> {
             let limit = gpu.facts.limits.max_storage_buffer_binding_size;
             if bytes > limit {

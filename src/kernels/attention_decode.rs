@@ -209,7 +209,7 @@ pub fn constants(spec: &Spec, layout: &Layout) -> Vec<Constant> {
         ("NORM_EPS", spec.norm_eps.into()),
         ("THREADS", layout.threads.into()),
         ("LANES", lanes(spec).into()),
-        ("STATES", layout.splits.max(teams).next_multiple_of(8).into()),
+        ("STATES", layout.splits.max(teams).next_multiple_of(16).into()),
         // 8 KiB of sums.
         ("ROUND", (256 / layout.threads).clamp(1, each(spec)).into()),
         ("JOIN", u32::from(layout.joins).into()),

@@ -20,7 +20,7 @@ const THREADS: u32 = 128;
 /// The shader's constants.
 pub fn constants(spec: &Spec, layout: &Layout) -> Vec<Constant> {
     let mut constants = result_constants(spec, layout);
-    constants.extend([("STATES", layout.splits.next_multiple_of(8).into()), ("THREADS", THREADS.into())]);
+    constants.extend([("STATES", layout.splits.next_multiple_of(16).into()), ("THREADS", THREADS.into())]);
     constants
 }
 

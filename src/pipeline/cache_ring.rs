@@ -57,6 +57,11 @@ impl KeysValues {
         self.buffer.part(start..start + self.part_bytes.next_multiple_of(16))
     }
 
+    /// First bytes of the keys and of the values.
+    pub fn starts(&self) -> [u64; 2] {
+        [self.start, self.values_start()]
+    }
+
     fn values_start(&self) -> u64 {
         self.start + self.part_bytes.next_multiple_of(PART_ALIGNMENT)
     }

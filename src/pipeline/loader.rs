@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Route;
 use super::carry::{Means, Origin, Readers, Target};
@@ -170,9 +170,19 @@ impl Loader {
         self.ring.lease(ticket, WAIT_MAX)
     }
 
+    /// Waits at most so long until [`Loader::lease`] would return at once; whether that is so now.
+    pub fn await_arrival(&self, ticket: u64, wait: Duration) -> bool {
+        self.ring.await_arrival(ticket, wait)
+    }
+
     /// Whether [`Loader::lease`] would return at once.
     pub fn has_arrived(&self, ticket: u64) -> bool {
         self.ring.has_arrived(ticket)
+    }
+
+    /// Whether copies go beside the kernels' queue: then what was submitted never waits for them.
+    pub fn has_own_queue(&self) -> bool {
+        matches!(self.route, Route::Mapped | Route::Dma)
     }
 
     /// The slot of a ticket's item, also before it has arrived.
@@ -184,7 +194,7 @@ impl Loader {
     /// later copies into the slot run after them; on the other routes, workers wait until those
     /// commands are done before they touch the slot.
     pub fn release(&self, ticket: u64) {
-        if matches!(self.route, Route::Mapped | Route::Dma) {
+        if self.has_own_queue() {
             *locked(&self.readers[self.slot(ticket)]) = Some(self.gpu.flag_when_done());
         }
         self.ring.release(ticket);

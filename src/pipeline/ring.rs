@@ -112,6 +112,17 @@ impl Ring {
         !state.stopped && index.is_some_and(|index| state.missing.get(index) == Some(&0))
     }
 
+    /// Waits at most so long until [`Ring::lease`] would not block; whether that is so now.
+    pub fn await_arrival(&self, ticket: u64, wait: Duration) -> bool {
+        let state = self.lock();
+        let arriving = |state: &mut State| {
+            let index = to_usize(ticket.saturating_sub(state.released));
+            state.failure.is_none() && !state.stopped && state.missing.get(index) != Some(&0)
+        };
+        let waited = self.changed.wait_timeout_while(state, wait, arriving);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+
     /// Blocks until every piece of a ticket has arrived and returns its slot.
     ///
     /// # Errors

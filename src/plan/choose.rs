@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::ops::RangeInclusive;
 
-use super::cost::{Cost, HostCaches, Layout};
+use super::cost::{Cost, HostCaches, Layout, is_head};
 use super::homes::{choose_homes, pin, spread};
 use super::{Budget, Demand, Home, Plan, Prediction, Rates, STAGING_EACH, experts, read_ahead};
 use crate::error::{Error, Result};
@@ -310,8 +310,14 @@ impl Planner<'_> {
         };
         let (pinned_bytes, disk_bytes) = (sum(Home::Host), sum(Home::Disk));
         let (slots, lent_bytes) = self.slots(sizes, &homes, pinned_bytes);
-        let ring =
-            Layout { homes: &homes, depth: sizes.depth, caches: sizes.caches, direct: false, slots: &[] };
+        let ring = Layout {
+            homes: &homes,
+            depth: sizes.depth,
+            caches: sizes.caches,
+            direct: false,
+            slots: &[],
+            table: true,
+        };
         let in_place = Layout { direct: true, slots: &slots, ..ring };
         let seconds = |layout: &Layout<'_>| self.cost.work_seconds(layout, sizes.chunk, sizes.selected);
         let can_be_direct = self.cost.rates.direct.is_some() && pinned_bytes > 0 && disk_bytes == 0;
@@ -352,15 +358,22 @@ impl Planner<'_> {
         sizes.slot_bytes = travelling.map(|(unit, _)| unit.bytes).max().unwrap_or(0);
         sizes.depth = if streamed_bytes == 0 { 0 } else { sizes.depth };
         let caches = spread(self.demand.caches, sizes.caches.count);
-        let layout =
-            Layout { homes: &homes, depth: sizes.depth, caches: sizes.caches, direct, slots: &slots.counts };
-        let prediction = self.predict(sizes, &layout);
         let carrying = self.carrying(sizes, resident_bytes > 0);
         let pinned_cache_bytes = self.pinned_caches(sizes);
         let room = self.budget.pinned_bytes.saturating_sub(pinned_bytes + pinned_cache_bytes);
         let total_bytes = self.base(sizes) + resident_bytes + carrying + slots.bytes + slots.lent_bytes;
-        let stays = (streamed_bytes == 0 || (direct && disk_bytes == 0)) && pinned_cache_bytes == 0;
-        let table = self.table(self.budget.vram_bytes - total_bytes, room).filter(|_| stays);
+        let read_ahead_bytes = read_ahead::bytes(room, &self.demand.units, &homes);
+        let room = (self.budget.vram_bytes - total_bytes, room.saturating_sub(read_ahead_bytes));
+        let table = self.table(&homes, room);
+        let layout = Layout {
+            homes: &homes,
+            depth: sizes.depth,
+            caches: sizes.caches,
+            direct,
+            slots: &slots.counts,
+            table: table.is_some(),
+        };
+        let prediction = self.predict(sizes, &layout);
         let table_bytes = table.map_or(0, |_| self.demand.table_bytes);
         let in_vram = table.filter(|home| *home == Home::Vram).map_or(0, |_| table_bytes);
         Plan {
@@ -377,7 +390,7 @@ impl Planner<'_> {
             workspace_bytes: self.workspace(sizes),
             resident_bytes,
             pinned_bytes,
-            read_ahead_bytes: read_ahead::bytes(room, &self.demand.units, &homes),
+            read_ahead_bytes,
             pinned_cache_bytes,
             streamed_bytes,
             decode_bytes,
@@ -405,8 +418,13 @@ impl Planner<'_> {
     }
 
     /// Where there is room for the embedding table: a row of it is read in no time from anywhere.
-    fn table(&self, vram_room: u64, pinned_room: u64) -> Option<Home> {
+    fn table(&self, homes: &[Home], (vram_room, pinned_room): (u64, u64)) -> Option<Home> {
         let bytes = self.demand.table_bytes;
+        // The head's matrix serves as the table where that takes no bytes, unless it is on disk.
+        let heads = self.demand.units.iter().zip(homes).filter(|(unit, _)| is_head(unit));
+        if bytes == 0 && heads.into_iter().any(|(_, home)| *home == Home::Disk) {
+            return None;
+        }
         let fits = [(Home::Host, pinned_room), (Home::Vram, vram_room)];
         fits.into_iter().find(|(_, room)| bytes <= *room).map(|(home, _)| home)
     }

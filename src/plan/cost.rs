@@ -1,7 +1,7 @@
 //! Seconds of passes and of the whole work, from sizes and rates.
 
 use super::timeline::{self, Delays, Lap};
-use super::{Demand, Home, PassTime, Rates, UnitDemand};
+use super::{Demand, Home, LONG_PASS, PassTime, Rates, UnitDemand};
 
 /// What a cache that travels costs besides its bytes: two more copies to ask for and to wait for.
 const CACHE_TRIP_SECONDS: f64 = 50e-6;
@@ -55,6 +55,8 @@ pub(super) struct Layout<'a> {
     pub(super) direct: bool,
     /// By unit, slots of GPU memory for copies of experts that they read there; or empty.
     pub(super) slots: &'a [u32],
+    /// Whether kernels can read the embedding table.
+    pub(super) table: bool,
 }
 
 /// How a pass uses the machine, and how long it takes.
@@ -131,11 +133,6 @@ impl Cost<'_> {
     pub(super) fn decode(&self, layout: &Layout<'_>) -> PassCost {
         let rates = self.rates;
         let mut compute = self.decode_compute();
-        let stays = |home: &Home| *home == Home::Vram || (*home == Home::Host && layout.direct);
-        let is_chained = self.demand.likeliest && layout.homes.iter().all(stays) && layout.caches.slots == 0;
-        if let Some(times) = rates.times.as_ref().filter(|_| !is_chained) {
-            compute.host += times.reading;
-        }
         let mut read = 0.0;
         if let Some(direct) = rates.direct.filter(|_| layout.direct) {
             let units = compute.units.iter_mut().zip(&self.demand.units).enumerate();
@@ -151,6 +148,14 @@ impl Cost<'_> {
             read_bytes: self.decode_filled_bytes() * f64::from(self.demand.cache_reads),
             saved_bytes: self.batch() as f64 * self.row_bytes(),
         };
+        let stays = |home: &Home| *home == Home::Vram || (*home == Home::Host && layout.direct);
+        let all_stay = layout.homes.iter().all(stays) && layout.caches.slots == 0;
+        let in_a_row = self.pass(layout, &compute, caches, read);
+        let is_short = in_a_row.seconds < LONG_PASS.as_secs_f64();
+        if self.demand.likeliest && layout.table && (all_stay || is_short) {
+            return in_a_row;
+        }
+        compute.host += rates.times.as_ref().map_or(0.0, |times| times.reading);
         self.pass(layout, &compute, caches, read)
     }
 
@@ -206,19 +211,15 @@ impl Cost<'_> {
         PassCost { busy, seconds: ring.max(busy.at_once()) }
     }
 
-    fn is_head(unit: &UnitDemand) -> bool {
-        unit.name.starts_with("head")
-    }
-
     /// A pass's compute from what a trial found: `block` seconds are shared by the block's units
     /// as `share` says, `rest` is of the heads and the host.
     fn by_trial(&self, time: PassTime, share: impl Fn(&UnitDemand) -> f64) -> Compute {
         let units = &self.demand.units;
-        let in_blocks: f64 = units.iter().filter(|unit| !Self::is_head(unit)).map(&share).sum();
-        let heads: u64 = units.iter().filter(|unit| Self::is_head(unit)).map(|unit| unit.bytes).sum();
+        let in_blocks: f64 = units.iter().filter(|unit| !is_head(unit)).map(&share).sum();
+        let heads: u64 = units.iter().filter(|unit| is_head(unit)).map(|unit| unit.bytes).sum();
         let head_seconds = (heads as f64 * self.reads() / self.rates.kernel).min(time.rest);
         let all_blocks = time.block * self.demand.caches as f64;
-        let seconds = |unit: &UnitDemand| match Self::is_head(unit) {
+        let seconds = |unit: &UnitDemand| match is_head(unit) {
             true => head_seconds * unit.bytes as f64 / heads.max(1) as f64,
             false => all_blocks * share(unit) / in_blocks.max(f64::MIN_POSITIVE),
         };
@@ -256,7 +257,7 @@ impl Cost<'_> {
         };
         // Logits of many tokens are made by decode kernels.
         let more_reads = u64::from(selected).div_ceil(self.tokens_per_read()).saturating_sub(1) as f64;
-        for (seconds, unit) in compute.units.iter_mut().zip(units).filter(|(_, unit)| Self::is_head(unit)) {
+        for (seconds, unit) in compute.units.iter_mut().zip(units).filter(|(_, unit)| is_head(unit)) {
             *seconds += more_reads * unit.bytes as f64 / rates.kernel;
         }
         compute
@@ -286,4 +287,9 @@ impl Cost<'_> {
         let passes = f64::from(self.demand.work.new_tokens.saturating_sub(1));
         self.prefill_seconds(layout, chunk, selected) + passes * self.decode(layout).seconds
     }
+}
+
+/// Whether a unit is the head, or a part of it.
+pub(super) fn is_head(unit: &UnitDemand) -> bool {
+    unit.name.starts_with("head")
 }

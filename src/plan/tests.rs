@@ -127,7 +127,8 @@ fn staging_of_the_load_and_the_ring_are_not_counted_together() {
 
 fn decode(rates: &Rates, home: Home, depth: usize, direct: bool) -> f64 {
     let demand = Demand { cache_bytes: 0, ..demand(&[500_000_000; 2]) };
-    let layout = Layout { homes: &[home; 2], depth, caches: HostCaches::default(), direct, slots: &[] };
+    let homes = &[home; 2];
+    let layout = Layout { homes, depth, caches: HostCaches::default(), direct, slots: &[], table: true };
     Cost { demand: &demand, rates }.decode(&layout).seconds
 }
 

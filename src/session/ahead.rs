@@ -4,25 +4,24 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::batch::{Batch, Chosen, Event, Progress};
-use crate::engine::{CHAINS_MAX, Ids, PASSES_MAX, PassToken};
+use crate::engine::{CHAINS_MAX, Ids, LONG_PASS, PASSES_MAX, PassToken};
 use crate::error::Result;
 use crate::os;
 
 /// Time that a chain takes, about: a reader hears of its tokens together, and a text that ends in
 /// one has the GPU work for nothing until the next is over.
 const CHAIN_TIME: Duration = Duration::from_millis(10);
-/// Passes that take longer are not submitted ahead: waiting for them costs next to nothing.
-const LONG_PASS: Duration = Duration::from_millis(50);
 
 /// How long passes take, and so how many are submitted together.
 struct Pace {
     pass: Option<Duration>,
     last: Instant,
+    passes_max: u32,
 }
 
 impl Pace {
-    fn start() -> Self {
-        Pace { pass: None, last: Instant::now() }
+    fn start(passes_max: u32) -> Self {
+        Pace { pass: None, last: Instant::now(), passes_max }
     }
 
     /// Notes that the results of so many passes are here.
@@ -35,7 +34,7 @@ impl Pace {
     /// Passes of the next chain.
     fn passes(&self) -> u32 {
         let fitting = |pass: Duration| CHAIN_TIME.as_nanos() / pass.as_nanos().max(1);
-        self.pass.map_or(1, |pass| (fitting(pass) as u32).clamp(1, PASSES_MAX))
+        self.pass.map_or(1, |pass| (fitting(pass) as u32).clamp(1, self.passes_max))
     }
 
     /// Chains that are on their way at the same time.
@@ -69,7 +68,7 @@ impl Batch<'_> {
         let mut ids = Ids::Given;
         // The passes of each chain on its way.
         let mut chains = VecDeque::new();
-        let mut pace = Pace::start();
+        let mut pace = Pace::start(if self.engine.travels() { 1 } else { PASSES_MAX });
         loop {
             os::check_interrupt()?;
             while goes_on.iter().all(|goes_on| *goes_on) && chains.len() < pace.chains() {

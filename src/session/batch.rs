@@ -53,9 +53,9 @@ pub enum Event {
 
 /// Tokens that a sequence reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Part<'p> {
-    sequence: usize,
-    ids: &'p [u32],
+pub(super) struct Part<'p> {
+    pub(super) sequence: usize,
+    pub(super) ids: &'p [u32],
 }
 
 /// A sequence that goes on, with its next token.
@@ -72,19 +72,20 @@ impl Chosen {
 
 /// Parts that one pass reads.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Draft<'p> {
-    parts: Vec<Part<'p>>,
-    tokens: u32,
+pub(super) struct Draft<'p> {
+    pub(super) parts: Vec<Part<'p>>,
+    pub(super) tokens: u32,
     /// Sequences whose part ends here, and the index in the pass of each one's last token.
-    ends: Vec<(usize, u32)>,
+    pub(super) ends: Vec<(usize, u32)>,
 }
 
 /// The most that one pass takes.
 #[derive(Clone, Copy, Debug)]
-struct PassMost {
-    tokens: u32,
+pub struct PassMost {
+    /// Tokens of all sequences.
+    pub tokens: u32,
     /// Tokens whose logits are wanted.
-    selected: u32,
+    pub selected: u32,
 }
 
 /// Cuts what sequences read into passes, one after the other without a gap.
@@ -332,7 +333,7 @@ impl<'a> Batch<'a> {
 
     /// Reads what was read already once more where a part makes its sequence so long that all of
     /// its positions are turned otherwise.
-    fn lengthen(&mut self, parts: &[Part<'_>]) -> Result<()> {
+    pub(super) fn lengthen(&mut self, parts: &[Part<'_>]) -> Result<()> {
         for part in parts {
             if !self.turns(part.sequence, part.ids.len()) {
                 continue;
@@ -343,14 +344,14 @@ impl<'a> Batch<'a> {
             let again = [Part { sequence: part.sequence, ids: &ids }];
             for mut draft in cut(&again, self.most(Class::Prefill)) {
                 draft.ends.clear();
-                self.pass(&draft, Class::Prefill)?;
+                self.walk(&draft, Class::Prefill)?;
             }
         }
         Ok(())
     }
 
     /// The most that the engine takes in a pass of a class.
-    fn most(&self, class: Class) -> PassMost {
+    pub fn most(&self, class: Class) -> PassMost {
         let plan = self.engine.plan();
         let tokens = match class {
             Class::Prefill => plan.chunk,
@@ -382,6 +383,10 @@ impl<'a> Batch<'a> {
 
     fn pass(&mut self, draft: &Draft<'_>, class: Class) -> Result<()> {
         os::check_interrupt()?;
+        self.walk(draft, class)
+    }
+
+    pub(super) fn walk(&mut self, draft: &Draft<'_>, class: Class) -> Result<()> {
         let mut tokens = Vec::with_capacity(draft.tokens as usize);
         for part in &draft.parts {
             let Timeline { tokens: seen, rows } = &mut self.timelines[part.sequence];

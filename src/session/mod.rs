@@ -3,10 +3,12 @@
 mod ahead;
 mod batch;
 mod keep;
+mod step;
 
 use std::time::Duration;
 
-pub use batch::{Batch, Event, Request};
+pub use batch::{Batch, Event, PassMost, Request};
+pub use step::Reading;
 
 use crate::engine::{Costs, Engine};
 use crate::error::Result;

@@ -89,6 +89,11 @@ impl ChatTemplate {
         Ok(Self { source: source.to_owned(), env, special })
     }
 
+    /// The template as it was written.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
     /// The text that a chat becomes, as Transformers renders it.
     ///
     /// # Errors

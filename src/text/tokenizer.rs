@@ -127,6 +127,11 @@ impl Tokenizer {
         }
     }
 
+    /// What is behind it.
+    pub(super) fn inner(&self) -> &tokenizers::Tokenizer {
+        &self.inner
+    }
+
     /// The spellings of its control tokens.
     pub(super) fn controls(&self) -> &Controls {
         &self.controls

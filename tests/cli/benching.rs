@@ -72,11 +72,45 @@ fn tables_are_for_people_and_for_spreadsheets() {
     // All is resident: nothing travels, and nothing is compared with the link.
     assert_eq!(lines[3][column("of raw")], "n/a");
     assert_eq!((lines[3][column("homes")].as_str(), lines[3][column("route")].as_str()), ("7/0/0", "none"));
-    let rate: f64 = lines[3][column("tok/s")].split(' ').next().unwrap().parse().unwrap();
+    let rate: f64 = lines[3][column("t/s")].split(' ').next().unwrap().parse().unwrap();
     assert!(rate > 0.0);
 
     let csv = place.output("bench model -p 0 -n 2 -r 1 -o csv");
     let lines: Vec<_> = csv.lines().collect();
     assert_eq!(lines.len(), 2, "{csv}");
     assert!(lines[0].split(',').any(|name| name == "tokens_per_second") && lines[1].contains("tg2"), "{csv}");
+}
+
+#[test]
+fn results_are_compared_and_drawn() {
+    let place = Place::new();
+    let line = "bench model -p 8 -n 2 -r 2 -d 0,24 --json";
+    let json = place.output(line);
+    let rows: Vec<Value> = serde_json::from_str(&json).unwrap();
+    let tests: Vec<&str> = rows.iter().map(|row| row["test"].as_str().unwrap()).collect();
+    assert_eq!(tests, ["pp8", "tg2", "pp8 @ d24", "tg2 @ d24"]);
+    for row in &rows {
+        // As scripts for llama-bench find them.
+        assert_eq!(row["avg_ts"], row["tokens_per_second"]);
+        assert_eq!(row["samples_ts"].as_array().unwrap().len(), 2);
+        assert_eq!(number(row, "n_prompt") + number(row, "n_gen"), if row["n_gen"] == 0 { 8.0 } else { 2.0 });
+        assert!(number(row, "model_n_params") > 1000.0 && row["backends"] == "Vulkan", "{row}");
+    }
+    // With the same work, reading a prompt takes the passes that it takes anywhere.
+    assert_eq!((rows[0]["passes"].clone(), rows[1]["passes"].clone()), (1.into(), 2.into()));
+    assert_eq!((rows[2]["passes"].clone(), rows[3]["passes"].clone()), (1.into(), 2.into()));
+    place.write("a.json", &json);
+    let table = place.output("bench --compare a.json a.json");
+    assert_eq!(table.matches("| 1.000 | no difference |").count(), 4, "{table}");
+    assert_eq!(place.output("bench --plot p.svg a.json"), "");
+    let picture = std::fs::read_to_string(place.path("p.svg")).unwrap();
+    assert!(picture.starts_with("<svg") && picture.matches("<circle").count() == 4, "{picture}");
+    place.write("b.json", "[{}]");
+    for (line, words) in [
+        ("bench --compare a.json b.json", "bench -o json"),
+        ("bench --compare a.json absent.json", "absent.json"),
+        ("bench --plot q.svg b.json", "rows with model"),
+    ] {
+        place.run(line).refused(line, words);
+    }
 }

@@ -1,5 +1,6 @@
 //! The program as its users meet it: real processes, their output, exit codes and files.
 
+mod batching;
 mod benching;
 mod chatting;
 mod generation;

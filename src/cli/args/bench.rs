@@ -1,12 +1,15 @@
 //! The options of `bench`, named as in llama.cpp's `llama-bench`.
 
+use std::path::PathBuf;
+
 use super::{BudgetArgs, DeviceArgs, ModelArgs, batch};
 use crate::error::{Error, Result};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
   pipo-wgpu bench
-  pipo-wgpu bench --dummy llama-2-7b --vram 1GiB -p 128 -n 16 -b 1,4,16 -o json";
+  pipo-wgpu bench --dummy llama-2-7b --vram 1GiB -p 128 -n 16 -b 1,4,16 -o json > today.json
+  pipo-wgpu bench --compare yesterday.json today.json";
 
 /// Options of `bench`.
 #[derive(Clone, Debug, clap::Args)]
@@ -35,8 +38,11 @@ pub struct BenchWorkArgs {
     /// Sequences that share passes; one measurement for each number
     #[arg(short, long, value_name = "N,N", value_delimiter = ',', default_value = "1", value_parser = batch())]
     pub batch: Vec<u32>,
+    /// Tokens that each text has already, which are not timed; one measurement for each number
+    #[arg(short = 'd', long, value_name = "N,N", value_delimiter = ',', default_value = "0")]
+    pub n_depth: Vec<u32>,
     /// How often each measurement is repeated, after one that does not count
-    #[arg(short, long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub repetitions: u32,
     /// How the result is shown: md, json or csv
     #[arg(short, long, value_name = "FORMAT", default_value = "md", hide_possible_values = true)]
@@ -44,14 +50,28 @@ pub struct BenchWorkArgs {
     /// The same as `-o json`
     #[arg(long, conflicts_with = "output")]
     pub json: bool,
+    /// Measure nothing: compare two results that were written as JSON
+    #[arg(long, num_args = 2, value_names = ["A.json", "B.json"], conflicts_with_all = ["model", "paper"])]
+    pub compare: Vec<PathBuf>,
+    /// Measure nothing: draw results that were written as JSON, against GPU memory or depth
+    #[arg(long, num_args = 2.., value_names = ["P.svg", "A.json"], conflicts_with_all = ["model", "paper", "compare"])]
+    pub plot: Vec<PathBuf>,
+    /// Measure PIPO's 18 points with random weights, beside the paper's own figures
+    #[arg(long, conflicts_with_all = ["model", "dummy", "batch", "n_depth", "vram", "ram"])]
+    pub paper: bool,
 }
 
 impl BenchWorkArgs {
-    /// Tokens of each prompt and decode passes, on a model that remembers `context` tokens.
+    /// Tokens of each prompt and decode passes, on a model that remembers `context` tokens, of which
+    /// the greatest depth is taken.
     ///
     /// # Errors
-    /// [`Error::Usage`] where both are 0.
+    /// [`Error::Usage`] where both are 0, or nothing is left.
     pub fn lengths(&self, context: u32) -> Result<(u32, u32)> {
+        let depth = self.n_depth.iter().copied().max().unwrap_or(0);
+        let context = context.checked_sub(depth).filter(|left| *left > 1).ok_or_else(|| {
+            Error::Usage(format!("-d {depth}: this model remembers {context} tokens; give a smaller number"))
+        })?;
         let n_gen = self.n_gen.unwrap_or(128.min(context / 4));
         let n_prompt = self.n_prompt.unwrap_or(512.min(context.saturating_sub(n_gen)));
         match (n_prompt, n_gen) {

@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::{Case, GpuTime};
 use crate::cli::args::TableFormat;
 use crate::engine::Engine;
+use crate::model::Decoder;
 use crate::pipeline::Route;
 use crate::plan::Home;
 use crate::session::Phase;
@@ -73,10 +74,16 @@ pub struct Facts {
     pub model: String,
     /// Bytes of its computing units.
     pub model_bytes: u64,
+    /// Weights, the embedding table's among them.
+    pub model_n_params: u64,
     /// The adapter.
     pub gpu: String,
+    /// What wgpu drives it through.
+    pub backends: String,
     /// Sequences that shared passes.
     pub batch: u32,
+    /// Tokens that each text had before its prompt.
+    pub n_depth: u32,
     /// Tokens of each prompt.
     pub n_prompt: u32,
     /// Decode passes.
@@ -117,8 +124,11 @@ impl Facts {
         Facts {
             model: case.opened.name.display().to_string(),
             model_bytes: engine.decoder().units.iter().map(|unit| unit.spec.bytes()).sum(),
+            model_n_params: params(engine.decoder()),
             gpu: gpu.facts.describe(),
+            backends: backend(&gpu.facts.info.backend.to_string()),
             batch: case.batch,
+            n_depth: case.n_depth,
             n_prompt: case.n_prompt,
             n_gen: case.n_gen,
             vram_budget_bytes,
@@ -135,6 +145,43 @@ impl Facts {
             depth: plan.depth,
         }
     }
+}
+
+/// A backend as llama-bench writes it, e.g. `Vulkan`.
+fn backend(name: &str) -> String {
+    let mut letters = name.chars();
+    letters
+        .next()
+        .map_or_else(String::new, |first| first.to_uppercase().collect::<String>() + letters.as_str())
+}
+
+/// A model's weights, shared ones once.
+fn params(decoder: &Decoder) -> u64 {
+    let tensors = decoder.packed_units().iter().flat_map(|unit| unit.tensors.clone()).collect::<Vec<_>>();
+    tensors.iter().map(|tensor| u64::from(tensor.rows) * u64::from(tensor.cols)).sum()
+}
+
+/// The names that llama-bench gives to what is measured here as well.
+#[derive(Clone, Debug, Serialize)]
+pub struct Familiar {
+    /// The model.
+    pub model_filename: String,
+    /// The same; the family is not told apart.
+    pub model_type: String,
+    /// Bytes of its computing units.
+    pub model_size: u64,
+    /// The adapter.
+    pub gpu_info: String,
+    /// The most tokens of a pass.
+    pub n_ubatch: u32,
+    /// Mean nanoseconds of a repetition.
+    pub avg_ns: u64,
+    /// Tokens a second.
+    pub avg_ts: f64,
+    /// Their standard deviation.
+    pub stddev_ts: f64,
+    /// Of each repetition.
+    pub samples_ts: Vec<f64>,
 }
 
 /// One batch and test.
@@ -170,6 +217,9 @@ pub struct Row {
     /// The largest of link, disk and GPU time over the time of a pass, each in its own run: 1 is a
     /// pipeline that is no slower than its slowest part.
     pub pipeline_efficiency: Option<f64>,
+    /// What scripts for llama-bench look for.
+    #[serde(flatten)]
+    pub familiar: Familiar,
 }
 
 /// What link and disk carry with nothing else to do, in bytes a second; `None` where nothing
@@ -203,8 +253,27 @@ impl Row {
         let (link_share, disk_share) = (share(link, ceiling.link), share(disk, ceiling.disk));
         // A way's time over the pass's time is its rate over its bare rate.
         let transfers = link_share.unwrap_or(0.0).max(disk_share.unwrap_or(0.0));
+        let familiar = Familiar {
+            model_filename: facts.model.clone(),
+            model_type: facts.model.clone(),
+            model_size: facts.model_bytes,
+            gpu_info: facts.gpu.clone(),
+            n_ubatch: facts.chunk,
+            avg_ns: (spread.pass_seconds * spread.passes as f64 * 1e9) as u64,
+            avg_ts: spread.tokens_per_second,
+            stddev_ts: spread.tokens_per_second_sd,
+            samples_ts: spread.repetitions.clone(),
+        };
+        // Each row is about the one or the other, as llama-bench has it.
+        let mut facts = facts.clone();
+        if test.starts_with("pp") {
+            facts.n_gen = 0
+        } else {
+            facts.n_prompt = 0
+        }
         Row {
-            facts: facts.clone(),
+            facts,
+            familiar,
             test,
             predicted_tokens_per_second: predicted,
             link_bytes_per_second: link,
@@ -221,7 +290,7 @@ impl Row {
     }
 
     /// The columns of the table for people.
-    fn cells(&self) -> [(&'static str, String); 20] {
+    fn cells(&self) -> [(&'static str, String); 22] {
         let (facts, spread) = (&self.facts, &self.spread);
         let gigabytes = |rate: Option<f64>| known(rate, |rate| format!("{:.2}", rate / 1e9));
         let percent = |share: Option<f64>| known(share, |share| format!("{:.1} %", 100.0 * share));
@@ -229,9 +298,11 @@ impl Row {
         [
             ("model", facts.model.clone()),
             ("size", size::format(facts.model_bytes)),
+            ("params", params_text(facts.model_n_params)),
+            ("backend", facts.backends.clone()),
             ("batch", facts.batch.to_string()),
             ("test", self.test.clone()),
-            ("tok/s", format!("{:.2} ± {:.2}", spread.tokens_per_second, spread.tokens_per_second_sd)),
+            ("t/s", format!("{:.2} ± {:.2}", spread.tokens_per_second, spread.tokens_per_second_sd)),
             ("predicted", format!("{:.2}", self.predicted_tokens_per_second)),
             ("a pass", size::format(spread.streamed_bytes_per_pass as u64)),
             ("in slots", percent(spread.slot_share())),
@@ -248,6 +319,14 @@ impl Row {
             ("route", if is_prefill { &facts.prefill_route } else { &facts.decode_route }.clone()),
             ("chunk, depth", format!("{}, {}", facts.chunk, facts.depth)),
         ]
+    }
+}
+
+/// As llama-bench writes it, e.g. `8.03 B`.
+fn params_text(params: u64) -> String {
+    match params as f64 {
+        params if params >= 1e9 => format!("{:.2} B", params / 1e9),
+        params => format!("{:.2} M", params / 1e6),
     }
 }
 
@@ -307,85 +386,4 @@ fn csv(rows: &[Row]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-
-    use crate::engine::Costs;
-
-    fn phase(tokens: usize, seconds: f64) -> Phase {
-        let costs = Costs { passes: 4, streamed_bytes: 8_000, cache_bytes: 2_000, ..Costs::default() };
-        Phase { tokens, time: Duration::from_secs_f64(seconds), costs }
-    }
-
-    fn facts() -> Facts {
-        Facts {
-            model: "a, \"b\"".into(),
-            model_bytes: 3 << 20,
-            gpu: "some".into(),
-            batch: 2,
-            n_prompt: 8,
-            n_gen: 4,
-            vram_budget_bytes: 1 << 20,
-            vram_peak_bytes: 1 << 19,
-            vram_driver_bytes: None,
-            pinned_bytes: 0,
-            units_vram: 3,
-            units_host: 2,
-            units_disk: 1,
-            caches_host: 0,
-            prefill_route: "staged".into(),
-            decode_route: "direct".into(),
-            chunk: 16,
-            depth: 2,
-        }
-    }
-
-    /// Two runs of 4 passes in 1 s and 2 s, 10,000 bytes each, 1,000 of every pass from disk.
-    fn row(link: Option<f64>, disk: Option<f64>, gpu: GpuTime) -> Row {
-        let spread = Spread::of(&[phase(8, 1.0), phase(8, 2.0)]);
-        let ceiling = Ceiling { link, disk, disk_bytes_per_pass: 1_000 };
-        Row::new(&facts(), "tg4".into(), Seen { spread, predicted: 7.0, ceiling, gpu })
-    }
-
-    #[test]
-    fn figures_follow_from_phases() {
-        let gpu = GpuTime { pass_seconds: Some(0.1), busy: Some(0.25) };
-        let found = row(Some(20_000.0), None, gpu);
-        assert_eq!((found.spread.tokens_per_second, &found.spread.repetitions[..]), (6.0, &[8.0, 4.0][..]));
-        assert!((found.spread.tokens_per_second_sd - 8f64.sqrt()).abs() < 1e-12);
-        assert_eq!((found.spread.passes, found.spread.pass_seconds), (4, 3.0 / 8.0));
-        assert_eq!(found.spread.streamed_bytes_per_pass, 2_000.0);
-        let share = 2_500.0 / (3.0 / 8.0) / 20_000.0;
-        assert_eq!((found.link_share, found.disk_share), (Some(share), None));
-        assert_eq!((found.gpu_busy, found.pipeline_efficiency), (Some(0.25), Some(share)));
-        let busy = GpuTime { busy: Some(0.9), ..gpu };
-        assert_eq!(row(Some(20_000.0), None, busy).pipeline_efficiency, Some(0.9));
-        let disk = row(Some(20_000.0), Some(4_000.0), gpu);
-        assert_eq!((disk.disk_share, disk.pipeline_efficiency), (Some(2.0 / 3.0), Some(2.0 / 3.0)));
-        // Nothing to compare with, and no timestamps.
-        assert_eq!(row(None, None, gpu).link_share, None);
-        assert_eq!(row(Some(20_000.0), None, GpuTime::default()).pipeline_efficiency, None);
-    }
-
-    #[test]
-    fn tables_have_a_cell_for_every_column() {
-        let rows = [row(Some(2e4), None, GpuTime::default()), row(None, Some(1e3), GpuTime::default())];
-        let markdown = table(&rows, TableFormat::Md);
-        let widths: Vec<_> = markdown.lines().map(|line| line.matches(" | ").count()).collect();
-        assert_eq!(widths, [19; 4]);
-        assert!(
-            markdown.contains("| 6.00 ± 2.83 |") && markdown.contains("| 3/2/1 | direct |"),
-            "{markdown}"
-        );
-        let csv = table(&rows, TableFormat::Csv);
-        let lines: Vec<_> = csv.lines().collect();
-        assert_eq!(lines.len(), 3);
-        // The name has a comma of its own.
-        assert_eq!(lines[1].matches(',').count(), lines[0].matches(',').count() + 1, "{csv}");
-        assert!(lines[1].contains("\"a, \"\"b\"\"\"") && lines[1].contains("8.0;4.0"), "{csv}");
-        let json: Value = serde_json::from_str(&table(&rows, TableFormat::Json)).unwrap();
-        assert_eq!((&json[0]["test"], &json[1]["link_share"]), (&"tg4".into(), &Value::Null));
-        assert_eq!(table(&[], TableFormat::Json), "[]\n");
-    }
-}
+mod tests;

@@ -1,0 +1,76 @@
+"""Answers a file of requests on many machines: Ray Data actors, each with a server of its own.
+
+    ray_batch.py questions.jsonl answers [--model ./my-model] [--workers 2] [--serve "--vram 6GiB --parallel 8"]
+
+Needs `pip install "ray[data]"`, and `pipo-wgpu` in the PATH of every machine. Requests are those of
+`pipo-wgpu batch`; a folder of JSON files with answers comes out. Each actor starts one server and asks it for
+as many texts at once as it has slots. With several GPUs in one machine, give each actor one by
+`ray_remote_args={"num_gpus": 1}`.
+"""
+
+import argparse
+import concurrent.futures
+import json
+import re
+import shlex
+import subprocess
+import urllib.error
+import urllib.request
+
+
+class Server:
+    """One server, and its clients."""
+
+    def __init__(self, model, options):
+        command = ["pipo-wgpu", "serve", *([model] if model else []), "--port", "0", *shlex.split(options)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        line = self.process.stdout.readline()
+        found = re.search(r"http://\S+", line)
+        if not found:
+            raise RuntimeError(f"the server did not start: {shlex.join(command)}")
+        self.url = found[0]
+
+    def __del__(self):
+        self.process.terminate()
+
+    def answer(self, line):
+        request = json.loads(line)
+        body = json.dumps(request["body"]).encode()
+        ask = urllib.request.Request(self.url + request["url"], body, {"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(ask) as reply:
+                status, text = reply.status, reply.read()
+        except urllib.error.HTTPError as problem:
+            status, text = problem.code, problem.read()
+        response = {"status_code": status, "body": json.loads(text)}
+        return json.dumps({"custom_id": request["custom_id"], "response": response})
+
+    def __call__(self, batch):
+        lines = list(batch["text"])
+        with concurrent.futures.ThreadPoolExecutor(max_workers=max(1, len(lines))) as clients:
+            return {"text": list(clients.map(self.answer, lines))}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("questions")
+    parser.add_argument("answers")
+    parser.add_argument("--model", default="")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=16, help="requests that an actor has at once")
+    parser.add_argument("--serve", default="--parallel 8", help="further options of `pipo-wgpu serve`")
+    args = parser.parse_args()
+
+    import ray
+
+    answers = ray.data.read_text(args.questions).map_batches(
+        Server,
+        fn_constructor_args=(args.model, args.serve),
+        concurrency=args.workers,
+        batch_size=args.batch,
+    )
+    answers.write_json(args.answers)
+
+
+if __name__ == "__main__":
+    main()

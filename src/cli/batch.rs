@@ -1,0 +1,226 @@
+//! The verb `batch`: answers a file of requests, and goes on where it was after an interruption.
+
+mod answers;
+mod requests;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures::stream::{FuturesUnordered, StreamExt};
+use serde_json::{Value, json};
+
+use self::answers::Answers;
+use self::requests::{Request, Requests};
+use crate::cli::args::BatchArgs;
+use crate::cli::open::Opened;
+use crate::cli::output::{self, note};
+use crate::cli::prepare::{self, Need, open_gpu, prepare};
+use crate::cli::progress::Progress;
+use crate::cli::serve::{name, sampling, served};
+use crate::engine::BATCH_MAX;
+use crate::error::{Error, Result};
+use crate::os;
+use crate::plan::Work;
+use crate::serve::api::{Asked, Service};
+use crate::serve::{Shared, Writer};
+use crate::text::GenerationConfig;
+use crate::trace::Trace;
+
+/// Tokens of a text to remember where a request does not say how many it wants.
+const CONTEXT: u32 = 4096;
+/// Requests whose lengths the plan is made from.
+const SAMPLED: usize = 256;
+/// How often Ctrl-C is looked for.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Runs the verb.
+///
+/// # Errors
+/// Whatever is wrong with the files or the model, before any work; later, when the engine or the disk fails.
+pub fn run(args: &BatchArgs) -> Result<()> {
+    args.sampling.resolve(&GenerationConfig::default())?;
+    let requests = Requests::open(&args.input)?;
+    output::refuse_folder(&args.output)?;
+    let mut answers = Answers::open(&args.output)?;
+    let known: std::collections::HashSet<&str> =
+        requests.list.iter().map(|request| &*request.custom_id).collect();
+    if let Some(stranger) = answers.done.iter().find(|id| !known.contains(id.as_str())) {
+        let problem = format!(
+            "it has an answer to {stranger:?}, which is not among the requests in {}; name another file",
+            args.input.display()
+        );
+        return Err(Error::file(&args.output, problem));
+    }
+    let open: Vec<&Request> = requests.list.iter().filter(|r| !answers.done.contains(&r.custom_id)).collect();
+    if open.is_empty() {
+        note(format_args!("all {} requests are answered", requests.list.len()));
+        return Ok(());
+    }
+    if !answers.done.is_empty() {
+        note(format_args!("{} of {} requests are answered", answers.done.len(), requests.list.len()));
+    }
+    let gpu = open_gpu(&args.device)?;
+    let opened = Opened::new(&args.model, &gpu.facts)?;
+    let most = args.budget.context.unwrap_or(opened.decoder.context_max);
+    let sampling = sampling(&args.sampling, &opened.generation)?;
+    let model = served(&opened, name(&args.model, &opened), (most, sampling))?;
+    let shared = Arc::new(Shared::new(usize::MAX));
+    let mut service = Service::new(Arc::new(model), Arc::clone(&shared));
+    let lengths = Lengths::of(&requests, &open, &service)?;
+    let need = |batch| Need {
+        context: lengths.longest.min(most),
+        all_logits: false,
+        work: Work { batch, prompt_tokens: lengths.prompt, new_tokens: lengths.new },
+        likeliest: false,
+        trace: Trace::off(),
+    };
+    let texts = u32::try_from(lengths.texts).unwrap_or(u32::MAX).clamp(1, BATCH_MAX);
+    let parallel = match args.parallel {
+        Some(parallel) => parallel,
+        None => prepare::fastest_batch(&gpu, &opened, (&args.budget, &args.device), &need(1), texts)?,
+    };
+    let prepared = prepare(gpu, &opened, &args.budget, &args.device, &need(parallel))?;
+    note(format_args!("batch  {} requests, {parallel} texts at once", open.len()));
+    if let Some(model) = Arc::get_mut(&mut service.model) {
+        model.context = prepared.context;
+    }
+    let contexts = vec![prepared.context; parallel as usize];
+    let engine = prepared.load(&opened)?;
+    os::check_interrupt()?;
+    let writer = Writer::start(engine, contexts, &shared, Trace::off());
+    let (writer, _) = writer.map_err(Error::io("start", "the engine's thread"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    let runtime = runtime.map_err(Error::io("start threads for", "requests"))?;
+    let work = answer_all(&requests, &open, (&service, parallel as usize), &mut answers);
+    let outcome = runtime.block_on(work);
+    shared.end_within(Duration::ZERO);
+    // The engine's own failure is the reason of all others.
+    writer.join()?;
+    let Written { answered, refused } = outcome?;
+    let failed = match refused {
+        0 => String::new(),
+        refused => format!("; {refused} of them could not be answered as they are"),
+    };
+    note(format_args!("{answered} requests answered into {}{failed}", args.output.display()));
+    Ok(())
+}
+
+/// What became of the requests.
+#[derive(Clone, Copy, Debug, Default)]
+struct Written {
+    answered: usize,
+    /// Those of them that got an error.
+    refused: usize,
+}
+
+/// Answers requests, so many at once that none of the engine's slots is ever free for long.
+async fn answer_all(
+    requests: &Requests,
+    open: &[&Request],
+    (service, parallel): (&Service, usize),
+    answers: &mut Answers,
+) -> Result<Written> {
+    let bar = Progress::texts("answering", requests.list.len() as u64);
+    bar.add(answers.done.len() as u64);
+    let mut waiting = open.iter();
+    let mut running = FuturesUnordered::new();
+    let mut written = Written::default();
+    let flag = os::interrupt_flag();
+    loop {
+        while running.len() < 2 * parallel
+            && let Some(request) = waiting.next()
+        {
+            running.push(answer(requests, request, service));
+        }
+        if running.is_empty() {
+            bar.finish();
+            return Ok(written);
+        }
+        let next = match tokio::time::timeout(LOOK, running.next()).await {
+            Ok(next) => next,
+            Err(_) if flag.load(Ordering::SeqCst) => {
+                bar.finish();
+                let done = answers.done.len() + written.answered;
+                note(format_args!(
+                    "{done} of {} requests are answered; the same command goes on from here",
+                    requests.list.len()
+                ));
+                return Err(Error::Interrupted);
+            }
+            Err(_) => continue,
+        };
+        let Some(outcome) = next else { continue };
+        let line = outcome?;
+        written.refused += usize::from(line["error"].is_object());
+        written.answered += 1;
+        answers.add(&line)?;
+        bar.add(1);
+    }
+}
+
+/// The line with a request's answer; also where the request is wrong.
+async fn answer(requests: &Requests, request: &Request, service: &Service) -> Result<Value> {
+    let body = requests.body(request)?;
+    let asked = service.understand(request.kind, &body);
+    let outcome = match asked.and_then(|asked: Asked| service.begin(asked)) {
+        Ok(answer) => answer.whole().await,
+        Err(problem) => Err(problem),
+    };
+    let number: u64 = rand::random();
+    let line = |status: u16, body: Value, error: Value| {
+        json!({
+            "id": format!("batch_req_{number:016x}"), "custom_id": request.custom_id,
+            "response": {"status_code": status, "request_id": format!("req_{number:016x}"), "body": body},
+            "error": error,
+        })
+    };
+    match outcome {
+        Ok(body) => Ok(line(200, body, Value::Null)),
+        // What failed for a reason of ours is asked for again the next time.
+        Err(problem) if problem.status >= 500 => Err(Error::Gpu(problem.message)),
+        Err(problem) => {
+            let error = json!({"code": problem.code.unwrap_or(problem.kind), "message": problem.message});
+            Ok(line(problem.status, problem.json(), error))
+        }
+    }
+}
+
+/// How long texts are.
+struct Lengths {
+    /// Tokens of the longest text, its prompt included.
+    longest: u32,
+    /// Mean tokens of a prompt and of what follows it.
+    prompt: u32,
+    new: u32,
+    texts: usize,
+}
+
+impl Lengths {
+    /// Of all requests; the means of the first ones.
+    fn of(requests: &Requests, open: &[&Request], service: &Service) -> Result<Self> {
+        let bar = Progress::texts("looking at", open.len() as u64);
+        let mut lengths = Lengths { longest: 1, prompt: 0, new: 0, texts: 0 };
+        let (mut prompts, mut news, mut sampled) = (0_u64, 0_u64, 0_u64);
+        for (number, request) in open.iter().enumerate() {
+            os::check_interrupt()?;
+            // Those that are wrong are told so in their answer.
+            if let Ok(asked) = service.understand(request.kind, &requests.body(request)?) {
+                let (prompt, new, texts) = asked.lengths();
+                let whole = prompt.saturating_add(new.unwrap_or(CONTEXT.saturating_sub(prompt)));
+                lengths.longest = lengths.longest.max(whole);
+                lengths.texts += texts;
+                if number < SAMPLED {
+                    prompts += u64::from(prompt);
+                    news += u64::from(new.unwrap_or(CONTEXT / 8));
+                    sampled += 1;
+                }
+            }
+            bar.add(1);
+        }
+        bar.finish();
+        lengths.prompt = (prompts / sampled.max(1)).max(1) as u32;
+        lengths.new = (news / sampled.max(1)).max(1) as u32;
+        Ok(lengths)
+    }
+}

@@ -1,0 +1,202 @@
+//! The verb `serve`: loads a model once, and answers whoever asks until Ctrl-C.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use crate::cli::args::{ModelArgs, SamplingArgs, ServeArgs};
+use crate::cli::open::Opened;
+use crate::cli::output::{Output, note};
+use crate::cli::prepare::{Need, Prepared, open_gpu, prepare};
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::os;
+use crate::plan::Work;
+use crate::sampler::SamplerOptions;
+use crate::serve::api::Service;
+use crate::serve::http::{self, Access, Server};
+use crate::serve::status::About;
+use crate::serve::{Ended, Model, Shared, Writer};
+use crate::text::GenerationConfig;
+use crate::trace::Trace;
+
+/// Tokens of a text to remember where the user does not say and the model takes as many.
+const CONTEXT: u32 = 4096;
+/// Tokens of a prompt and an answer that the plan is made for.
+const PROMPT_TOKENS: u32 = 512;
+const NEW_TOKENS: u32 = 128;
+/// Spans of a timeline that are kept.
+const SPANS_MAX: usize = 1 << 16;
+/// How often Ctrl-C is looked for.
+const LOOK: Duration = Duration::from_millis(50);
+/// What connections get beyond the patience with answers.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Runs the verb.
+///
+/// # Errors
+/// Whatever is wrong with the model, the address or, later, the engine.
+pub fn run(args: &ServeArgs) -> Result<()> {
+    let defaults = args.sampling.resolve(&GenerationConfig::default());
+    defaults?;
+    if args.network.api_key.as_deref().is_some_and(str::is_empty) {
+        return Err(Error::Usage("--api-key is empty; give a key, or leave it out".into()));
+    }
+    let gpu = open_gpu(&args.device)?;
+    let opened = Opened::new(&args.model, &gpu.facts)?;
+    // Before the model is loaded, in vain if somebody else has the address.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(Error::io("start threads for", "the server"))?;
+    let address = SocketAddr::new(args.network.host, args.network.port);
+    let listener = runtime.block_on(http::listen(address));
+    let listener = listener.map_err(|problem| {
+        Error::Usage(format!("cannot listen on {address}: {problem}; choose another --port or --host"))
+    })?;
+    let address = listener.local_addr().map_err(Error::io("ask for the address of", "the server"))?;
+    let trace = Trace::with_limit(SPANS_MAX);
+    let loaded = Loaded::new(args, gpu, &opened, &trace)?;
+    os::check_interrupt()?;
+    let contexts = vec![loaded.model.context; args.network.parallel as usize];
+    let shared = Arc::new(Shared::new(args.network.queue as usize));
+    let Loaded { engine, model, about } = loaded;
+    let server = Arc::new(Server {
+        service: Service::new(Arc::new(model), Arc::clone(&shared)),
+        about,
+        access: Access { api_key: args.network.api_key.clone(), origins: args.network.allow_origin.clone() },
+    });
+    let writer = Writer::start(engine, contexts, &shared, trace);
+    let (writer, over) = writer.map_err(Error::io("start", "the engine's thread"))?;
+    // A closed pipe is no reason not to serve.
+    let _ = Output::stdout().line(&format!("listening on http://{address}"));
+    note(format_args!(
+        "Ctrl-C ends it, after {} s at most; once more ends it at once",
+        args.network.patience
+    ));
+    let patience = Duration::from_secs(args.network.patience.into());
+    let served = runtime.block_on(serve(listener, server, &shared, (over, patience)));
+    // Connections that are still open are of no use to anybody.
+    runtime.shutdown_background();
+    shared.end_within(Duration::ZERO);
+    let ended = writer.join()?;
+    served.map_err(Error::io("listen on", address.to_string()))?;
+    match ended {
+        Ended { cut: 0 } => note(format_args!("ended")),
+        Ended { cut } => note(format_args!("ended; {cut} answers were cut")),
+    }
+    Ok(())
+}
+
+/// Serves until Ctrl-C or the end of the engine, and then for as long as answers take, up to a limit.
+async fn serve(
+    listener: tokio::net::TcpListener,
+    server: Arc<Server>,
+    shared: &Arc<Shared>,
+    (over, patience): (oneshot::Receiver<()>, Duration),
+) -> std::io::Result<()> {
+    let (say, ending) = oneshot::channel();
+    let watched = Arc::clone(shared);
+    let end = async move {
+        let flag = os::interrupt_flag();
+        let asked = async {
+            while !flag.load(Ordering::SeqCst) {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let _ = futures::future::select(Box::pin(asked), over).await;
+        note(format_args!("ending"));
+        watched.end_within(patience);
+        let _ = say.send(());
+    };
+    let limit = async {
+        let _ = ending.await;
+        tokio::time::sleep(patience + FAREWELL).await;
+    };
+    let served = std::pin::pin!(http::serve(listener, server, end));
+    match futures::future::select(served, std::pin::pin!(limit)).await {
+        futures::future::Either::Left((served, _)) => served,
+        futures::future::Either::Right(_) => Ok(()),
+    }
+}
+
+/// An engine with what is known about it.
+struct Loaded {
+    engine: Engine,
+    model: Model,
+    about: About,
+}
+
+impl Loaded {
+    fn new(args: &ServeArgs, gpu: Arc<crate::gpu::Gpu>, opened: &Opened, trace: &Trace) -> Result<Self> {
+        opened.tokenizer()?;
+        let batch = args.network.parallel;
+        let context = opened.decoder.context_max.min(CONTEXT);
+        let work = Work { batch, prompt_tokens: PROMPT_TOKENS, new_tokens: NEW_TOKENS };
+        let need = Need { context, all_logits: false, work, likeliest: false, trace: trace.clone() };
+        let prepared = prepare(gpu, opened, &args.budget, &args.device, &need)?;
+        let about = about(opened, &prepared);
+        let name = args.network.alias.clone().unwrap_or_else(|| name(&args.model, opened));
+        let model = served(opened, name, (prepared.context, sampling(&args.sampling, &opened.generation)?))?;
+        let start = std::time::Instant::now();
+        let engine = prepared.load(opened)?;
+        note(format_args!("loaded in {:.2} s", start.elapsed().as_secs_f64()));
+        Ok(Loaded { engine, model, about })
+    }
+}
+
+/// What requests need to know of a model.
+pub(super) fn served(
+    opened: &Opened,
+    name: String,
+    (context, sampling): (u32, SamplerOptions),
+) -> Result<Model> {
+    let tokenizer = opened.tokenizer()?.clone();
+    let vocab_size = opened.decoder.vocab_size;
+    Ok(Model {
+        name,
+        pieces: tokenizer.pieces(vocab_size)?.into(),
+        tokenizer,
+        generation: opened.generation.clone(),
+        chat: opened.chat.clone(),
+        sampling,
+        context,
+        vocab_size,
+        created: std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs()),
+    })
+}
+
+/// How tokens are chosen where a request does not say: as the model says or, where it does not,
+/// as OpenAI's API has it.
+pub(super) fn sampling(args: &SamplingArgs, model: &GenerationConfig) -> Result<SamplerOptions> {
+    let drawn = GenerationConfig { do_sample: model.do_sample.or(Some(true)), ..model.clone() };
+    args.resolve(&drawn)
+}
+
+/// The model's name in answers.
+pub(super) fn name(args: &ModelArgs, opened: &Opened) -> String {
+    match (&args.model, &args.source.dummy) {
+        (None, None) => "built-in".to_owned(),
+        (None, Some(shape)) => shape.clone(),
+        (Some(path), _) if path.exists() => {
+            let path = path.canonicalize().unwrap_or_else(|_| path.clone());
+            let part = if path.is_dir() { path.file_name() } else { path.file_stem() };
+            part.unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+        }
+        (Some(_), _) => Path::display(&opened.name).to_string(),
+    }
+}
+
+fn about(opened: &Opened, prepared: &Prepared) -> About {
+    let units = opened.decoder.units.iter();
+    About {
+        model: opened.describe(),
+        gpu: prepared.gpu.facts.describe(),
+        route: format!("{:?}", prepared.options.route).to_lowercase(),
+        units: units.map(|unit| (unit.spec.name.clone(), unit.spec.bytes())).collect(),
+        plan: prepared.plan.clone(),
+        vram_bytes: prepared.vram_bytes,
+    }
+}

@@ -1,0 +1,273 @@
+//! What is heard of a request's texts, as one answer or as events one after the other.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::Kind;
+use super::chat::Tools;
+use super::error::{ApiError, Result};
+use super::objects::{Finish, Objects, Usage};
+use super::options::Options;
+use crate::serve::Model;
+use crate::serve::job::{Failure, Figures, News, Reader, Said, Token};
+use crate::serve::tools::{Found, Watch};
+use crate::session::End;
+use crate::text::{StopMatcher, StreamDecoder};
+
+/// One text of a request, as far as it has been heard.
+pub(super) struct Text {
+    decoder: StreamDecoder,
+    stop: StopMatcher,
+    watch: Option<Watch>,
+    /// Control tokens that tell of calls, with their spelling.
+    marks: Vec<(u32, &'static str)>,
+    /// Whether one call is enough.
+    one_call: bool,
+    reader: Reader,
+    /// What stands in front of it.
+    pub(super) echo: Option<String>,
+    taken: usize,
+    figures: Figures,
+    pub(super) finish: Option<Finish>,
+}
+
+impl Text {
+    pub(super) fn new(
+        model: &Model,
+        prompt: &[u32],
+        stop: &[String],
+        (tools, echo, reader): (Option<&Tools>, Option<String>, Reader),
+    ) -> Result<Self> {
+        let marks = tools.iter().flat_map(|tools| tools.format.marks());
+        let marks = marks.filter_map(|spelling| {
+            let id = model.tokenizer.token_id(spelling)?;
+            let is_hidden = model.pieces.get(id as usize).is_some_and(|piece| piece.control);
+            is_hidden.then_some((id, *spelling))
+        });
+        Ok(Text {
+            decoder: StreamDecoder::new(&model.tokenizer, prompt)?,
+            stop: StopMatcher::new(stop)?,
+            marks: marks.collect(),
+            watch: tools.map(|tools| Watch::new(tools.format, &tools.callable)),
+            one_call: tools.is_some_and(|tools| !tools.many),
+            reader,
+            echo,
+            taken: 0,
+            figures: Figures::default(),
+            finish: None,
+        })
+    }
+
+    /// Takes a token; what is certain of the text then.
+    fn token(&mut self, token: &Token) -> Result<Vec<Found>> {
+        if self.finish.is_some() {
+            return Ok(Vec::new());
+        }
+        self.taken += 1;
+        let mut piece = self.decoder.push(token.id)?.unwrap_or_default();
+        if let Some((_, spelling)) = self.marks.iter().find(|(id, _)| *id == token.id) {
+            piece.push_str(spelling);
+        }
+        let piece = self.stop.push(&piece);
+        let mut found = self.watched(piece);
+        let is_called = self.one_call && self.watch.as_ref().is_some_and(Watch::has_called);
+        if self.stop.stopped() || is_called {
+            found.extend(self.ended());
+            self.finish = Some(self.finish_by(End::Stopped));
+            self.reader.has_enough();
+        }
+        Ok(found)
+    }
+
+    /// Ends the text; what is left of it.
+    fn end(&mut self, end: End, figures: Figures) -> Result<Vec<Found>> {
+        self.figures = figures;
+        if self.finish.is_some() {
+            return Ok(Vec::new());
+        }
+        // The token that ended it belongs to what was written.
+        self.taken = figures.chosen.max(self.taken);
+        let rest = self.decoder.flush()?.map(|piece| self.stop.push(&piece)).unwrap_or_default();
+        let rest = rest + &self.stop.flush();
+        let mut found = self.watched(rest);
+        found.extend(self.ended());
+        self.finish = Some(self.finish_by(end));
+        Ok(found)
+    }
+
+    fn watched(&mut self, piece: String) -> Vec<Found> {
+        match &mut self.watch {
+            _ if piece.is_empty() => Vec::new(),
+            Some(watch) => watch.push(&piece),
+            None => vec![Found::Text(piece)],
+        }
+    }
+
+    fn ended(&mut self) -> Vec<Found> {
+        self.watch.as_mut().map(Watch::flush).unwrap_or_default()
+    }
+
+    fn finish_by(&self, end: End) -> Finish {
+        match end {
+            End::Length | End::Context => Finish::Length,
+            _ if self.watch.as_ref().is_some_and(Watch::has_called) => Finish::ToolCalls,
+            _ => Finish::Stop,
+        }
+    }
+}
+
+/// The answer to a request, as it comes.
+pub struct Answer {
+    heard: UnboundedReceiver<Said>,
+    texts: Vec<Text>,
+    objects: Objects,
+    n: usize,
+    /// Whether the answer is sent in events.
+    pub stream: bool,
+    include_usage: bool,
+    with_likelihoods: bool,
+    /// Events that are ready.
+    ready: VecDeque<Value>,
+    /// Texts that the thread with the engine still has.
+    open: usize,
+    has_begun: bool,
+    is_over: bool,
+}
+
+impl Answer {
+    pub(super) fn new(
+        kind: Kind,
+        model: &Arc<Model>,
+        options: &Options,
+        (heard, texts, with_likelihoods): (UnboundedReceiver<Said>, Vec<Text>, bool),
+    ) -> Self {
+        Answer {
+            heard,
+            open: texts.len(),
+            texts,
+            objects: Objects::new(kind, model),
+            n: options.n,
+            stream: options.stream,
+            include_usage: options.include_usage,
+            with_likelihoods,
+            ready: VecDeque::new(),
+            has_begun: false,
+            is_over: false,
+        }
+    }
+
+    /// The next thing that happened to a text, and what it has added; `None` at the end.
+    async fn next(&mut self) -> Option<Result<(usize, Vec<Found>, Option<Token>)>> {
+        if self.open == 0 {
+            return None;
+        }
+        let Some(Said { index, news }) = self.heard.recv().await else {
+            self.open = 0;
+            return Some(Err(Failure::ShuttingDown.into()));
+        };
+        let text = &mut self.texts[index];
+        match news {
+            News::Token(token) => {
+                let was_going = text.finish.is_none();
+                let found = text.token(&token);
+                Some(found.map(|found| (index, found, Some(token).filter(|_| was_going))))
+            }
+            News::End(end, figures) => {
+                self.open -= 1;
+                Some(text.end(end, figures).map(|found| (index, found, None)))
+            }
+            News::Failed(failure) => {
+                self.open = 0;
+                Some(Err(failure.into()))
+            }
+        }
+    }
+
+    fn usage(&self) -> Usage {
+        let prompts = self.texts.iter().step_by(self.n.max(1));
+        Usage {
+            prompt_tokens: prompts.map(|text| text.figures.prompt).sum(),
+            cached_tokens: self.texts.iter().step_by(self.n.max(1)).map(|text| text.figures.cached).sum(),
+            completion_tokens: self.texts.iter().map(|text| text.taken).sum(),
+        }
+    }
+
+    /// Waits for all texts.
+    ///
+    /// # Errors
+    /// When one of them was not finished.
+    pub async fn whole(mut self) -> Result<Value> {
+        let mut parts: Vec<(Vec<Found>, Vec<Token>)> = Vec::new();
+        parts.resize_with(self.texts.len(), Default::default);
+        while let Some(step) = self.next().await {
+            let (index, found, token) = step?;
+            parts[index].0.extend(found);
+            parts[index].1.extend(token.filter(|_| self.with_likelihoods));
+        }
+        let choices = self.texts.iter().zip(parts).enumerate().map(|(index, (text, (found, tokens)))| {
+            let likelihoods = self.with_likelihoods.then_some(&tokens[..]);
+            self.objects.choice(index, found, (text.echo.as_deref(), likelihoods, text.finish))
+        });
+        let choices = choices.collect();
+        Ok(self.objects.whole(choices, &self.usage(), self.texts.first().map(|text| &text.figures)))
+    }
+
+    /// The next event of a stream; `None` at its end. A failure is the last event.
+    pub async fn event(&mut self) -> Option<Value> {
+        if !self.has_begun {
+            self.has_begun = true;
+            for index in 0..self.texts.len() {
+                let echo = self.texts[index].echo.clone();
+                self.ready.extend(self.objects.first_chunk(index, echo, self.include_usage));
+            }
+        }
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some(event);
+            }
+            if self.is_over {
+                return None;
+            }
+            match self.next().await {
+                Some(Ok((index, found, token))) => self.chunks(index, found, token),
+                Some(Err(problem)) => {
+                    self.is_over = true;
+                    return Some(problem.json());
+                }
+                None => {
+                    self.is_over = true;
+                    let usage = self.usage();
+                    self.ready.extend(self.include_usage.then(|| self.objects.usage_chunk(&usage)));
+                }
+            }
+        }
+    }
+
+    fn chunks(&mut self, index: usize, found: Vec<Found>, token: Option<Token>) {
+        let mut token = token.filter(|_| self.with_likelihoods);
+        let is_silent = found.is_empty();
+        for part in found {
+            let chunk = self.objects.chunk(index, part, token.take().as_slice(), self.include_usage);
+            self.ready.push_back(chunk);
+        }
+        if let Some(token) = token.filter(|_| is_silent) {
+            // The likelihood of a token that shows nothing yet.
+            let nothing = Found::Text(String::new());
+            self.ready.push_back(self.objects.chunk(index, nothing, &[token], self.include_usage));
+        }
+        let text = &self.texts[index];
+        // A text that was stopped has its figures when the engine lets it go.
+        if let Some(finish) = text.finish.filter(|_| text.figures != Figures::default()) {
+            self.ready.push_back(self.objects.last_chunk(index, finish, &text.figures, self.include_usage));
+        }
+    }
+}
+
+impl From<crate::error::Error> for Box<ApiError> {
+    fn from(error: crate::error::Error) -> Self {
+        Box::new(error.into())
+    }
+}

@@ -1,0 +1,282 @@
+//! The objects of OpenAI's API: chunks, choices, usage and likelihoods.
+
+use std::sync::Arc;
+
+use rand::RngExt;
+use serde_json::{Map, Value, json};
+
+use super::Kind;
+use crate::serve::Model;
+use crate::serve::job::{Figures, Likelihood, Token};
+use crate::serve::tools::{Call, Found};
+
+/// Why a text ended, in OpenAI's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Finish {
+    Stop,
+    Length,
+    ToolCalls,
+}
+
+impl Finish {
+    fn word(self) -> &'static str {
+        match self {
+            Finish::Stop => "stop",
+            Finish::Length => "length",
+            Finish::ToolCalls => "tool_calls",
+        }
+    }
+}
+
+/// How many tokens were read and written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Usage {
+    pub(super) prompt_tokens: usize,
+    pub(super) cached_tokens: usize,
+    pub(super) completion_tokens: usize,
+}
+
+impl Usage {
+    fn json(&self) -> Value {
+        json!({
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.prompt_tokens + self.completion_tokens,
+            "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
+        })
+    }
+}
+
+/// Makes the objects of one answer.
+pub(super) struct Objects {
+    kind: Kind,
+    model: Arc<Model>,
+    id: String,
+    created: u64,
+    /// For each text: calls that were sent, and characters of its text, for offsets.
+    calls: Vec<usize>,
+    lengths: Vec<usize>,
+}
+
+/// Letters and digits, as many as Mistral's templates want in the name of a call.
+const CALL_NAME_CHARS: usize = 9;
+
+fn random_name(chars: usize) -> String {
+    const ALPHABET: &[u8] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
+    let mut rng = rand::rng();
+    (0..chars).map(|_| char::from(ALPHABET[rng.random_range(0..ALPHABET.len())])).collect()
+}
+
+/// Seconds since 1970.
+pub(super) fn now() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |since| since.as_secs())
+}
+
+impl Objects {
+    pub(super) fn new(kind: Kind, model: &Arc<Model>) -> Self {
+        let prefix = if kind == Kind::Chat { "chatcmpl" } else { "cmpl" };
+        Objects {
+            kind,
+            model: Arc::clone(model),
+            id: format!("{prefix}-{}", random_name(24)),
+            created: now(),
+            calls: Vec::new(),
+            lengths: Vec::new(),
+        }
+    }
+
+    fn object(&self, is_chunk: bool, choices: Vec<Value>) -> Map<String, Value> {
+        let object = match (self.kind, is_chunk) {
+            (Kind::Chat, true) => "chat.completion.chunk",
+            (Kind::Chat, false) => "chat.completion",
+            (Kind::Completion, _) => "text_completion",
+        };
+        let fields = json!({
+            "id": self.id, "object": object, "created": self.created, "model": self.model.name,
+            "system_fingerprint": concat!("pipo-wgpu-", env!("CARGO_PKG_VERSION")),
+            "choices": choices,
+        });
+        match fields {
+            Value::Object(fields) => fields,
+            _ => Map::new(),
+        }
+    }
+
+    /// One choice of a whole answer.
+    pub(super) fn choice(
+        &self,
+        index: usize,
+        found: Vec<Found>,
+        (echo, likelihoods, finish): (Option<&str>, Option<&[Token]>, Option<Finish>),
+    ) -> Value {
+        let mut text = echo.unwrap_or_default().to_owned();
+        let mut calls = Vec::new();
+        for part in found {
+            match part {
+                Found::Text(piece) => text.push_str(&piece),
+                Found::Call(call) => calls.push(call_json(&call)),
+            }
+        }
+        let finish = finish.map(Finish::word);
+        if self.kind == Kind::Completion {
+            let logprobs = likelihoods.map(|tokens| self.completion_logprobs(tokens, &mut 0));
+            return json!({"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish});
+        }
+        let mut message = json!({"role": "assistant", "content": text, "refusal": null});
+        if !calls.is_empty() {
+            if text.trim().is_empty() {
+                message["content"] = Value::Null;
+            }
+            message["tool_calls"] = calls.into();
+        }
+        let logprobs = likelihoods.map(|tokens| self.chat_logprobs(tokens));
+        json!({"index": index, "message": message, "logprobs": logprobs, "finish_reason": finish})
+    }
+
+    /// A whole answer.
+    pub(super) fn whole(&self, choices: Vec<Value>, usage: &Usage, figures: Option<&Figures>) -> Value {
+        let mut object = self.object(false, choices);
+        object.insert("usage".into(), usage.json());
+        object.extend(figures.map(|figures| ("timings".to_owned(), timings(figures))));
+        Value::Object(object)
+    }
+
+    fn chunk_of(&self, choices: Vec<Value>, with_usage: bool) -> Value {
+        let mut object = self.object(true, choices);
+        if with_usage {
+            object.insert("usage".into(), Value::Null);
+        }
+        Value::Object(object)
+    }
+
+    /// What a stream begins with.
+    pub(super) fn first_chunk(&mut self, index: usize, echo: Option<String>, usage: bool) -> Option<Value> {
+        self.calls.resize(self.calls.len().max(index + 1), 0);
+        self.lengths.resize(self.lengths.len().max(index + 1), 0);
+        match (self.kind, echo) {
+            (Kind::Chat, _) => {
+                let delta = json!({"role": "assistant", "content": ""});
+                let choice = json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": null});
+                Some(self.chunk_of(vec![choice], usage))
+            }
+            (Kind::Completion, Some(text)) => {
+                let choice = json!({"index": index, "text": text, "logprobs": null, "finish_reason": null});
+                Some(self.chunk_of(vec![choice], usage))
+            }
+            (Kind::Completion, None) => None,
+        }
+    }
+
+    /// A part of a text.
+    pub(super) fn chunk(&mut self, index: usize, part: Found, tokens: &[Token], usage: bool) -> Value {
+        let has_likelihoods = !tokens.is_empty();
+        let choice = match self.kind {
+            Kind::Completion => {
+                let mut offset = self.lengths[index];
+                let logprobs = has_likelihoods.then(|| self.completion_logprobs(tokens, &mut offset));
+                self.lengths[index] = offset;
+                let text = match part {
+                    Found::Text(text) => text,
+                    Found::Call(_) => String::new(),
+                };
+                json!({"index": index, "text": text, "logprobs": logprobs, "finish_reason": null})
+            }
+            Kind::Chat => {
+                let delta = match part {
+                    Found::Text(text) => json!({ "content": text }),
+                    Found::Call(call) => {
+                        let mut call = call_json(&call);
+                        call["index"] = self.calls[index].into();
+                        self.calls[index] += 1;
+                        json!({ "tool_calls": [call] })
+                    }
+                };
+                let logprobs = has_likelihoods.then(|| self.chat_logprobs(tokens));
+                json!({"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": null})
+            }
+        };
+        self.chunk_of(vec![choice], usage)
+    }
+
+    /// The end of a text.
+    pub(super) fn last_chunk(&self, index: usize, finish: Finish, figures: &Figures, usage: bool) -> Value {
+        let finish = finish.word();
+        let choice = match self.kind {
+            Kind::Chat => json!({"index": index, "delta": {}, "logprobs": null, "finish_reason": finish}),
+            Kind::Completion => {
+                json!({"index": index, "text": "", "logprobs": null, "finish_reason": finish})
+            }
+        };
+        let mut chunk = self.chunk_of(vec![choice], usage);
+        chunk["timings"] = timings(figures);
+        chunk
+    }
+
+    /// The chunk behind all others, with what was read and written.
+    pub(super) fn usage_chunk(&self, usage: &Usage) -> Value {
+        let mut object = self.object(true, Vec::new());
+        object.insert("usage".into(), usage.json());
+        Value::Object(object)
+    }
+
+    /// A token's text; half a character is shown as what stands for it.
+    fn token_text(&self, id: u32) -> (String, Value) {
+        let bytes = self.model.pieces.get(id as usize).map(|piece| &piece.bytes[..]).unwrap_or_default();
+        (String::from_utf8_lossy(bytes).into_owned(), bytes.into())
+    }
+
+    fn chat_logprobs(&self, tokens: &[Token]) -> Value {
+        let entry = |(id, logprob): (u32, f32)| {
+            let (token, bytes) = self.token_text(id);
+            json!({"token": token, "logprob": finite(logprob), "bytes": bytes})
+        };
+        let content = tokens.iter().filter_map(|token| {
+            let Likelihood { own, top } = token.likelihood.as_ref()?;
+            let mut found = entry((token.id, *own));
+            found["top_logprobs"] = top.iter().map(|pair| entry(*pair)).collect();
+            Some(found)
+        });
+        json!({"content": content.collect::<Vec<_>>(), "refusal": null})
+    }
+
+    fn completion_logprobs(&self, tokens: &[Token], offset: &mut usize) -> Value {
+        let (mut texts, mut own, mut tops, mut offsets) = (vec![], vec![], vec![], vec![]);
+        for token in tokens {
+            let Some(likelihood) = &token.likelihood else { continue };
+            let (text, _) = self.token_text(token.id);
+            offsets.push(*offset);
+            *offset += text.chars().count();
+            texts.push(text);
+            own.push(finite(likelihood.own));
+            let top = likelihood.top.iter().map(|(id, logprob)| (self.token_text(*id).0, finite(*logprob)));
+            tops.push(Value::Object(top.map(|(text, logprob)| (text, logprob.into())).collect()));
+        }
+        json!({"tokens": texts, "token_logprobs": own, "top_logprobs": tops, "text_offset": offsets})
+    }
+}
+
+/// JSON has no infinity; OpenAI writes this for what cannot be.
+fn finite(logprob: f32) -> f32 {
+    logprob.max(-9999.0)
+}
+
+fn call_json(call: &Call) -> Value {
+    let function = json!({"name": call.name, "arguments": call.arguments});
+    json!({"id": random_name(CALL_NAME_CHARS), "type": "function", "function": function})
+}
+
+/// How long a text took, by the names that llama.cpp gives to that.
+fn timings(figures: &Figures) -> Value {
+    let Figures { cached, prompt, reading, writing, chosen } = *figures;
+    let (read, seconds) = (prompt - cached.min(prompt), |time: std::time::Duration| time.as_secs_f64());
+    // The first token comes from the pass that reads the prompt.
+    let later = chosen.saturating_sub(1);
+    let rate = |tokens: usize, time: f64| if time > 0.0 { tokens as f64 / time } else { 0.0 };
+    json!({
+        "cache_n": cached, "prompt_n": read, "prompt_ms": seconds(reading) * 1e3,
+        "prompt_per_second": rate(read, seconds(reading)),
+        "predicted_n": chosen, "predicted_ms": seconds(writing) * 1e3,
+        "predicted_per_second": rate(later, seconds(writing)),
+    })
+}

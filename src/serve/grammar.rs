@@ -1,0 +1,260 @@
+//! Texts that keep to a grammar: a JSON schema, a regular expression, or rules in Lark's notation.
+
+use std::sync::Arc;
+
+use llguidance::api::TopLevelGrammar;
+use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
+use llguidance::{Matcher, ParserFactory};
+use serde_json::{Map, Value, json};
+
+use crate::error::{Error, Result};
+use crate::text::Piece;
+
+/// A token of more bytes than this is never part of a constrained text.
+const PIECE_BYTES_MAX: usize = 250;
+
+/// What a text has to keep to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Grammar {
+    /// JSON that a schema describes.
+    Schema(Value),
+    /// A regular expression over the whole text.
+    Regex(String),
+    /// Rules in Lark's notation, as llguidance reads it.
+    Lark(String),
+}
+
+/// Makes constraints for one vocabulary.
+pub struct Grammars {
+    factory: ParserFactory,
+    end_tokens: Arc<[u32]>,
+}
+
+impl Grammars {
+    /// For a vocabulary whose `end_tokens` end a text.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where the model has no end token, or its vocabulary cannot be used.
+    pub fn new(pieces: &[Piece], end_tokens: &[u32]) -> Result<Self> {
+        let ends: Vec<u32> = end_tokens.iter().copied().filter(|id| (*id as usize) < pieces.len()).collect();
+        let Some(first) = ends.first() else {
+            return Err(Error::Unsupported(
+                "grammars for a model without an end token, whose texts would never end".into(),
+            ));
+        };
+        let info = TokRxInfo::new(pieces.len() as u32, *first);
+        let words: Vec<Vec<u8>> = pieces.iter().map(word).collect();
+        let trie = TokTrie::from(&info, &words).with_eos_tokens(&ends);
+        let env: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
+        let mut factory = ParserFactory::new_simple(&env)
+            .map_err(|problem| Error::Unsupported(format!("grammars over this vocabulary ({problem})")))?;
+        factory.quiet();
+        factory.limits_mut().verbose_errors = false;
+        Ok(Grammars { factory, end_tokens: ends.into() })
+    }
+
+    /// Compiles a grammar.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] with what is wrong with it.
+    pub fn compile(&self, grammar: &Grammar) -> Result<Constraint> {
+        let compiled = match grammar {
+            Grammar::Schema(schema) => TopLevelGrammar::from_json_schema(bounded(schema)),
+            Grammar::Regex(regex) => TopLevelGrammar::from_regex(regex),
+            Grammar::Lark(rules) => TopLevelGrammar::from_lark(rules.clone()),
+        };
+        let mut matcher = Matcher::new(self.factory.create_parser(compiled));
+        match matcher.get_error() {
+            Some(problem) => {
+                Err(Error::Usage(format!("the grammar cannot be used: {}", first_line(&problem))))
+            }
+            None => {
+                matcher.grammar_warnings().iter().for_each(|warning| log::warn!("grammar: {warning}"));
+                Ok(Constraint { matcher, end_tokens: Arc::clone(&self.end_tokens) })
+            }
+        }
+    }
+}
+
+/// A token as llguidance knows it.
+fn word(piece: &Piece) -> Vec<u8> {
+    match piece.control {
+        _ if piece.bytes.len() > PIECE_BYTES_MAX => Vec::new(),
+        true => [&[TokTrie::SPECIAL_TOKEN_MARKER], &piece.bytes[..]].concat(),
+        false => piece.bytes.clone(),
+    }
+}
+
+/// A schema in which nothing goes on without reason: its JSON is spaced as Python writes it, and whole
+/// numbers are those that every reader of JSON keeps. A model that is free to write blanks or digits
+/// may never stop doing so.
+pub(super) fn bounded(schema: &Value) -> Value {
+    match whole_numbers(schema) {
+        Value::Object(mut fields) if !fields.contains_key("x-guidance") => {
+            let spacing =
+                json!({"whitespace_flexible": false, "item_separator": ", ", "key_separator": ": "});
+            fields.insert("x-guidance".into(), spacing);
+            Value::Object(fields)
+        }
+        other => other,
+    }
+}
+
+/// The largest whole number up to which all are kept by those who read JSON into floats.
+const WHOLE_MAX: i64 = (1 << 53) - 1;
+/// Keywords of which the values are no schemas.
+const VALUES: [&str; 4] = ["const", "default", "enum", "examples"];
+
+/// A schema whose whole numbers have bounds.
+fn whole_numbers(schema: &Value) -> Value {
+    match schema {
+        Value::Object(fields) => {
+            let inside = |(name, value): (&String, &Value)| {
+                let is_value = VALUES.contains(&name.as_str());
+                (name.clone(), if is_value { value.clone() } else { whole_numbers(value) })
+            };
+            let mut bound: Map<String, Value> = fields.iter().map(inside).collect();
+            if fields.get("type").is_some_and(|kind| kind == "integer") {
+                for (least, beyond, most) in
+                    [("minimum", "exclusiveMinimum", -WHOLE_MAX), ("maximum", "exclusiveMaximum", WHOLE_MAX)]
+                {
+                    if !fields.contains_key(least) && !fields.contains_key(beyond) {
+                        bound.insert(least.into(), most.into());
+                    }
+                }
+            }
+            Value::Object(bound)
+        }
+        Value::Array(items) => items.iter().map(whole_numbers).collect(),
+        other => other.clone(),
+    }
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}
+
+/// A grammar, and how far a text has come in it.
+#[derive(Clone)]
+pub struct Constraint {
+    matcher: Matcher,
+    end_tokens: Arc<[u32]>,
+}
+
+impl Constraint {
+    /// Bars all tokens that cannot come next.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where the grammar has become too complex.
+    pub fn mask(&mut self, logits: &mut [f32]) -> Result<()> {
+        let allowed = self.matcher.compute_mask_or_eos().map_err(|problem| complain(&problem))?;
+        let may_end = self.end_tokens.iter().any(|id| allowed.is_allowed(*id));
+        for (id, logit) in logits.iter_mut().enumerate() {
+            let id = id as u32;
+            let is_end = self.end_tokens.contains(&id);
+            if if is_end { !may_end } else { (id as usize) >= allowed.len() || !allowed.is_allowed(id) } {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on with a token.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where it cannot come next.
+    pub fn accept(&mut self, id: u32) -> Result<()> {
+        if self.end_tokens.contains(&id) {
+            return Ok(());
+        }
+        self.matcher.consume_token(id).map_err(|problem| complain(&problem))
+    }
+
+    /// Whether nothing can follow.
+    pub fn is_complete(&self) -> bool {
+        self.matcher.is_stopped()
+    }
+}
+
+fn complain(problem: &dyn std::fmt::Display) -> Error {
+    Error::Usage(format!("the grammar cannot go on: {}", first_line(&problem.to_string())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One token for each ASCII character, a few longer ones, and an end.
+    fn grammars() -> (Grammars, Vec<Piece>) {
+        let mut pieces: Vec<Piece> =
+            (0..128u8).map(|byte| Piece { bytes: vec![byte], control: false }).collect();
+        for word in ["{\"", "\": ", "true", "false"] {
+            pieces.push(Piece { bytes: word.into(), control: false });
+        }
+        pieces.push(Piece { bytes: b"</s>".to_vec(), control: true });
+        pieces.push(Piece::default());
+        (Grammars::new(&pieces, &[132, 999]).unwrap(), pieces)
+    }
+
+    /// What a model that likes low ids, or high ones, writes.
+    fn written(grammar: &Grammar, high: bool) -> String {
+        let (grammars, pieces) = grammars();
+        let mut constraint = grammars.compile(grammar).unwrap();
+        let mut text = Vec::new();
+        for _ in 0..200 {
+            let mut logits = vec![0.0; pieces.len()];
+            constraint.mask(&mut logits).unwrap();
+            let allowed: Vec<usize> = (0..logits.len()).filter(|id| logits[*id] == 0.0).collect();
+            let id = *if high { allowed.last() } else { allowed.first() }.expect("something is allowed");
+            if id == 132 {
+                break;
+            }
+            constraint.accept(id as u32).unwrap();
+            text.extend(&pieces[id].bytes);
+            if constraint.is_complete() {
+                break;
+            }
+        }
+        String::from_utf8(text).unwrap()
+    }
+
+    #[test]
+    fn texts_keep_to_their_grammar() {
+        let schema = json!({"type": "object", "additionalProperties": false, "required": ["ok", "n"],
+            "properties": {"ok": {"type": "boolean"}, "n": {"type": "integer", "minimum": 3, "maximum": 4}}});
+        assert_eq!(written(&Grammar::Schema(schema.clone()), false), r#"{"ok": false, "n": 3}"#);
+        let high: Value = serde_json::from_str(&written(&Grammar::Schema(schema), true)).unwrap();
+        assert_eq!(high["n"], 4);
+        assert_eq!(written(&Grammar::Regex("[a-c]{3}d".into()), true), "cccd");
+        assert_eq!(written(&Grammar::Lark("start: \"x\" (\"y\" | \"z\")".into()), false), "xy");
+        // References within a schema, as Pydantic writes them.
+        let nested = json!({"$defs": {"B": {"type": "boolean"}}, "type": "object", "required": ["b"],
+            "properties": {"b": {"$ref": "#/$defs/B"}}, "additionalProperties": false});
+        assert_eq!(written(&Grammar::Schema(nested), false), r#"{"b": false}"#);
+    }
+
+    #[test]
+    fn whole_numbers_end() {
+        let schema = json!({"type": "object", "required": ["n"], "additionalProperties": false, "properties":
+            {"n": {"type": "integer"}, "m": {"enum": [{"type": "integer"}]}}});
+        assert_eq!(whole_numbers(&schema)["properties"]["m"], schema["properties"]["m"]);
+        assert_eq!(whole_numbers(&schema)["properties"]["n"]["maximum"], WHOLE_MAX);
+        assert_eq!(written(&Grammar::Schema(schema), true), "{\"n\": 9}");
+        let known = json!({"type": "integer", "exclusiveMaximum": 5, "minimum": 0});
+        assert_eq!(whole_numbers(&known), known);
+    }
+
+    #[test]
+    fn what_cannot_be_kept_to_is_refused() {
+        let (grammars, _) = grammars();
+        for (grammar, complaint) in [
+            (Grammar::Schema(json!({"type": "strange"})), "strange"),
+            (Grammar::Regex("(".into()), "grammar cannot be used"),
+            (Grammar::Lark("nonsense".into()), "grammar cannot be used"),
+        ] {
+            let problem = grammars.compile(&grammar).err().unwrap().to_string();
+            assert!(problem.contains(complaint) && !problem.contains('\n'), "{problem}");
+        }
+        assert!(Grammars::new(&[Piece::default()], &[7]).is_err());
+    }
+}
