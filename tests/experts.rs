@@ -1,13 +1,16 @@
 //! Mixtures of experts against Hugging Face Transformers, wherever the experts live; see
 //! `fixtures/make_moe_fixtures.py`.
 
+use pipo_wgpu::checkpoint::Checkpoint;
 use pipo_wgpu::engine::{self, Class, Engine, Options, Pass, PassToken};
 use pipo_wgpu::gpu::Place;
 use pipo_wgpu::model::Unit;
+use pipo_wgpu::pack::Watch;
 use pipo_wgpu::pipeline::Route;
 use pipo_wgpu::plan::{Budget, Home, Plan, Rates};
 use pipo_wgpu::quant::WeightKind;
 use pipo_wgpu::session::Session;
+use safetensors::SafeTensors;
 
 use crate::common::{Model, fixture, gpu};
 use crate::oracles::{
@@ -318,4 +321,32 @@ fn the_plan_knows_how_much_a_token_reads() {
         assert!(plan.decode_bytes < plan.streamed_bytes, "{plan}");
         assert!(plan.to_string().contains("only those that are chosen"), "{plan}");
     }
+}
+
+/// A block behind the last that predicts one token more changes nothing, where the configuration speaks
+/// of it.
+#[test]
+fn further_predictors_are_left_out() {
+    let (folder, fixture) = (tempfile::tempdir().unwrap(), fixture("moe_deepseek3"));
+    let file = std::fs::read(fixture.join("model.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&file).unwrap();
+    let mut all = tensors.tensors();
+    let norm = tensors.tensor("model.norm.weight").unwrap();
+    all.extend(["enorm", "shared_head.norm", "input_layernorm"].map(|name| {
+        let name = format!("model.layers.2.{name}.weight");
+        (name, norm.clone())
+    }));
+    safetensors::serialize_to_file(all, None, &folder.path().join("model.safetensors")).unwrap();
+    let config = std::fs::read_to_string(fixture.join("config.json")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    let mut pack = |predictors: u32| {
+        config["num_nextn_predict_layers"] = predictors.into();
+        std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+        let checkpoint = Checkpoint::open(folder.path()).unwrap();
+        let units = Model::new(&fixture, WeightKind::W4).decoder.packed_units();
+        pipo_wgpu::pack::write(&folder.path().join("packed"), &units, &checkpoint, &[], Watch::NONE)
+    };
+    pack(1).unwrap();
+    let problem = pack(0).unwrap_err().to_string();
+    assert!(problem.contains("`model.layers.2."), "{problem}");
 }

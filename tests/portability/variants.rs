@@ -157,7 +157,7 @@ fn experts(list: &mut List) {
     list.add(experts_sum::SHADER, experts_sum::constants(&experts_sum::Spec { cols: 2048, choices: 8 }));
     let heads = [(192, 128, 64, 128, true), (64, 16, 16, 64, false)];
     for (width, nope, rope, value, paired) in heads {
-        let spec = latent_heads::Spec { heads: 16, width, nope, rope, value, paired };
+        let spec = latent_heads::Spec { heads: 16, width, nope, rope, value, paired, apart: !paired };
         list.add(latent_heads::SHADER, latent_heads::constants(&spec));
         let spec = narrow_heads::Spec { heads: 16, width, kept: value };
         list.add(narrow_heads::SHADER, narrow_heads::constants(&spec));
