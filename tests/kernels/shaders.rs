@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Files that are no shaders by themselves: what stands in front of others.
-const PARTS: [&str; 29] = [
+const PARTS: [&str; 31] = [
     "prelude",
     "matvec_groups",
     "matvec_codes",
@@ -34,6 +34,8 @@ const PARTS: [&str; 29] = [
     "experts_scales",
     "route_choice",
     "router_row",
+    "rank",
+    "draw_kept",
 ];
 
 /// The files that say which buffers beside its own a shader binds, in all ways in which they are put
@@ -55,6 +57,8 @@ fn choices(stem: &str) -> &'static [&'static [&'static str]] {
 /// The files between the prelude and a shader.
 fn parts(stem: &str) -> &'static [&'static str] {
     match stem {
+        "argmax" => &["rank"],
+        "draw" => &["rank", "draw_kept"],
         "attention_coop" => &PARTS[13..15],
         "matmul_coop" | "matmul_few" => &PARTS[15..16],
         "matvec_int8" => &PARTS[2..7],
