@@ -52,6 +52,21 @@ struct Slot {
     used: u64,
 }
 
+/// What a pass reads of a prompt.
+struct Part {
+    slot: usize,
+    prompt: Arc<[u32]>,
+    range: Range<usize>,
+    /// Whether the prompt ends there, and a token is wanted.
+    decides: bool,
+}
+
+impl Part {
+    fn reading(&self) -> Reading<'_> {
+        Reading { sequence: self.slot, ids: &self.prompt[self.range.clone()], decides: self.decides }
+    }
+}
+
 /// A text that is being written.
 struct Active {
     job: Job,
@@ -210,9 +225,9 @@ impl<'a> Scheduler<'a> {
         if others {
             most.tokens = most.tokens.min(CHUNK_BESIDE_OTHERS);
         }
-        let mut parts: Vec<(usize, Arc<[u32]>, Range<usize>, bool)> = Vec::new();
+        let mut parts: Vec<Part> = Vec::new();
         for (_, number) in waiting {
-            if self.shares(number, parts.iter().map(|(_, prompt, ..)| &prompt[..]))? {
+            if self.shares(number, parts.iter().map(|part| &part.prompt[..]))? {
                 continue;
             }
             let Some(active) = &self.slots[number].active else { continue };
@@ -225,24 +240,18 @@ impl<'a> Scheduler<'a> {
             }
             most.tokens -= now as u32;
             most.selected -= u32::from(decides);
-            parts.push((number, Arc::clone(&active.job.prompt), read..read + now, decides));
+            let prompt = Arc::clone(&active.job.prompt);
+            parts.push(Part { slot: number, prompt, range: read..read + now, decides });
         }
-        let readings: Vec<_> = parts
-            .iter()
-            .map(|(number, prompt, range, decides)| Reading {
-                sequence: *number,
-                ids: &prompt[range.clone()],
-                decides: *decides,
-            })
-            .collect();
+        let readings: Vec<_> = parts.iter().map(Part::reading).collect();
         let start = Instant::now();
         self.batch.step(&readings, Class::Prefill)?;
         let deciding: Vec<_> = readings.iter().filter(|r| r.decides).map(|r| r.sequence).collect();
         let tokens: usize = readings.iter().map(|reading| reading.ids.len()).sum();
-        for (number, prompt, range, _) in &parts {
-            self.slots[*number].read_as_prompt = range.end;
+        for Part { slot, prompt, range, .. } in &parts {
+            self.slots[*slot].read_as_prompt = range.end;
             if range.end == prompt.len() {
-                self.note_read(*number);
+                self.note_read(*slot);
             }
         }
         self.choose(&deciding)?;

@@ -211,8 +211,8 @@ impl Answer {
             let likelihoods = self.with_likelihoods.then_some(&tokens[..]);
             self.objects.choice(index, found, (text.echo.as_deref(), likelihoods, text.finish))
         });
-        let choices = choices.collect();
-        Ok(self.objects.whole(choices, &self.usage(), self.texts.first().map(|text| &text.figures)))
+        let choices: Vec<Value> = choices.collect();
+        Ok(self.objects.whole(&choices, &self.usage(), self.texts.first().map(|text| &text.figures)))
     }
 
     /// The next event of a stream; `None` at its end. A failure is the last event.

@@ -86,7 +86,7 @@ impl Objects {
         }
     }
 
-    fn object(&self, is_chunk: bool, choices: Vec<Value>) -> Map<String, Value> {
+    fn object(&self, is_chunk: bool, choices: &[Value]) -> Map<String, Value> {
         let object = match (self.kind, is_chunk) {
             (Kind::Chat, true) => "chat.completion.chunk",
             (Kind::Chat, false) => "chat.completion",
@@ -135,15 +135,15 @@ impl Objects {
     }
 
     /// A whole answer.
-    pub(super) fn whole(&self, choices: Vec<Value>, usage: &Usage, figures: Option<&Figures>) -> Value {
+    pub(super) fn whole(&self, choices: &[Value], usage: &Usage, figures: Option<&Figures>) -> Value {
         let mut object = self.object(false, choices);
         object.insert("usage".into(), usage.json());
         object.extend(figures.map(|figures| ("timings".to_owned(), timings(figures))));
         Value::Object(object)
     }
 
-    fn chunk_of(&self, choices: Vec<Value>, with_usage: bool) -> Value {
-        let mut object = self.object(true, choices);
+    fn chunk_of(&self, choice: Value, with_usage: bool) -> Value {
+        let mut object = self.object(true, &[choice]);
         if with_usage {
             object.insert("usage".into(), Value::Null);
         }
@@ -158,11 +158,11 @@ impl Objects {
             (Kind::Chat, _) => {
                 let delta = json!({"role": "assistant", "content": ""});
                 let choice = json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": null});
-                Some(self.chunk_of(vec![choice], usage))
+                Some(self.chunk_of(choice, usage))
             }
             (Kind::Completion, Some(text)) => {
                 let choice = json!({"index": index, "text": text, "logprobs": null, "finish_reason": null});
-                Some(self.chunk_of(vec![choice], usage))
+                Some(self.chunk_of(choice, usage))
             }
             (Kind::Completion, None) => None,
         }
@@ -196,7 +196,7 @@ impl Objects {
                 json!({"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": null})
             }
         };
-        self.chunk_of(vec![choice], usage)
+        self.chunk_of(choice, usage)
     }
 
     /// The end of a text.
@@ -208,14 +208,14 @@ impl Objects {
                 json!({"index": index, "text": "", "logprobs": null, "finish_reason": finish})
             }
         };
-        let mut chunk = self.chunk_of(vec![choice], usage);
+        let mut chunk = self.chunk_of(choice, usage);
         chunk["timings"] = timings(figures);
         chunk
     }
 
     /// The chunk behind all others, with what was read and written.
     pub(super) fn usage_chunk(&self, usage: &Usage) -> Value {
-        let mut object = self.object(true, Vec::new());
+        let mut object = self.object(true, &[]);
         object.insert("usage".into(), usage.json());
         Value::Object(object)
     }
