@@ -68,6 +68,8 @@ def main():
         fn_constructor_args=(args.model, args.serve),
         concurrency=args.workers,
         batch_size=args.batch,
+        # The work is on the GPU; reading and writing files need processors as well.
+        num_cpus=0.1,
     )
     answers.write_json(args.answers)
 
