@@ -111,11 +111,12 @@ impl Objects {
         (echo, likelihoods, finish): (Option<&str>, Option<&[Token]>, Option<Finish>),
     ) -> Value {
         let mut text = echo.unwrap_or_default().to_owned();
-        let mut calls = Vec::new();
+        let (mut calls, mut thoughts) = (Vec::new(), String::new());
         for part in found {
             match part {
                 Found::Text(piece) => text.push_str(&piece),
                 Found::Call(call) => calls.push(call_json(&call)),
+                Found::Reasoning(piece) => thoughts.push_str(&piece),
             }
         }
         let finish = finish.map(Finish::word);
@@ -124,6 +125,9 @@ impl Objects {
             return json!({"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish});
         }
         let mut message = json!({"role": "assistant", "content": text, "refusal": null});
+        if !thoughts.is_empty() {
+            message["reasoning_content"] = thoughts.into();
+        }
         if !calls.is_empty() {
             if text.trim().is_empty() {
                 message["content"] = Value::Null;
@@ -178,13 +182,14 @@ impl Objects {
                 self.lengths[index] = offset;
                 let text = match part {
                     Found::Text(text) => text,
-                    Found::Call(_) => String::new(),
+                    Found::Call(_) | Found::Reasoning(_) => String::new(),
                 };
                 json!({"index": index, "text": text, "logprobs": logprobs, "finish_reason": null})
             }
             Kind::Chat => {
                 let delta = match part {
                     Found::Text(text) => json!({ "content": text }),
+                    Found::Reasoning(text) => json!({ "reasoning_content": text }),
                     Found::Call(call) => {
                         let mut call = call_json(&call);
                         call["index"] = self.calls[index].into();

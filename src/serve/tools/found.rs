@@ -11,6 +11,8 @@ pub enum Found {
     Text(String),
     /// A call.
     Call(Call),
+    /// What the model thinks before it speaks.
+    Reasoning(String),
 }
 
 /// Watches a text for calls; what may become one is held back.
@@ -199,6 +201,7 @@ mod tests {
             match part {
                 Found::Text(part) => text.push_str(&part),
                 Found::Call(call) => calls.push((call.name, call.arguments)),
+                Found::Reasoning(text) => panic!("{text}"),
             }
         }
         (text, calls)
