@@ -12,6 +12,11 @@ override ROPE: u32;
 override VALUE: u32;
 // Whether pairs that rotate together are neighbours.
 override PAIRED: u32;
+// Whether values stand behind the keys of all heads, not behind their own head's.
+override APART: u32;
+override KEY_STEP: u32 = select(NOPE + VALUE, NOPE, APART == 1u);
+override VALUE_FIRST: u32 = select(NOPE, HEADS * NOPE, APART == 1u);
+override VALUE_STEP: u32 = select(NOPE + VALUE, VALUE, APART == 1u);
 override GROUPS: u32;
 const THREADS: u32 = 64u;
 
@@ -42,13 +47,13 @@ fn key(token: u32, head: u32, index: u32) -> f32 {
     if index < ROPE {
         return key_rope[token * groups_of(ROPE) * GROUP + pair_of(index)];
     }
-    let row = token * groups_of(HEADS * (NOPE + VALUE)) * GROUP + head * (NOPE + VALUE);
+    let row = token * groups_of(HEADS * (NOPE + VALUE)) * GROUP + head * KEY_STEP;
     return keys_values[row + min(index - ROPE, NOPE - 1u)];
 }
 
 fn value(token: u32, head: u32, index: u32) -> f32 {
-    let row = token * groups_of(HEADS * (NOPE + VALUE)) * GROUP + head * (NOPE + VALUE);
-    return keys_values[row + NOPE + min(index, VALUE - 1u)];
+    let row = token * groups_of(HEADS * (NOPE + VALUE)) * GROUP + VALUE_FIRST + head * VALUE_STEP;
+    return keys_values[row + min(index, VALUE - 1u)];
 }
 
 @compute @workgroup_size(THREADS)

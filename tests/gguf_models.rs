@@ -9,7 +9,7 @@ use safetensors::SafeTensors;
 use crate::common::{Model, fixture, shared};
 use crate::oracles::{all_logits, greedy, options, relative_error};
 
-const NAMES: [&str; 23] = [
+const NAMES: [&str; 25] = [
     "llama3",
     "qwen2",
     "qwen3",
@@ -32,6 +32,8 @@ const NAMES: [&str; 23] = [
     "qwen2moe",
     "qwen3moe",
     "gpt_oss",
+    "deepseek2",
+    "deepseek3",
     "olmoe",
 ];
 

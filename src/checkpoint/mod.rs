@@ -93,7 +93,23 @@ impl Checkpoint {
             checkpoint.idle =
                 quantised::combine(&path, &quantised, &checkpoint.shards, &mut checkpoint.tensors)?;
         }
+        checkpoint.leave_predictors();
         Ok(checkpoint)
+    }
+
+    /// Leaves the blocks behind the last one that predict further tokens, of which nothing else is made.
+    fn leave_predictors(&mut self) {
+        let size =
+            |key: &str| self.config.as_ref().and_then(|config| config.get(key)).and_then(Value::as_u64);
+        let Some((blocks, more)) = size("num_hidden_layers").zip(size("num_nextn_predict_layers")) else {
+            return;
+        };
+        let is_behind = |name: &&String| {
+            let number = name.strip_prefix("model.layers.").and_then(|rest| rest.split('.').next());
+            let number = number.and_then(|number| number.parse::<u64>().ok());
+            number.is_some_and(|number| number >= blocks && number - blocks < more)
+        };
+        self.idle.extend(self.tensors.keys().filter(is_behind).cloned());
     }
 
     /// A folder's small files alone.
@@ -249,15 +265,15 @@ impl Checkpoint {
             return self.read_stored(info, lines, out);
         }
         // Across the way in which the file has it: all of it, and a part of each line.
-        if info.shape.len() > 2 {
-            let problem = format!("`{name}` with its matrices the other way round");
-            return Err(Error::Unsupported(problem));
-        }
-        let mut all = Vec::new();
-        self.read_stored(info, 0..height, &mut all)?;
+        let (mut all, mut held) = (Vec::new(), None);
+        let each = if columns { info.cols() } else { info.height() };
         out.clear();
         for line in lines {
-            out.extend((0..height).map(|at| all[(at * count + line) as usize]));
+            let matrix = line / each;
+            if held.replace(matrix) != Some(matrix) {
+                self.read_stored(info, matrix * height..(matrix + 1) * height, &mut all)?;
+            }
+            out.extend((0..height).map(|at| all[(at * each + line % each) as usize]));
         }
         Ok(())
     }
@@ -292,6 +308,11 @@ impl Checkpoint {
             Form::Fp8(_) | Form::Order(_) => WeightKind::F32,
             Form::Mxfp4(_) => WeightKind::Fp4,
         })
+    }
+
+    /// Whether lines of the file are columns of the matrix, be it transposed or not.
+    pub fn is_across(&self, name: &str, transposed: bool) -> bool {
+        self.info(name).is_some_and(|info| info.form.is_transposed() != transposed)
     }
 
     /// The columns of a matrix in an order in which those with one scale are together, where a file

@@ -23,6 +23,8 @@ pub struct Spec {
     pub value: u32,
     /// Whether pairs that rotate together are neighbours; they are halves apart in the result.
     pub paired: bool,
+    /// Whether values stand behind the keys of all heads, not behind their own head's.
+    pub apart: bool,
 }
 
 /// What the kernel is bound to.
@@ -42,7 +44,7 @@ pub struct Args<'a> {
 
 /// The shader's constants.
 pub fn constants(spec: &Spec) -> Vec<Constant> {
-    let Spec { heads, width, nope, rope, value, paired } = *spec;
+    let Spec { heads, width, nope, rope, value, paired, apart } = *spec;
     assert!(nope > 0 && value > 0 && rope % 2 == 0 && width >= value.max(nope + rope), "{spec:?}");
     vec![
         ("HEADS", heads.into()),
@@ -51,6 +53,7 @@ pub fn constants(spec: &Spec) -> Vec<Constant> {
         ("ROPE", rope.into()),
         ("VALUE", value.into()),
         ("PAIRED", u32::from(paired).into()),
+        ("APART", u32::from(apart).into()),
         ("GROUPS", grid(spec).groups.into()),
     ]
 }

@@ -37,7 +37,10 @@ impl Kinds {
         let all = units.iter().flat_map(|unit| &unit.tensors);
         for source in all.filter(|tensor| is_free(tensor, WeightKind::W4)).flat_map(|t| &t.sources) {
             if !tensors.contains_key(&source.tensor) {
-                tensors.insert(source.tensor.clone(), checkpoint.kind_of(&source.tensor)?);
+                let kind = checkpoint.kind_of(&source.tensor)?;
+                // Codes that lie across rows have to be chosen again.
+                let again = kind.is_coded() && checkpoint.is_across(&source.tensor, source.transposed);
+                tensors.insert(source.tensor.clone(), if again { WeightKind::W8 } else { kind });
             }
             if let Some(order) = checkpoint.column_order(&source.tensor) {
                 let bytes: Vec<u8> = order.iter().flat_map(|column| column.to_le_bytes()).collect();

@@ -25,6 +25,9 @@ pub struct Latent {
     pub v_head_dim: u32,
     /// Whether pairs that rotate together are neighbours in the checkpoint.
     pub paired: bool,
+    /// Whether the matrices of keys and of values are two in the checkpoint, that of keys transposed in
+    /// each head.
+    pub apart: bool,
 }
 
 impl Latent {
@@ -102,8 +105,25 @@ impl LatentAttention {
         }
         let places = [KeyLatent, KeyLatentNormed];
         unit.rms_norm("self_attn.kv_a_layernorm", kv_lora_rank, places, false, (EPS, plain));
-        let part = Part::whole("self_attn.kv_b_proj", heads * (latent.qk_nope_head_dim + v_head_dim));
-        project(&mut unit, "kv_b_proj", part, false, [KeyLatentNormed, KeysValues], kv_lora_rank);
+        let parts = match latent.apart {
+            true => vec![
+                Part {
+                    transposed: true,
+                    ..Part::stacked("self_attn.k_b_proj", heads, latent.qk_nope_head_dim)
+                },
+                Part::stacked("self_attn.v_b_proj", heads, v_head_dim),
+            ],
+            false => vec![Part::whole("self_attn.kv_b_proj", heads * (latent.qk_nope_head_dim + v_head_dim))],
+        };
+        unit.project(&Projection {
+            name: "kv_b_proj",
+            parts: &parts,
+            bias: false,
+            from: KeyLatentNormed,
+            cols: kv_lora_rank,
+            to: KeysValues,
+            add: false,
+        });
         unit.op(Op::LatentHeads);
         unit.op(Op::RopeStore { block, rope: self.rope });
         unit.op(Op::Attention { block, scale: self.scale, window: None, softcap: None, sinks: None });

@@ -98,18 +98,27 @@ pub(super) struct Part {
     pub(super) rows: Range<u32>,
     /// Whether the checkpoint has the matrix the other way round.
     pub(super) transposed: bool,
+    /// Matrices of which it consists in the checkpoint, if not one.
+    pub(super) stacked: Option<u32>,
 }
 
 impl Part {
     /// All of a module.
     pub(super) fn whole(module: &'static str, height: u32) -> Self {
-        Part { module, height, order: Order::default(), rows: 0..height, transposed: false }
+        Part { module, height, order: Order::default(), rows: 0..height, transposed: false, stacked: None }
+    }
+
+    /// All of so many matrices, each of `height` rows.
+    pub(super) fn stacked(module: &'static str, count: u32, height: u32) -> Self {
+        Part { stacked: Some(count), ..Part::whole(module, count * height) }
     }
 
     /// The source of the part's rows of a matrix with so many columns.
     fn weight(&self, tensor: String, cols: u32) -> Source {
-        let Part { height, order, rows, transposed, .. } = self.clone();
-        let shape = if transposed { [cols, height] } else { [height, cols] };
+        let Part { height, order, rows, transposed, stacked, .. } = self.clone();
+        let each = height / stacked.unwrap_or(1);
+        let sides = if transposed { [cols, each] } else { [each, cols] };
+        let shape: Vec<u32> = stacked.into_iter().chain(sides).collect();
         Source { order, rows, transposed, ..Source::whole(tensor, &shape) }
     }
 

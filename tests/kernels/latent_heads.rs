@@ -7,9 +7,9 @@ use pipo_wgpu::kernels::stride;
 #[test]
 fn heads_are_put_together() {
     for (tokens, spec) in [
-        (1, Spec { heads: 1, width: 4, nope: 1, rope: 2, value: 3, paired: false }),
-        (3, Spec { heads: 3, width: 32, nope: 16, rope: 16, value: 24, paired: true }),
-        (2, Spec { heads: 2, width: 48, nope: 20, rope: 8, value: 48, paired: true }),
+        (1, Spec { heads: 1, width: 4, nope: 1, rope: 2, value: 3, paired: false, apart: false }),
+        (3, Spec { heads: 3, width: 32, nope: 16, rope: 16, value: 24, paired: true, apart: true }),
+        (2, Spec { heads: 2, width: 48, nope: 20, rope: 8, value: 48, paired: true, apart: false }),
     ] {
         let [heads, width, nope, rope, value] =
             [spec.heads, spec.width, spec.nope, spec.rope, spec.value].map(|n| n as usize);
@@ -54,12 +54,18 @@ fn heads_are_put_together() {
                 for head in rows(&queries, nope + rope) {
                     all.extend(filled([turned(&head[nope..]), head[..nope].to_vec()].concat()));
                 }
-                for head in rows(&keys_values, nope + value) {
+                let both = &keys_values[token * kv_cols..][..kv_cols];
+                // Where a head's key starts, and its value.
+                let starts = |head: usize| match spec.apart {
+                    true => (head * nope, heads * nope + head * value),
+                    false => (head * (nope + value), head * (nope + value) + nope),
+                };
+                for head in 0..heads {
                     let shared = turned(&shared[token * rope..][..rope]);
-                    all.extend(filled([shared, head[..nope].to_vec()].concat()));
+                    all.extend(filled([shared, both[starts(head).0..][..nope].to_vec()].concat()));
                 }
-                for head in rows(&keys_values, nope + value) {
-                    all.extend(filled(head[nope..].to_vec()));
+                for head in 0..heads {
+                    all.extend(filled(both[starts(head).1..][..value].to_vec()));
                 }
             }
             all

@@ -126,6 +126,7 @@ fn experts(list: &mut List) {
             bias_at,
             kind,
             cached,
+            brought: false,
             far: kind == WeightKind::W4,
             chosen: 8,
             choices: 9,
@@ -141,12 +142,13 @@ fn experts(list: &mut List) {
         if kind.is_coded() {
             let tile = Tile { rows_each: 4, row_lanes: 16, col_lanes: 8, unroll: 1 };
             let eps = cached.then_some(1e-5);
-            let spec = experts_gated::Spec { records, width, cols, gate, eps, tile };
+            let spec = experts_gated::Spec { records, width, cols, gate, eps, tile, bring_from: 1 << 20 };
             list.add_tiled(experts_gated::SHADER, experts_gated::constants(&spec), &tile, 1);
+            let records = Records { brought: cached, ..records };
             let spec = experts_down::Spec { records, rows: 2048, cols: 768, tile };
             list.add_tiled(experts_down::SHADER, experts_down::constants(&spec), &tile, 1);
             let records = Records { tile: 8, room: 4096, far: false, ..records };
-            let spec = experts_gated::Spec { records, width, cols, gate, eps, tile };
+            let spec = experts_gated::Spec { records, width, cols, gate, eps, tile, bring_from: 1 << 20 };
             list.add_tiled(experts_gated::SHADER, experts_gated::constants(&spec), &tile, 8);
             let spec = experts_down::Spec { records, rows: 2048, cols: 768, tile };
             list.add_tiled(experts_down::SHADER, experts_down::constants(&spec), &tile, 8);
@@ -155,7 +157,7 @@ fn experts(list: &mut List) {
     list.add(experts_sum::SHADER, experts_sum::constants(&experts_sum::Spec { cols: 2048, choices: 8 }));
     let heads = [(192, 128, 64, 128, true), (64, 16, 16, 64, false)];
     for (width, nope, rope, value, paired) in heads {
-        let spec = latent_heads::Spec { heads: 16, width, nope, rope, value, paired };
+        let spec = latent_heads::Spec { heads: 16, width, nope, rope, value, paired, apart: !paired };
         list.add(latent_heads::SHADER, latent_heads::constants(&spec));
         let spec = narrow_heads::Spec { heads: 16, width, kept: value };
         list.add(narrow_heads::SHADER, narrow_heads::constants(&spec));
@@ -180,6 +182,7 @@ fn experts(list: &mut List) {
             scale: 2.5,
             shared_gate: !grouped,
             slots: if grouped { 64 } else { 0 },
+            lent: !grouped,
             counts: !grouped,
         };
         list.add(route::SHADER, route::constants(&spec));

@@ -9,6 +9,7 @@ mod dequant;
 pub(super) mod dequant_k;
 mod header;
 mod keys;
+mod latent;
 pub mod metadata;
 pub(super) mod model;
 mod names;

@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 use super::keys::Keys;
 use super::names::{self, Names};
 use super::{Gguf, GgufTensor};
-use super::{rope, special};
+use super::{latent, rope, special};
 use crate::error::{Error, Result};
 
 /// How a tensor of the file becomes Hugging Face's.
@@ -70,7 +70,7 @@ const PLAIN: Architecture = Architecture {
     special: |_, _| Ok(()),
 };
 
-const ARCHITECTURES: [Architecture; 21] = [
+const ARCHITECTURES: [Architecture; 22] = [
     Architecture { paired: true, special: special::llama, ..PLAIN },
     Architecture { arch: "qwen2", model_type: "qwen2", ..PLAIN },
     Architecture { arch: "qwen3", model_type: "qwen3", ..PLAIN },
@@ -85,6 +85,13 @@ const ARCHITECTURES: [Architecture; 21] = [
         arch: "olmoe",
         model_type: "olmoe",
         special: |keys, gguf| special::experts(keys, gguf, false),
+        ..PLAIN
+    },
+    Architecture {
+        arch: "deepseek2",
+        model_type: "deepseek_v2",
+        names: names::DEEPSEEK2,
+        special: latent::deepseek2,
         ..PLAIN
     },
     Architecture {
@@ -207,6 +214,7 @@ fn variant(architecture: Architecture, keys: &Keys<'_>, gguf: &Gguf) -> Result<A
             special: special::mixtral,
             ..architecture
         },
+        "deepseek2" if latent::is_third(keys)? => Architecture { model_type: "deepseek_v3", ..architecture },
         "falcon" if has(gguf, "attn_norm_2.weight") => {
             Architecture { names: names::FALCON_NEW, ..architecture }
         }
@@ -309,7 +317,8 @@ fn usual(keys: &Keys<'_>, gguf: &Gguf) -> Result<()> {
     if let Some(head_dim) = keys.size("attention.key_length")? {
         keys.set("head_dim", head_dim);
         let value = keys.size("attention.value_length")?.unwrap_or(head_dim);
-        if value != head_dim {
+        // Latent attention's are read apart.
+        if value != head_dim && keys.arch != "deepseek2" {
             return Err(keys.unsupported("attention.value_length", &value.to_string()));
         }
     }

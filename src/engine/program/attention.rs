@@ -20,6 +20,7 @@ impl Builder<'_> {
             rope: latent.qk_rope_head_dim,
             value: latent.v_head_dim,
             paired: latent.paired,
+            apart: latent.apart,
         };
         let args = latent_heads::Args {
             step: self.step(false),

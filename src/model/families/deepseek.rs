@@ -25,6 +25,9 @@ const SHARED: Names = Names {
     ..NAMES
 };
 
+/// What a configuration says that was made of a file with keys and values apart.
+const APART: &str = "kv_b_apart";
+
 /// Latent attention in Llama's blocks.
 fn latent(fields: &Fields, is_v3: bool) -> Result<Blueprint> {
     refuse_foreign(fields)?;
@@ -43,6 +46,7 @@ fn latent(fields: &Fields, is_v3: bool) -> Result<Blueprint> {
         qk_rope_head_dim: rope_dim,
         v_head_dim: fields.size("v_head_dim", 1..=HEAD_DIM_MAX)?,
         paired: !is_v3 || fields.flag_or("rope_interleave", true)?,
+        apart: fields.flag_or(APART, false)?,
     };
     if latent.head_dim() > HEAD_DIM_MAX || rope_dim % 2 != 0 {
         return Err(fields.absurd(format!(

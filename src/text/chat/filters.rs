@@ -31,6 +31,7 @@ pub(super) fn add(env: &mut Environment<'_>) {
     env.add_test("sequence", |value: &Value| {
         matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::String | ValueKind::Iterable)
     });
+    env.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
     env.add_test("callable", |value: &Value| value.kind() == ValueKind::Plain);
 }
 
