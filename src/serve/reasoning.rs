@@ -51,9 +51,9 @@ impl Reasoning {
 enum Place {
     /// Nothing but blanks was seen.
     Start,
-    /// In thoughts.
-    Thoughts,
-    /// In what is said; whether blanks at its beginning are left out.
+    /// In thoughts; whether blanks at their beginning are left out.
+    Thoughts { fresh: bool },
+    /// In what is said; likewise.
     Said { fresh: bool },
     /// In the head of a message.
     Head,
@@ -74,7 +74,7 @@ impl Parter {
     pub fn new(reasoning: Reasoning) -> Self {
         let place = match reasoning {
             Reasoning::None => Place::Said { fresh: false },
-            Reasoning::Think { begun: true } => Place::Thoughts,
+            Reasoning::Think { begun: true } => Place::Thoughts { fresh: true },
             Reasoning::Think { begun: false } => Place::Start,
             // A forced answer may begin without a head.
             Reasoning::Channels => Place::Start,
@@ -104,26 +104,30 @@ impl Parter {
         found
     }
 
+    fn thinks(&self) -> bool {
+        matches!(self.place, Place::Thoughts { .. })
+    }
+
     fn tell(&mut self, text: String, found: &mut Vec<Found>) {
+        let is_thought = self.thinks();
         let text = match &mut self.place {
-            Place::Said { fresh: true } => text.trim_start().to_owned(),
+            Place::Said { fresh } | Place::Thoughts { fresh } if *fresh => {
+                *fresh = text.trim().is_empty();
+                text.trim_start().to_owned()
+            }
             _ => text,
         };
-        if text.is_empty() {
-            return;
+        if !text.is_empty() {
+            found.push(if is_thought { Found::Reasoning(text) } else { Found::Text(text) });
         }
-        if let Place::Said { fresh } = &mut self.place {
-            *fresh = false;
-        }
-        found.push(if self.place == Place::Thoughts { Found::Reasoning(text) } else { Found::Text(text) });
     }
 
     /// Whether there may be more to find.
     fn step(&mut self, found: &mut Vec<Found>) -> bool {
         match (self.reasoning, &self.place) {
-            (Reasoning::Think { .. }, Place::Start) => self.start(THINK[0], Place::Thoughts),
+            (Reasoning::Think { .. }, Place::Start) => self.start(THINK[0], Place::Thoughts { fresh: true }),
             (Reasoning::Channels, Place::Start) => self.start(CHANNEL, Place::Head),
-            (Reasoning::Think { .. }, Place::Thoughts) => {
+            (Reasoning::Think { .. }, Place::Thoughts { .. }) => {
                 self.until(&[THINK[1]], Place::Said { fresh: true }, found)
             }
             (Reasoning::Channels, Place::Head) => self.head(),
@@ -149,7 +153,7 @@ impl Parter {
     fn start(&mut self, sign: &str, then: Place) -> bool {
         let text = self.held.trim_start();
         if let Some(rest) = text.strip_prefix(sign) {
-            (self.held, self.place) = (rest.trim_start_matches('\n').to_owned(), then);
+            (self.held, self.place) = (rest.to_owned(), then);
             return true;
         }
         if sign.starts_with(text) {
@@ -166,7 +170,7 @@ impl Parter {
             let rest = self.held.split_off(at + bytes);
             let mut text = std::mem::replace(&mut self.held, rest);
             text.truncate(at);
-            let text = if self.place == Place::Thoughts { text.trim_end().to_owned() } else { text };
+            let text = if self.thinks() { text.trim_end().to_owned() } else { text };
             self.tell(text, found);
             self.place = then;
             return true;
@@ -176,7 +180,7 @@ impl Parter {
         };
         let kept = signs.iter().map(longest).max().unwrap_or(0);
         let mut sure = self.held.len() - kept;
-        if self.place == Place::Thoughts {
+        if self.thinks() {
             // Blanks behind thoughts are left out.
             sure = self.held[..sure].trim_end().len();
         }
@@ -199,7 +203,7 @@ impl Parter {
         self.place = match name {
             Some(name) => Place::Arguments(name),
             None if channel.starts_with(FINAL) => Place::Said { fresh: false },
-            None if channel.starts_with(ANALYSIS) => Place::Thoughts,
+            None if channel.starts_with(ANALYSIS) => Place::Thoughts { fresh: false },
             // What is said on the way, as the preamble of a call.
             None => Place::Said { fresh: false },
         };

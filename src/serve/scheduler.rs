@@ -1,8 +1,12 @@
 //! The thread that has the engine: texts join and leave between passes, and share each of them.
 
+mod sharing;
+
 use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
+
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use super::job::{Failure, Figures, Job, Left, News};
 use super::shared::Shared;
@@ -17,12 +21,6 @@ use crate::trace::Trace;
 const IDLE: Duration = Duration::from_millis(200);
 /// Tokens of prompts in a pass at most while others wait for their next token.
 const CHUNK_BESIDE_OTHERS: u32 = 512;
-
-/// Tokens of a beginning that are worth to be copied from another text, where the weights are in GPU
-/// memory, and where each pass has to wait for them: a text that waits for another's prompt to be
-/// read takes one pass more.
-const SHARED_MIN: usize = 32;
-const SHARED_MIN_STREAMED: usize = 512;
 
 /// What became of the texts when the thread ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -262,37 +260,6 @@ impl<'a> Scheduler<'a> {
         Ok(())
     }
 
-    /// Takes over the beginning of a prompt that another text has read, where none of its own has
-    /// been; whether it is better to wait, because one in `now` reads it in this pass.
-    fn shares<'p>(&mut self, number: usize, mut now: impl Iterator<Item = &'p [u32]>) -> Result<bool> {
-        let Some(active) = &self.slots[number].active else { return Ok(false) };
-        let read = self.batch.tokens(number).len();
-        if read > active.cached || !self.copies {
-            return Ok(false);
-        }
-        let prompt = Arc::clone(&active.job.prompt);
-        let is_streamed = self.batch.engine().plan().streamed_bytes > 0;
-        let least = read + if is_streamed { SHARED_MIN_STREAMED } else { SHARED_MIN };
-        let known =
-            |tokens: &[u32], reusable| slots::common(&Candidate { tokens, reusable, used: 0 }, &prompt);
-        let mut best = None;
-        for (other, slot) in self.slots.iter().enumerate().filter(|(other, _)| *other != number) {
-            best = best.max(Some((known(self.batch.tokens(other), slot.read_as_prompt), other)));
-        }
-        if let Some((tokens, other)) = best.filter(|(tokens, _)| *tokens >= least) {
-            self.copies = self.batch.take_beginning(number, other, tokens)?;
-            if self.copies {
-                self.slots[number].read_as_prompt = tokens;
-                self.shared.metrics.cached_tokens.add((tokens - read) as u64);
-                if let Some(active) = &mut self.slots[number].active {
-                    active.cached = tokens;
-                }
-                return Ok(false);
-            }
-        }
-        Ok(self.copies && now.any(|other| known(other, usize::MAX) >= least))
-    }
-
     /// The prompt of a text has been read.
     fn note_read(&mut self, number: usize) {
         let Some(active) = &mut self.slots[number].active else { return };
@@ -359,11 +326,23 @@ impl<'a> Scheduler<'a> {
         }
         let vocab = self.batch.engine().decoder().vocab_size as usize;
         let mut logits = self.batch.engine().logits()?;
-        for (number, row) in deciding.iter().zip(logits.chunks_exact_mut(vocab)) {
-            let Some(active) = &mut self.slots[*number].active else { continue };
-            match active.job.choice.choose(row, self.batch.tokens(*number)) {
-                Ok(token) => self.take(*number, token),
-                Err(error) => self.fail_all(&[*number], error)?,
+        let mut rows: Vec<_> = deciding.iter().zip(logits.chunks_exact_mut(vocab)).collect();
+        rows.sort_unstable_by_key(|(number, _)| **number);
+        let mut rows = rows.into_iter().peekable();
+        let mut work = Vec::new();
+        for (number, slot) in self.slots.iter_mut().enumerate() {
+            let row = rows.next_if(|(deciding, _)| **deciding == number);
+            let (Some((_, row)), Some(active)) = (row, &mut slot.active) else { continue };
+            work.push((number, &mut active.job.choice, row, self.batch.tokens(number)));
+        }
+        // Sorting a large vocabulary takes a millisecond, and there may be many texts.
+        let chosen =
+            work.into_par_iter().map(|(number, choice, row, read)| (number, choice.choose(row, read)));
+        let chosen: Vec<_> = chosen.collect();
+        for (number, token) in chosen {
+            match token {
+                Ok(token) => self.take(number, token),
+                Err(error) => self.fail_all(&[number], error)?,
             }
         }
         Ok(())
