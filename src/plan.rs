@@ -29,8 +29,8 @@ pub struct Demand {
     pub cache_bytes: u64,
     /// How often attention reads a row for one token: query heads that share a key head.
     pub cache_reads: u32,
-    /// Whether the likeliest token is taken: then the next pass begins on the GPU.
-    pub likeliest: bool,
+    /// Whether the GPU chooses tokens: then the next pass begins on the GPU.
+    pub on_gpu: bool,
     /// Tokens of a decode pass that its kernels serve with one reading of the weights.
     pub tokens_per_read: u32,
     /// Whatever else does not depend on the chosen sizes.

@@ -184,6 +184,9 @@ impl<'a> Scheduler<'a> {
                 .collect();
             let Some(number) = slots::choose(&candidates, &job.prompt) else { return };
             let slot = &mut self.slots[number];
+            if job.choice.is_gpus() {
+                self.batch.draw_by(number, job.choice.options());
+            }
             let cached = self.batch.keep_of(number, &job.prompt, slot.read_as_prompt);
             slot.read_as_prompt = cached;
             self.shared.metrics.cached_tokens.add(cached as u64);
@@ -310,23 +313,28 @@ impl<'a> Scheduler<'a> {
         if deciding.is_empty() {
             return Ok(());
         }
-        let takes_likeliest = |number: &usize| {
-            self.slots[*number].active.as_ref().is_some_and(|active| active.job.choice.takes_likeliest())
+        let is_gpus = |number: usize| {
+            self.slots[number].active.as_ref().is_some_and(|active| active.job.choice.is_gpus())
         };
-        if deciding.iter().all(takes_likeliest) {
-            match self.batch.engine().most_likely() {
+        let (by_gpu, by_cpu): (Vec<_>, Vec<_>) =
+            deciding.iter().copied().enumerate().partition(|(_, number)| is_gpus(*number));
+        if !by_gpu.is_empty() {
+            match self.batch.engine().chosen() {
                 Ok(ids) => {
-                    for (number, id) in deciding.iter().zip(ids) {
-                        self.take(*number, super::job::Token { id, likelihood: None });
+                    for (row, number) in by_gpu {
+                        self.take(number, super::job::Token { id: ids[row], likelihood: None });
                     }
                 }
-                Err(error) => self.fail_all(deciding, error)?,
+                Err(error) => return self.fail_all(deciding, error),
             }
+        }
+        if by_cpu.is_empty() {
             return Ok(());
         }
         let vocab = self.batch.engine().decoder().vocab_size as usize;
         let mut logits = self.batch.engine().logits()?;
-        let mut rows: Vec<_> = deciding.iter().zip(logits.chunks_exact_mut(vocab)).collect();
+        let is_cpus = |(number, _): &(&usize, _)| by_cpu.iter().any(|(_, other)| other == *number);
+        let mut rows: Vec<_> = deciding.iter().zip(logits.chunks_exact_mut(vocab)).filter(is_cpus).collect();
         rows.sort_unstable_by_key(|(number, _)| **number);
         let mut rows = rows.into_iter().peekable();
         let mut work = Vec::new();

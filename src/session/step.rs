@@ -1,8 +1,10 @@
 //! Passes that a scheduler composes: in each of them, any sequence may read, go on or rest.
 
+use super::ahead::drawn;
 use super::batch::{Batch, Draft, Part};
 use crate::engine::{Class, Engine};
 use crate::error::Result;
+use crate::sampler::SamplerOptions;
 use crate::text::check_ids;
 
 /// What one sequence reads in a pass.
@@ -14,6 +16,12 @@ pub struct Reading<'r> {
     pub ids: &'r [u32],
     /// Whether the logits after the last of them are wanted.
     pub decides: bool,
+}
+
+/// The class of passes that reads a prompt. A tile of tokens would be empty work for a single one.
+/// Only the text decides, neither the budget nor the neighbours, so that they change no bit.
+pub(super) fn reading_class(prompt: &[u32]) -> Class {
+    if prompt.len() == 1 { Class::Decode } else { Class::Prefill }
 }
 
 impl Batch<'_> {
@@ -41,6 +49,11 @@ impl Batch<'_> {
     /// The engine, for what the last pass has found.
     pub fn engine(&mut self) -> &mut Engine {
         self.engine
+    }
+
+    /// Says how the GPU draws the tokens of a sequence, for [`Engine::chosen`].
+    pub fn draw_by(&mut self, sequence: usize, options: &SamplerOptions) {
+        self.engine.set_choice(self.timelines[sequence].rows.start, drawn(options));
     }
 
     /// What a sequence has read.

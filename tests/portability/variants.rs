@@ -193,7 +193,8 @@ fn experts(list: &mut List) {
 
 fn pointwise(list: &mut List) {
     use kernels::{
-        activate, activate_q8, argmax, clip, embed, glu, glu_q8, quantize_q8, select_rows, softcap, widen_q8,
+        activate, activate_q8, argmax, clip, draw, embed, glu, glu_q8, quantize_q8, select_rows, softcap,
+        widen_q8,
     };
     for cols in COLS {
         for activation in ACTIVATIONS {
@@ -205,6 +206,7 @@ fn pointwise(list: &mut List) {
         for joins in [false, true] {
             list.add(argmax::SHADER, argmax::constants(&argmax::Spec { cols, joins }));
         }
+        list.add(draw::SHADER, draw::constants(&draw::Spec { cols, threads: 256 }));
         list.add(quantize_q8::SHADER, quantize_q8::constants(&quantize_q8::Spec { cols }));
         list.add(widen_q8::SHADER, widen_q8::constants(&widen_q8::Spec { cols }));
         list.add(clip::SHADER, clip::constants(&clip::Spec { cols, limit: 8.0 }));
