@@ -30,6 +30,7 @@ pub struct Grammars {
     factory: ParserFactory,
     end_tokens: Arc<[u32]>,
     closers: Arc<[Closer]>,
+    brackets: Option<[u32; 2]>,
 }
 
 impl Grammars {
@@ -53,7 +54,9 @@ impl Grammars {
         factory.quiet();
         factory.limits_mut().verbose_errors = false;
         let closers = pieces.iter().map(|piece| Closer::of(&piece.bytes)).collect();
-        Ok(Grammars { factory, end_tokens: ends.into(), closers })
+        let token = |sign: &[u8]| pieces.iter().position(|piece| piece.bytes == sign && !piece.control);
+        let brackets = token(b"]").zip(token(b"}")).map(|(list, object)| [list as u32, object as u32]);
+        Ok(Grammars { factory, end_tokens: ends.into(), closers, brackets })
     }
 
     /// Compiles a grammar.
@@ -74,7 +77,8 @@ impl Grammars {
             None => {
                 matcher.grammar_warnings().iter().for_each(|warning| log::warn!("grammar: {warning}"));
                 let (end_tokens, closers) = (Arc::clone(&self.end_tokens), Arc::clone(&self.closers));
-                Ok(Constraint { matcher, end_tokens, closers, look_at: LEFT_MAX, way_out: None })
+                let brackets = self.brackets;
+                Ok(Constraint { matcher, end_tokens, closers, brackets, look_at: LEFT_MAX, way_out: None })
             }
         }
     }
@@ -169,6 +173,8 @@ pub struct Constraint {
     matcher: Matcher,
     end_tokens: Arc<[u32]>,
     closers: Arc<[Closer]>,
+    /// The tokens of the two brackets that end lists and objects.
+    brackets: Option<[u32; 2]>,
     /// When so many tokens are left, a way out is looked for.
     look_at: usize,
     /// What is left of a text that has to end now.
@@ -239,10 +245,13 @@ impl Constraint {
             if self.end_tokens.iter().any(|id| allowed.is_allowed(*id)) {
                 break;
             }
+            // Where either bracket may stand, they are letters of a string.
+            let is_string = self.brackets?.iter().all(|id| allowed.is_allowed(*id));
             let mut best: Option<(Closer, u32)> = None;
             allowed.iter_set_entries(|id| {
                 if let Some(closer) = self.closers.get(id) {
-                    let found = (*closer, id as u32);
+                    let rank = if is_string && closer.rank == 0 { u8::MAX } else { closer.rank };
+                    let found = (Closer { rank, ..*closer }, id as u32);
                     best = Some(best.map_or(found, |best| best.min(found)));
                 }
             });
