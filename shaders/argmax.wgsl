@@ -1,5 +1,7 @@
 // The column of a row's largest value, the lowest among equals: workgroups search a part of a row
 // each, then one joins what they found.
+//
+// Behind rank.wgsl.
 
 override COLS: u32;
 // Whether this is the one that joins.
@@ -7,7 +9,6 @@ override JOINS: u32;
 const THREADS: u32 = 256u;
 // Parts of a row, at most as many as threads.
 const PARTS: u32 = 64u;
-const NONE: u32 = 0xffffffffu;
 
 @group(0) @binding(0) var<uniform> step: Step;
 @group(0) @binding(1) var<storage, read> logits: array<f32>;
@@ -18,19 +19,6 @@ const NONE: u32 = 0xffffffffu;
 // A value's rank and column, kept apart.
 var<workgroup> ranks: array<u32, THREADS>;
 var<workgroup> columns: array<u32, THREADS>;
-
-// Integers in the order of the floats; zeros are equal; NaN and positive infinity are `NONE`.
-fn rank(value: f32) -> u32 {
-    let bits = bitcast<u32>(value);
-    let magnitude = bits & 0x7fffffffu;
-    if magnitude > INFINITY_BITS || bits == INFINITY_BITS {
-        return NONE;
-    }
-    if magnitude == 0u {
-        return 0x80000000u;
-    }
-    return select(bits | 0x80000000u, ~bits, bits != magnitude);
-}
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) thread: u32) {

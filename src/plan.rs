@@ -29,8 +29,8 @@ pub struct Demand {
     pub cache_bytes: u64,
     /// How often attention reads a row for one token: query heads that share a key head.
     pub cache_reads: u32,
-    /// Whether the likeliest token is taken: then the next pass begins on the GPU.
-    pub likeliest: bool,
+    /// Whether the GPU chooses tokens: then the next pass begins on the GPU.
+    pub on_gpu: bool,
     /// Tokens of a decode pass that its kernels serve with one reading of the weights.
     pub tokens_per_read: u32,
     /// Whatever else does not depend on the chosen sizes.
@@ -88,6 +88,8 @@ pub struct ExpertsDemand {
     pub record_bytes: u64,
     /// Experts of the unit.
     pub count: u32,
+    /// Bytes of slots for what one token chooses, where a pass has but one; else 0.
+    pub lent_bytes: u64,
     /// The most slots that copies of some may lie in.
     pub slots_max: u32,
 }
@@ -278,6 +280,8 @@ pub struct Plan {
     pub expert_slots: Vec<u32>,
     /// Bytes of them.
     pub expert_slot_bytes: u64,
+    /// Bytes of slots for what one token chooses, which are lent to each block that has none; or 0.
+    pub expert_lent_bytes: u64,
     /// Bytes of GPU memory in all.
     pub total_bytes: u64,
     /// Decode tokens a second that the rates promise, all sequences together.

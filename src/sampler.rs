@@ -66,9 +66,14 @@ impl SamplerOptions {
 }
 
 impl SamplerOptions {
-    /// Whether the choice is simply the likeliest token, which needs no logits on the CPU.
+    /// Whether tokens are chosen by logits alone, and not also by what the text says already.
+    pub fn forgets(&self) -> bool {
+        self.repetition_penalty == 1.0
+    }
+
+    /// Whether the choice is simply the likeliest token.
     pub fn takes_likeliest(&self) -> bool {
-        self.temperature == 0.0 && self.repetition_penalty == 1.0
+        self.temperature == 0.0 && self.forgets()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Decode passes that follow each other without the CPU find what passes one at a time find.
 
-use pipo_wgpu::engine::{CHAINS_MAX, Class, Engine, Ids, Options, PASSES_MAX, Pass, PassToken};
+use pipo_wgpu::engine::{CHAINS_MAX, Choice, Class, Engine, Ids, Options, PASSES_MAX, Pass, PassToken};
 use pipo_wgpu::error::Error;
 use pipo_wgpu::pipeline::Route;
 use pipo_wgpu::plan::{Budget, Home, Work};
@@ -47,7 +47,7 @@ fn one_by_one(engine: &mut Engine, passes: u32, first: &[PassToken]) -> Vec<Vec<
     let mut found = Vec::new();
     for _ in 0..passes {
         engine.forward(&Pass { tokens: &tokens, selected: &selected, class: Class::Decode }).unwrap();
-        let ids = engine.most_likely().unwrap();
+        let ids = engine.chosen().unwrap();
         tokens = moved(&tokens, 1);
         tokens.iter_mut().zip(&ids).for_each(|(token, id)| token.id = *id);
         found.push(ids);
@@ -100,6 +100,42 @@ fn chains_choose_what_single_passes_choose() {
                 assert_eq!(engine.costs().unwrap().passes, 3 * u64::from(passes));
             }
         }
+    }
+}
+
+/// What is drawn depends on the position, not on what passes were submitted together or whose neighbours
+/// are drawn.
+#[test]
+fn chains_draw_what_single_passes_draw() {
+    let model = Model::new(&fixture("smol"), WeightKind::W4);
+    let choose = |engine: &mut Engine, seed: u32| {
+        // The second sequence takes the likeliest token.
+        for i in [0, 2] {
+            let choice =
+                Choice { temperature: 1.5, top_k: 40, top_p: 0.95, seed: [seed, i], ..Choice::default() };
+            engine.set_choice(i * CONTEXT, Some(choice));
+        }
+    };
+    let mut single = engine(&model, 3, None, Trace::off());
+    let likeliest = one_by_one(&mut single, 12, &first(3));
+    choose(&mut single, 1);
+    let expected = one_by_one(&mut single, 12, &first(3));
+    choose(&mut single, 2);
+    let other = one_by_one(&mut single, 12, &first(3));
+    let of = |found: &[Vec<u32>], sequence: usize| found.iter().map(|ids| ids[sequence]).collect::<Vec<_>>();
+    assert_eq!(of(&expected, 1), of(&likeliest, 1));
+    for sequence in [0, 2] {
+        assert_ne!(of(&expected, sequence), of(&likeliest, sequence));
+        assert_ne!(of(&expected, sequence), of(&other, sequence));
+    }
+    for table in tables() {
+        let mut engine = engine(&model, 3, Some(table), Trace::off());
+        choose(&mut engine, 1);
+        for lengths in [&[1, 8, 3][..], &[6, 6], &[4, 1, 1, 1, 5]] {
+            assert_eq!(chained(&mut engine, lengths, &first(3)), expected, "{table:?}, {lengths:?}");
+        }
+        (0..3).for_each(|i| engine.set_choice(i * CONTEXT, None));
+        assert_eq!(chained(&mut engine, &[8, 4], &first(3)), likeliest);
     }
 }
 

@@ -112,6 +112,14 @@ fn with_slots(model: &Model, mut plan: Plan, slots: u32) -> Plan {
     plan
 }
 
+/// The same with slots that are lent to blocks which have none.
+fn with_lent_slots(model: &Model, mut plan: Plan, options: &Options) -> Plan {
+    let demand = engine::demand(&model.decoder, &gpu().facts, options, false);
+    let lent = demand.units.iter().filter_map(|unit| Some(unit.experts?.lent_bytes));
+    plan.expert_lent_bytes = lent.max().unwrap();
+    plan
+}
+
 /// What experts cost is what was read at home, and what was found in slots the rest.
 #[test]
 fn what_lies_in_slots_does_not_travel() {
@@ -176,6 +184,63 @@ fn every_home_of_the_experts_gives_the_same_bits() {
         }
         for (how, plan) in plans {
             assert!(run(plan, &staged) == resident, "{name}, {how}");
+        }
+    }
+}
+
+/// Every family's experts, read in place and left in slots.
+#[test]
+fn no_family_says_where_its_experts_are() {
+    if !gpu().has(Place::Pinned) {
+        eprintln!("SKIPPED: this adapter has no pinned memory");
+        return;
+    }
+    let staged = streaming::options(Route::Staged);
+    for name in ["moe_mixtral", "moe_qwen3", "moe_olmoe", "moe_deepseek2", "moe_deepseek3", "moe_gpt_oss"] {
+        let model = Model::new(&fixture(name), WeightKind::W4);
+        let prompt = PROMPT.map(|id| id % model.decoder.vocab_size);
+        let run = |plan: Plan| run_on(&mut model.engine(plan, &staged), &prompt[..12], 7);
+        let resident = run(plan_with(&model, &staged, 0, |_| Home::Vram));
+        let direct = || direct_plan(&model, &staged);
+        assert!(run(with_slots(&model, direct(), 3)) == resident, "{name}: slots");
+        if ["moe_qwen3", "moe_gpt_oss"].contains(&name) {
+            assert!(run(with_lent_slots(&model, direct(), &staged)) == resident, "{name}: lent slots");
+        }
+    }
+}
+
+/// Tokens that share a reading of their experts have the bits of tokens that read them alone.
+#[test]
+fn a_batch_says_what_each_token_says_alone() {
+    const TOKENS: u32 = 5;
+    const PASSES: u32 = 4;
+    for name in ["moe_grid", "moe_qwen2", "moe_deepseek3"] {
+        let model = Model::new(&fixture(name), WeightKind::W4);
+        let vocab = model.decoder.vocab_size;
+        let decode = |engine: &mut Engine, sequences: std::ops::Range<u32>, position: u32| {
+            let id = |sequence: u32| (sequence * 31 + position * 17 + 3) % vocab;
+            let token = |sequence| PassToken { id: id(sequence), position, cache_start: sequence * 8 };
+            let tokens: Vec<_> = sequences.map(token).collect();
+            let selected: Vec<u32> = (0..tokens.len() as u32).collect();
+            engine.forward(&Pass { tokens: &tokens, selected: &selected, class: Class::Decode }).unwrap();
+            engine.logits().unwrap().iter().map(|logit| logit.to_bits()).collect::<Vec<_>>()
+        };
+        let mut options = streaming::options(Route::Staged);
+        let plan = plan_with(&model, &options, 0, |_| Home::Vram);
+        let mut alone = model.engine(plan, &options);
+        options.work.batch = TOKENS;
+        let plan = plan_with(&model, &options, 0, |_| Home::Vram);
+        let mut together = model.engine(plan, &options);
+        for position in 0..PASSES {
+            let found = decode(&mut together, 0..TOKENS, position);
+            let each = (0..TOKENS).flat_map(|i| decode(&mut alone, i..i + 1, position));
+            assert!(found == each.collect::<Vec<_>>(), "{name}, position {position}");
+        }
+        let prompt = PROMPT.map(|id| id % vocab);
+        let rows = |engine: &mut Engine, chunk| run_on(engine, &prompt[..13], chunk);
+        let whole = rows(&mut alone, 13);
+        for chunk in [1, 6] {
+            assert!(rows(&mut alone, chunk) == whole, "{name}, passes of {chunk}");
         }
     }
 }

@@ -72,7 +72,7 @@ pub fn run(args: &BatchArgs) -> Result<()> {
         context: lengths.longest.min(most),
         all_logits: false,
         work: Work { batch, prompt_tokens: lengths.prompt, new_tokens: lengths.new },
-        likeliest: false,
+        on_gpu: false,
         trace: Trace::off(),
     };
     let texts = u32::try_from(lengths.texts).unwrap_or(u32::MAX).clamp(1, BATCH_MAX);

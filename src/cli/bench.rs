@@ -103,7 +103,7 @@ pub fn measure(case: &Case<'_>) -> Result<Vec<Row>> {
     // On from the start, because then the engine takes memory for timestamps, but not recording.
     let trace = Trace::coarse();
     trace.pause();
-    let need = Need { context, all_logits: false, work, likeliest: true, trace: trace.clone() };
+    let need = Need { context, all_logits: false, work, on_gpu: true, trace: trace.clone() };
     let prepared = prepare(gpu, case.opened, case.budget, case.device, &need)?;
     prepared.check_fits(context as usize)?;
     let ceilings = Ceilings::measure(&prepared, case.opened)?;

@@ -69,7 +69,7 @@ pub fn run(args: &RunArgs, gpu: Arc<Gpu>, opened: &Opened) -> Result<()> {
     let template = templates.for_chat(&Chat::new(&[]))?;
     let trace = if args.trace.is_some() { Trace::on() } else { Trace::off() };
     let context = args.budget.context.unwrap_or_else(|| opened.decoder.context_max.min(CONTEXT));
-    let need = Need { context, all_logits: false, work: WORK, likeliest: false, trace: trace.clone() };
+    let need = Need { context, all_logits: false, work: WORK, on_gpu: true, trace: trace.clone() };
     let prepared = prepare(gpu, opened, &args.budget, &args.device, &need)?;
     let context = prepared.context;
     let start = Instant::now();

@@ -53,8 +53,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let trace = if args.trace.is_some() { Trace::on() } else { Trace::off() };
     let context = (longest as u64 + u64::from(max_tokens(args))).min(u64::from(u32::MAX)) as u32;
     let work = Work { batch: sequences, prompt_tokens: longest as u32, new_tokens: max_tokens(args) };
-    let need =
-        Need { context, all_logits: false, work, likeliest: options.takes_likeliest(), trace: trace.clone() };
+    let need = Need { context, all_logits: false, work, on_gpu: options.forgets(), trace: trace.clone() };
     let prepared = prepare(gpu, &opened, &args.budget, &args.device, &need)?;
     prepared.check_fits(longest)?;
     let contexts = vec![prepared.context; prompts.len()];

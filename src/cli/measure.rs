@@ -53,7 +53,7 @@ pub fn logits(args: &LogitsArgs) -> Result<()> {
     crate::text::check_ids(&args.ids, opened.decoder.vocab_size)?;
     let context = args.ids.len() as u32;
     let work = Work { batch: 1, prompt_tokens: context, new_tokens: 0 };
-    let need = Need { context, all_logits: true, work, likeliest: false, trace: Trace::off() };
+    let need = Need { context, all_logits: true, work, on_gpu: false, trace: Trace::off() };
     let prepared = prepare(gpu, &opened, &args.budget, &args.device, &need)?;
     prepared.check_fits(args.ids.len())?;
     let cache_rows = prepared.options.cache_rows;
@@ -89,7 +89,7 @@ pub fn perplexity(args: &PerplexityArgs) -> Result<()> {
         return Err(Error::file(&args.file, "expected a text of at least two tokens, found less"));
     }
     let work = Work { batch: 1, prompt_tokens: WINDOW, new_tokens: 0 };
-    let need = Need { context: WINDOW, all_logits: true, work, likeliest: false, trace: Trace::off() };
+    let need = Need { context: WINDOW, all_logits: true, work, on_gpu: false, trace: Trace::off() };
     let prepared = prepare(gpu, &opened, &args.budget, &args.device, &need)?;
     let context = prepared.options.cache_rows;
     if context < 2 {

@@ -120,7 +120,7 @@ fn need(args: &PlanArgs, decoder: &Decoder) -> Result<Need> {
     let new_tokens = new.unwrap_or(NEW_TOKENS.min(most.saturating_sub(prompt.unwrap_or(most / 4 * 3))));
     let prompt_tokens = prompt.unwrap_or(PROMPT_TOKENS.min(most - new_tokens).max(1));
     let work = Work { batch: args.work.batch, prompt_tokens, new_tokens };
-    Ok(Need { context: most, all_logits: false, work, likeliest: false, trace: Trace::off() })
+    Ok(Need { context: most, all_logits: false, work, on_gpu: true, trace: Trace::off() })
 }
 
 /// What a plan stands on.

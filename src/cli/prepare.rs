@@ -34,8 +34,8 @@ pub struct Need {
     pub all_logits: bool,
     /// What the model is to do.
     pub work: Work,
-    /// Whether the likeliest token is always taken.
-    pub likeliest: bool,
+    /// Whether the GPU chooses tokens.
+    pub on_gpu: bool,
     /// Where the timeline is recorded.
     pub trace: Trace,
 }
@@ -161,7 +161,7 @@ pub(super) fn options(
         cache_rows: cache_rows(context, need.work.batch)?,
         route: Route::default(),
         work: need.work,
-        likeliest: need.likeliest,
+        on_gpu: need.on_gpu,
         trace: need.trace.clone(),
         shapes: None,
     })

@@ -135,7 +135,7 @@ impl Loaded {
         let batch = args.network.parallel;
         let context = opened.decoder.context_max.min(CONTEXT);
         let work = Work { batch, prompt_tokens: PROMPT_TOKENS, new_tokens: NEW_TOKENS };
-        let need = Need { context, all_logits: false, work, likeliest: false, trace: trace.clone() };
+        let need = Need { context, all_logits: false, work, on_gpu: false, trace: trace.clone() };
         let prepared = prepare(gpu, opened, &args.budget, &args.device, &need)?;
         let about = about(opened, &prepared);
         let name = args.network.alias.clone().unwrap_or_else(|| name(&args.model, opened));

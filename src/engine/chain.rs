@@ -87,7 +87,8 @@ impl Engine {
             };
             self.encode_pass(&pass, ids, &mut walk)?;
             let to = (self.chains.readbacks[slot].buffer(), u64::from(later * count) * 4);
-            walk.encode_choice(&self.argmax, &self.workspace.argmax, to);
+            let choice = if self.draws { &self.draw[..] } else { &self.argmax };
+            walk.encode_choice(choice, &self.workspace.argmax, to);
             moved.iter_mut().for_each(|token| token.position += 1);
         }
         if let Some(timer) = &mut self.timer {

@@ -52,7 +52,7 @@ pub fn demand(decoder: &Decoder, facts: &Facts, options: &Options, all_logits: b
         caches: decoder.blocks as usize,
         cache_bytes: cache::block_bytes(options.cache_rows, row_bytes),
         cache_reads: decoder.heads / decoder.kv_heads.max(1),
-        likeliest: options.likeliest,
+        on_gpu: options.on_gpu,
         tokens_per_read: match tiles_decode(facts, options) {
             true => matmul_few::TOKENS_MAX,
             false => matvec_core::TOKENS_PER_GROUP_MAX,

@@ -1,13 +1,14 @@
 //! What the CPU hands the GPU for a pass, or for several in a row: tokens, angles, and packed rows of
 //! the embedding tables.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use super::{Ids, PASSES_MAX, Pass, PassToken, Weights};
 use crate::error::Result;
 use crate::gpu::{Binding, Buffer, Gpu, Staging};
 use crate::kernels::Row;
+use crate::kernels::draw::Choice;
 use crate::model::Decoder;
 use crate::model::rope::Rope;
 use crate::quant::WeightKind;
@@ -34,6 +35,8 @@ pub(super) struct InputLayout {
     angles: Vec<Range<u64>>,
     /// Which tokens are selected; u32 `[selected]`.
     selected: Range<u64>,
+    /// How the token after each of them is chosen: [`Choice`] `[selected]`.
+    choices: Range<u64>,
     /// Codes of the tokens' embedding rows; `[chunk, groups]` groups.
     table_codes: Range<u64>,
     /// Scales of the tokens' embedding rows; f16 `[chunk, groups]`.
@@ -62,6 +65,7 @@ impl InputLayout {
             rows: region(tokens * ROW_BYTES),
             angles: decoder.ropes.iter().map(|rope| region(tokens * angle_bytes(rope))).collect(),
             selected: region(u64::from(selected) * 4),
+            choices: region(u64::from(selected) * CHOICE_BYTES),
             table_codes: region(tokens * kind.code_bytes(1, cols)),
             table_scales: region(tokens * kind.scale_bytes(1, cols)),
             position_rows: region(tokens * position_bytes(decoder)),
@@ -104,10 +108,16 @@ pub(super) fn token_bytes(decoder: &Decoder) -> u64 {
     (1 + UPLOADS as u64) * (moving_bytes(decoder).sum::<u64>() + 4 + row)
 }
 
+/// GPU bytes that one more selected token takes besides, uploads included.
+pub(super) const SELECTED_BYTES: u64 = (1 + UPLOADS as u64) * CHOICE_BYTES;
+
 /// GPU bytes of the inputs that do not depend on the number of tokens: steps and alignment.
 pub(super) fn fixed_bytes(decoder: &Decoder) -> u64 {
-    (1 + UPLOADS as u64) * (8 + decoder.ropes.len() as u64) * REGION_ALIGNMENT
+    (1 + UPLOADS as u64) * (9 + decoder.ropes.len() as u64) * REGION_ALIGNMENT
 }
+
+/// Bytes of a selected token's `Choice`.
+const CHOICE_BYTES: u64 = size_of::<Choice>() as u64;
 
 /// Bytes of a token's `Row`.
 const ROW_BYTES: u64 = size_of::<Row>() as u64;
@@ -148,6 +158,8 @@ pub(super) struct Inputs {
     angles: Vec<Vec<f32>>,
     /// Texts beyond [`Decoder::turning_point`], by the cache row of their position 0.
     long: BTreeSet<u32>,
+    /// How tokens of texts are chosen, likewise; the likeliest one for all others.
+    choices: BTreeMap<u32, Choice>,
 }
 
 impl Inputs {
@@ -164,6 +176,7 @@ impl Inputs {
             is_lent: false,
             angles: vec![Vec::new(); decoder.ropes.len()],
             long: BTreeSet::new(),
+            choices: BTreeMap::new(),
             layout,
         })
     }
@@ -175,6 +188,20 @@ impl Inputs {
         } else {
             self.long.remove(&cache_start);
         }
+    }
+
+    /// Says how the tokens of a text are drawn, or that they are the likeliest ones.
+    pub(super) fn set_choice(&mut self, cache_start: u32, choice: Option<Choice>) {
+        match choice {
+            Some(choice) => self.choices.insert(cache_start, choice),
+            None => self.choices.remove(&cache_start),
+        };
+    }
+
+    /// Whether any token after the selected ones is drawn.
+    pub(super) fn draws(&self, pass: &Pass<'_>) -> bool {
+        let text = |index: &u32| pass.tokens[*index as usize].cache_start;
+        !self.choices.is_empty() && pass.selected.iter().any(|i| self.choices.contains_key(&text(i)))
     }
 
     /// The most tokens of a pass.
@@ -201,6 +228,10 @@ impl Inputs {
 
     pub(super) fn selected(&self) -> Binding<'_> {
         self.buffer.part(self.layout.selected.clone())
+    }
+
+    pub(super) fn choices(&self) -> Binding<'_> {
+        self.buffer.part(self.layout.choices.clone())
     }
 
     pub(super) fn table_codes(&self) -> Binding<'_> {
@@ -261,6 +292,12 @@ impl Inputs {
             first(layout.body_step.start, bytemuck::cast_slice(&[tokens, selected]));
             first(layout.head_step.start, bytemuck::cast_slice(&[selected, selected]));
             first(layout.selected.start, bytemuck::cast_slice(pass.selected));
+            let text = |index: &u32| pass.tokens[*index as usize].cache_start;
+            let choices = pass.selected.iter().map(|index| self.choices.get(&text(index)));
+            for (i, choice) in (0..).zip(choices) {
+                let choice = choice.copied().unwrap_or_default();
+                first(layout.choices.start + i * CHOICE_BYTES, bytemuck::bytes_of(&choice));
+            }
             let rows_of = |later: u32| {
                 pass.tokens.iter().scan(None, move |before, token| {
                     let row = *before.insert(row_after(*before, token));

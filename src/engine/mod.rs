@@ -31,6 +31,7 @@ use std::time::{Duration, Instant};
 use crate::error::Result;
 use crate::gpu::{Dispatch, Facts, Gpu, Pipelines};
 pub use crate::kernels::CacheKind;
+pub use crate::kernels::draw::Choice;
 use crate::kernels::{Shapes, attention_decode};
 use crate::model::{Activation, Decoder};
 use crate::pipeline::{Loader, Route};
@@ -68,8 +69,8 @@ pub struct Options {
     pub route: Route,
     /// What the model is to do; a decode pass has at most `work.batch` tokens.
     pub work: Work,
-    /// Whether the likeliest token is always taken: then passes may follow each other without the CPU.
-    pub likeliest: bool,
+    /// Whether the GPU chooses tokens: then passes may follow each other without the CPU.
+    pub on_gpu: bool,
     /// Where the timeline is recorded.
     pub trace: Trace,
     /// What kernels are laid out in, as [`probe::tune`] found; by the kind of adapter if not said.
@@ -142,6 +143,10 @@ pub struct Engine {
     /// For what the last pass chose, where the embedding table can be read by kernels.
     embed_chosen: Vec<Dispatch>,
     argmax: [Dispatch; 2],
+    /// In its place where a token is drawn.
+    draw: [Dispatch; 1],
+    /// Whether the last pass has such a token.
+    draws: bool,
     chains: Chains,
     ring: Option<Loader>,
     next_ticket: u64,
@@ -273,6 +278,7 @@ impl Engine {
         };
         let chains = Chains::new(gpu, options.work.batch)?;
         let argmax = builder.argmax(&mut pipelines)?;
+        let draw = [builder.draw(&mut pipelines)?];
         let timer = match options.trace.is_on() {
             true => UnitTimer::new(gpu, decoder.units.len(), &options.trace)?,
             false => None,
@@ -297,6 +303,8 @@ impl Engine {
             first_norm,
             embed_chosen,
             argmax,
+            draw,
+            draws: false,
             chains,
             ring,
             next_ticket: 0,
@@ -351,6 +359,12 @@ impl Engine {
     /// were read before that was said must be read again.
     pub fn set_long(&mut self, cache_start: u32, is_long: bool) {
         self.workspace.inputs.set_long(cache_start, is_long);
+    }
+
+    /// Says how the tokens of the sequence whose position 0 has the given cache row are drawn, for
+    /// [`Engine::chosen`] and chains; if not at all, the likeliest ones are taken.
+    pub fn set_choice(&mut self, cache_start: u32, choice: Option<Choice>) {
+        self.workspace.inputs.set_choice(cache_start, choice);
     }
 
     /// Copies the first rows of the sequence whose position 0 has the cache row `from` to those of

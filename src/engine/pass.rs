@@ -106,6 +106,7 @@ impl Engine {
     /// Encodes a pass whose inputs are on their way, and hands over what is not to wait.
     pub(super) fn encode_pass(&mut self, pass: &Pass<'_>, ids: Ids, walk: &mut Walk<'_>) -> Result<()> {
         self.selected = pass.selected.len() as u32;
+        self.draws = self.workspace.inputs.draws(pass);
         self.caches.begin_pass(pass.tokens);
         let embed = match ids {
             Ids::Given => &self.embed,
@@ -217,10 +218,23 @@ impl Engine {
     /// # Errors
     /// [`crate::error::Error::NonFinite`] when a logit is NaN or infinite, or when the GPU fails.
     pub fn most_likely(&mut self) -> Result<Vec<u32>> {
+        self.choose(false)
+    }
+
+    /// The token after each selected token of the last pass, as [`Engine::set_choice`] has said.
+    ///
+    /// # Errors
+    /// Those of [`Engine::most_likely`].
+    pub fn chosen(&mut self) -> Result<Vec<u32>> {
+        self.choose(self.draws)
+    }
+
+    fn choose(&mut self, draws: bool) -> Result<Vec<u32>> {
         let bytes = u64::from(self.selected) * 4;
         let mut walk = Walk::new(&self.gpu, self.selected, self.selected);
         let to = &mut self.workspace.argmax_readback;
-        walk.encode_choice(&self.argmax, &self.workspace.argmax, (to.buffer(), 0));
+        let choice = if draws { &self.draw[..] } else { &self.argmax };
+        walk.encode_choice(choice, &self.workspace.argmax, (to.buffer(), 0));
         walk.submit();
         let ids = to.read(&self.gpu, bytes, |read| bytemuck::cast_slice::<u8, u32>(read).to_vec())?;
         finite(ids)

@@ -22,7 +22,7 @@ use crate::gpu::{Binding, Buffer, Dispatch, Pipelines};
 use crate::kernels::embed::Rows;
 use crate::kernels::matvec_core::Operation;
 use crate::kernels::{
-    CacheKind, ExactArgs, Int8Args, Matrix, Shapes, TOKENS_PER_GROUP_MAX, argmax, embed, matmul_exact,
+    CacheKind, ExactArgs, Int8Args, Matrix, Shapes, TOKENS_PER_GROUP_MAX, argmax, draw, embed, matmul_exact,
     matmul_int8, matvec_core, matvec_exact, matvec_int8, select_rows,
 };
 use crate::model::{Activation, Decoder, Op, Tensor};
@@ -249,6 +249,21 @@ impl Builder<'_> {
             ids: self.workspace.argmax.all(),
         };
         argmax::dispatches(pipelines, self.decoder.vocab_size, &args)
+    }
+
+    /// A token for each row of logits, drawn as its choice says.
+    pub(super) fn draw(&self, pipelines: &mut Pipelines) -> Result<Dispatch> {
+        let inputs = &self.workspace.inputs;
+        let args = draw::Args {
+            step: inputs.head_step(),
+            logits: self.f32(Activation::Logits),
+            rows: inputs.rows(),
+            selected: inputs.selected(),
+            choices: inputs.choices(),
+            ids: self.workspace.argmax.all(),
+        };
+        let spec = draw::Spec::for_adapter(&pipelines.gpu().facts, self.decoder.vocab_size);
+        draw::dispatch(pipelines, &spec, &args)
     }
 
     fn op(&self, pipelines: &mut Pipelines, op: &Op, setting: &Setting<'_>) -> Result<Vec<Dispatch>> {

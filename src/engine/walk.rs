@@ -131,16 +131,16 @@ impl<'a> Walk<'a> {
         dispatch.encode(self.compute(None), tokens);
     }
 
-    /// Encodes the choice of what most likely follows each selected token, and its way to the CPU:
+    /// Encodes the choice of what follows each selected token, and its way to the CPU:
     /// to a place in the readback.
     pub(super) fn encode_choice(
         &mut self,
-        argmax: &[Dispatch],
+        choice: &[Dispatch],
         ids: &wgpu::Buffer,
         (readback, at): (&wgpu::Buffer, u64),
     ) {
         let count = self.selected;
-        argmax.iter().for_each(|dispatch| self.encode_one(dispatch, count));
+        choice.iter().for_each(|dispatch| self.encode_one(dispatch, count));
         self.encoder().copy_buffer_to_buffer(ids, 0, readback, at, u64::from(count) * 4);
     }
 

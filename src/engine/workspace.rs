@@ -138,7 +138,7 @@ pub(super) fn token_bytes(decoder: &Decoder, flow: &Flow, halves: bool) -> u64 {
 /// GPU bytes that one more token with logits takes: the logits twice, because they are read back,
 /// and the most likely token's id with what leads to it.
 pub(super) fn selected_bytes(decoder: &Decoder, flow: &Flow) -> u64 {
-    let likely = 8 + argmax::parts_bytes(1);
+    let likely = 8 + argmax::parts_bytes(1) + inputs::SELECTED_BYTES;
     row_bytes(decoder, flow, &PER_SELECTED) + row_bytes(decoder, flow, &[Activation::Logits]) + likely
 }
 

@@ -5,7 +5,10 @@ use crate::error::Result;
 use crate::gpu::{Binding, Dispatch, Grid, Pipelines, Shader};
 
 /// The shader.
-pub const SHADER: Shader = Shader { name: "argmax", source: include_str!("../../shaders/argmax.wgsl") };
+pub const SHADER: Shader = Shader {
+    name: "argmax",
+    source: concat!(include_str!("../../shaders/rank.wgsl"), include_str!("../../shaders/argmax.wgsl")),
+};
 
 /// Parts of a row that are searched side by side.
 const PARTS: u32 = 64;

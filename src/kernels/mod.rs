@@ -17,6 +17,7 @@ pub mod attention_join;
 pub mod attention_merge;
 pub mod attention_prefill;
 pub mod clip;
+pub mod draw;
 pub mod embed;
 pub mod experts;
 pub mod experts_down;

@@ -232,11 +232,11 @@ impl Blueprint {
             to: Qkv,
             add: false,
         });
-        if let Some(limit) = self.clip_qkv {
-            unit.op(Op::ClipQkv { limit });
-        }
         if let Some(norms) = &self.qk_norm {
             self.qk_norm(&mut unit, norms);
+        }
+        if let Some(limit) = self.clip_qkv {
+            unit.op(Op::ClipQkv { limit });
         }
         let Attention { rope, window, scale } = self.attentions[block as usize];
         unit.op(Op::RopeStore { block, rope });

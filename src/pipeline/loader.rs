@@ -142,14 +142,17 @@ impl Loader {
         let (gpu_kept, route) = (Arc::clone(gpu), options.route);
         let mut loader =
             Loader { gpu: gpu_kept, route, ring, slots, readers, read_ahead, workers: Vec::new() };
-        for number in 0..options.threads {
+        // All memory is there before the first worker runs, so that what is taken at most does not depend
+        // on who is done first.
+        let means = (0..options.threads).map(|_| Means::new(gpu, options)).collect::<Result<Vec<_>>>()?;
+        for (number, means) in means.into_iter().enumerate() {
             let mut worker = Worker {
                 gpu: Arc::clone(gpu),
                 ring: Arc::clone(&loader.ring),
                 slots: Arc::clone(&loader.slots),
                 readers: Arc::clone(&loader.readers),
                 source: Arc::clone(source),
-                means: Means::new(gpu, options)?,
+                means,
                 feeds: Arc::clone(&feeds),
                 read_ahead: loader.read_ahead.clone(),
                 names: Arc::clone(&options.names),

@@ -152,7 +152,7 @@ impl Cost<'_> {
         let all_stay = layout.homes.iter().all(stays) && layout.caches.slots == 0;
         let in_a_row = self.pass(layout, &compute, caches, read);
         let is_short = in_a_row.seconds < LONG_PASS.as_secs_f64();
-        if self.demand.likeliest && layout.table && (all_stay || is_short) {
+        if self.demand.on_gpu && layout.table && (all_stay || is_short) {
             return in_a_row;
         }
         compute.host += rates.times.as_ref().map_or(0.0, |times| times.reading);

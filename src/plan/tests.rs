@@ -16,7 +16,7 @@ fn demand(units: &[u64]) -> Demand {
         table_bytes: 0,
         cache_bytes: 1 << 19,
         cache_reads: 1,
-        likeliest: false,
+        on_gpu: false,
         tokens_per_read: 8,
         fixed_bytes: 1 << 19,
         token_bytes: 1 << 10,
@@ -161,8 +161,8 @@ fn a_trial_says_more_than_rates() {
     let budget = Budget { vram_bytes: 1 << 30, threads: 1, ..Budget::default() };
     let Prediction { decode_rate, prefill_rate, .. } = plan(&units, &budget, &rates).unwrap().prediction;
     assert!((decode_rate - 1.0).abs() < 1e-9, "{decode_rate}");
-    let likeliest = Demand { likeliest: true, ..units };
-    let chained = plan(&likeliest, &budget, &rates).unwrap().prediction.decode_rate;
+    let chained = Demand { on_gpu: true, ..units };
+    let chained = plan(&chained, &budget, &rates).unwrap().prediction.decode_rate;
     assert!((chained - 1.0 / 0.75).abs() < 1e-9, "{chained}");
     assert!((prefill_rate - 512.0 / (3.0 + 64.0)).abs() < 1e-9, "{prefill_rate}");
 }

@@ -1,16 +1,30 @@
-//! Greedy continuations in chains of passes, submitted before the results of the last are read.
+//! Continuations whose tokens the GPU chooses: chains of passes, submitted before the results of the last
+//! are read.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::batch::{Batch, Chosen, Event, Progress};
-use crate::engine::{CHAINS_MAX, Ids, LONG_PASS, PASSES_MAX, PassToken};
+use crate::engine::{CHAINS_MAX, Choice, Ids, LONG_PASS, PASSES_MAX, PassToken};
 use crate::error::Result;
 use crate::os;
+use crate::sampler::SamplerOptions;
 
 /// Time that a chain takes, about: a reader hears of its tokens together, and a text that ends in
 /// one has the GPU work for nothing until the next is over.
 const CHAIN_TIME: Duration = Duration::from_millis(10);
+
+/// How the GPU draws tokens as options say, if they are not the likeliest.
+pub(super) fn drawn(options: &SamplerOptions) -> Option<Choice> {
+    (options.temperature > 0.0).then(|| Choice {
+        temperature: options.temperature,
+        top_k: options.top_k,
+        top_p: options.top_p,
+        min_p: options.min_p,
+        seed: [options.seed as u32, (options.seed >> 32) as u32],
+        ..Choice::default()
+    })
+}
 
 /// How long passes take, and so how many are submitted together.
 struct Pace {
@@ -44,7 +58,7 @@ impl Pace {
 }
 
 impl Batch<'_> {
-    /// Continues sequences with the likeliest tokens until one of them ends; the ones that go on.
+    /// Continues sequences with tokens that the GPU chooses until one of them ends; the ones that go on.
     pub(super) fn run_ahead<Each: FnMut(usize, Event) -> Result<bool>>(
         &mut self,
         live: Vec<Chosen>,

@@ -4,6 +4,8 @@ use std::ops::Range;
 use std::slice;
 use std::time::Instant;
 
+use super::ahead::drawn;
+use super::step::reading_class;
 use super::{End, Figures, Limits, Phase};
 use crate::engine::{Class, Engine, Pass, PassToken};
 use crate::error::{Error, Result};
@@ -113,12 +115,6 @@ fn cut<'p>(parts: &[Part<'p>], most: PassMost) -> Vec<Draft<'p>> {
     drafts
 }
 
-/// The class of passes that reads a prompt. A tile of tokens would be empty work for a single one.
-/// Only the text decides, neither the budget nor the neighbours, so that they change no bit.
-fn reading_class(prompt: &[u32]) -> Class {
-    if prompt.len() == 1 { Class::Decode } else { Class::Prefill }
-}
-
 /// What a generation has come to.
 pub(super) struct Progress<'s, 'r, Each> {
     requests: &'s mut [Request<'r>],
@@ -210,6 +206,9 @@ impl<'a> Batch<'a> {
         let prompts: Vec<_> =
             (0..).zip(&*requests).map(|(i, r)| Part { sequence: i, ids: r.prompt }).collect();
         self.check(&prompts)?;
+        for (timeline, request) in self.timelines.iter().zip(&*requests) {
+            self.engine.set_choice(timeline.rows.start, drawn(request.sampler.options()));
+        }
         let (start, before) = (Instant::now(), self.engine.costs()?);
         let (chosen, ends) = (vec![0; requests.len()], vec![None; requests.len()]);
         let mut progress = Progress { requests, chosen, ends, each };
@@ -222,13 +221,12 @@ impl<'a> Batch<'a> {
         let first_tokens = progress.chosen();
         while !live.is_empty() {
             let tokens = std::mem::take(&mut live);
-            let is_likeliest =
-                |chosen: &Chosen| progress.requests[chosen.sequence].sampler.options().takes_likeliest();
+            let on_gpu = |chosen: &Chosen| progress.requests[chosen.sequence].sampler.options().forgets();
             let most = self.most(Class::Decode);
             let fits = tokens.len() <= most.tokens.min(most.selected) as usize;
             let turns = |chosen: &Chosen| self.turns(chosen.sequence, progress.wanted(chosen.sequence));
             let is_straight = !tokens.iter().any(turns);
-            if fits && is_straight && self.engine.can_chain() && tokens.iter().all(is_likeliest) {
+            if fits && is_straight && self.engine.can_chain() && tokens.iter().all(on_gpu) {
                 live = self.run_ahead(tokens, &mut progress)?;
                 continue;
             }
@@ -281,14 +279,20 @@ impl<'a> Batch<'a> {
     /// Chooses the next token of every sequence whose part ended in the last pass.
     fn choose(&mut self, draft: &Draft<'_>, requests: &mut [Request<'_>]) -> Result<Vec<u32>> {
         let ends = || draft.ends.iter().map(|(sequence, _)| *sequence);
-        if ends().all(|sequence| requests[sequence].sampler.options().takes_likeliest()) {
-            return self.engine.most_likely();
+        let forgets = |sequence: &usize| requests[*sequence].sampler.options().forgets();
+        let drawn = if ends().any(|s| forgets(&s)) { self.engine.chosen()? } else { Vec::new() };
+        if ends().all(|s| forgets(&s)) {
+            return Ok(drawn);
         }
-        let vocab = self.engine.decoder().vocab_size as usize;
         let mut logits = self.engine.logits()?;
-        let rows = ends().zip(logits.chunks_exact_mut(vocab));
-        rows.map(|(sequence, row)| requests[sequence].sampler.sample(row, &self.timelines[sequence].tokens))
-            .collect()
+        let rows = logits.chunks_exact_mut(self.engine.decoder().vocab_size as usize);
+        let rows = ends().zip(rows).enumerate();
+        rows.map(|(i, (sequence, row))| match requests[sequence].sampler.options().forgets() {
+            // A text's neighbours do not decide who draws for it.
+            true => Ok(drawn[i]),
+            false => requests[sequence].sampler.sample(row, &self.timelines[sequence].tokens),
+        })
+        .collect()
     }
 
     /// Reads the tokens of one sequence; the logits of the last one are then at hand.

@@ -16,6 +16,12 @@ pub struct Reading<'r> {
     pub decides: bool,
 }
 
+/// The class of passes that reads a prompt. A tile of tokens would be empty work for a single one.
+/// Only the text decides, neither the budget nor the neighbours, so that they change no bit.
+pub(super) fn reading_class(prompt: &[u32]) -> Class {
+    if prompt.len() == 1 { Class::Decode } else { Class::Prefill }
+}
+
 impl Batch<'_> {
     /// Runs one pass. The logits of the readings that decide are then at hand, in order. Ctrl-C is
     /// left to the caller, who may have answers to finish.

@@ -93,6 +93,7 @@ impl Choices {
             bias_at: bias.then_some(bias_at),
             kind,
             cached: false,
+            brought: false,
             far: false,
             chosen: chosen as u32,
             choices: choices as u32,

@@ -17,6 +17,7 @@ mod attention_decode;
 mod attention_join;
 mod attention_merge;
 mod attention_prefill;
+mod draw;
 mod embed;
 mod experts_down;
 mod experts_exact;

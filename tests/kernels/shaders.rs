@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Files that are no shaders by themselves: what stands in front of others.
-const PARTS: [&str; 27] = [
+const PARTS: [&str; 29] = [
     "prelude",
     "matvec_groups",
     "matvec_codes",
@@ -32,6 +32,8 @@ const PARTS: [&str; 27] = [
     "attention_no_norms",
     "attention_norms",
     "experts_scales",
+    "rank",
+    "draw_kept",
 ];
 
 /// The files that say which buffers beside its own a shader binds, in all ways in which they are put
@@ -53,6 +55,8 @@ fn choices(stem: &str) -> &'static [&'static [&'static str]] {
 /// The files between the prelude and a shader.
 fn parts(stem: &str) -> &'static [&'static str] {
     match stem {
+        "argmax" => &["rank"],
+        "draw" => &["rank", "draw_kept"],
         "attention_coop" => &PARTS[13..15],
         "matmul_coop" | "matmul_few" => &PARTS[15..16],
         "matvec_int8" => &PARTS[2..7],

@@ -126,6 +126,7 @@ fn experts(list: &mut List) {
             bias_at,
             kind,
             cached,
+            brought: false,
             far: kind == WeightKind::W4,
             chosen: 8,
             choices: 9,
@@ -141,12 +142,13 @@ fn experts(list: &mut List) {
         if kind.is_coded() {
             let tile = Tile { rows_each: 4, row_lanes: 16, col_lanes: 8, unroll: 1 };
             let eps = cached.then_some(1e-5);
-            let spec = experts_gated::Spec { records, width, cols, gate, eps, tile };
+            let spec = experts_gated::Spec { records, width, cols, gate, eps, tile, bring_from: 1 << 20 };
             list.add_tiled(experts_gated::SHADER, experts_gated::constants(&spec), &tile, 1);
+            let records = Records { brought: cached, ..records };
             let spec = experts_down::Spec { records, rows: 2048, cols: 768, tile };
             list.add_tiled(experts_down::SHADER, experts_down::constants(&spec), &tile, 1);
             let records = Records { tile: 8, room: 4096, far: false, ..records };
-            let spec = experts_gated::Spec { records, width, cols, gate, eps, tile };
+            let spec = experts_gated::Spec { records, width, cols, gate, eps, tile, bring_from: 1 << 20 };
             list.add_tiled(experts_gated::SHADER, experts_gated::constants(&spec), &tile, 8);
             let spec = experts_down::Spec { records, rows: 2048, cols: 768, tile };
             list.add_tiled(experts_down::SHADER, experts_down::constants(&spec), &tile, 8);
@@ -180,6 +182,7 @@ fn experts(list: &mut List) {
             scale: 2.5,
             shared_gate: !grouped,
             slots: if grouped { 64 } else { 0 },
+            lent: !grouped,
             counts: !grouped,
         };
         list.add(route::SHADER, route::constants(&spec));
@@ -190,7 +193,8 @@ fn experts(list: &mut List) {
 
 fn pointwise(list: &mut List) {
     use kernels::{
-        activate, activate_q8, argmax, clip, embed, glu, glu_q8, quantize_q8, select_rows, softcap, widen_q8,
+        activate, activate_q8, argmax, clip, draw, embed, glu, glu_q8, quantize_q8, select_rows, softcap,
+        widen_q8,
     };
     for cols in COLS {
         for activation in ACTIVATIONS {
@@ -202,6 +206,7 @@ fn pointwise(list: &mut List) {
         for joins in [false, true] {
             list.add(argmax::SHADER, argmax::constants(&argmax::Spec { cols, joins }));
         }
+        list.add(draw::SHADER, draw::constants(&draw::Spec { cols, threads: 256 }));
         list.add(quantize_q8::SHADER, quantize_q8::constants(&quantize_q8::Spec { cols }));
         list.add(widen_q8::SHADER, widen_q8::constants(&widen_q8::Spec { cols }));
         list.add(clip::SHADER, clip::constants(&clip::Spec { cols, limit: 8.0 }));

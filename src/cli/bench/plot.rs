@@ -97,7 +97,9 @@ fn svg(lines: &BTreeMap<String, Vec<Point>>, along: Along) -> String {
         Along::Depth => ("tokens before", "tokens"),
     };
     // Writing into a text cannot fail.
-    let mut put = |text: std::fmt::Arguments<'_>| drop(writeln!(out, "{text}"));
+    let mut put = |text: std::fmt::Arguments<'_>| {
+        let _ = writeln!(out, "{text}");
+    };
     for tick in 0..=top.1 as u32 {
         let value = f64::from(tick) * top.0;
         let at = y(value);

@@ -113,9 +113,11 @@ pub(in crate::model) fn qwen3_moe(fields: &Fields) -> Result<Blueprint> {
 /// OLMoE (Muennighoff et al., arXiv 2409.02060): norms over all queries, and over all keys.
 pub(in crate::model) fn olmoe(fields: &Fields) -> Result<Blueprint> {
     refuse_foreign(fields)?;
-    fields.refuse_unless(&[("clip_qkv", json!(false))])?;
     let spelling = Spelling { context_default: 4096, has_head_dim: false, ..LLAMA };
     let mut olmoe = blueprint(fields, &Defaults { spelling, eps: 1e-5, ..DEFAULTS })?;
+    if fields.get("clip_qkv").is_some() {
+        olmoe.clip_qkv = Some(fields.positive("clip_qkv")? as f32);
+    }
     olmoe.read_biases(fields)?;
     olmoe.mlp.bias = false;
     let [q, kv] = olmoe.sizes.widths();
