@@ -3,7 +3,7 @@
     ray_batch.py questions.jsonl answers [--model ./my-model] [--workers 2] [--serve "--vram 6GiB --parallel 8"]
 
 Needs `pip install "ray[data]"`, and `pipo-wgpu` in the PATH of every machine. Requests are those of
-`pipo-wgpu batch`; a folder of JSON files with answers comes out. Each actor starts one server and asks it for
+`pipo-wgpu batch`; a folder of JSON files with custom_id, status_code and body comes out. Each actor starts one server and asks it for
 as many texts at once as it has slots. With several GPUs in one machine, give each actor one by
 `ray_remote_args={"num_gpus": 1}`.
 """
@@ -42,13 +42,13 @@ class Server:
                 status, text = reply.status, reply.read()
         except urllib.error.HTTPError as problem:
             status, text = problem.code, problem.read()
-        response = {"status_code": status, "body": json.loads(text)}
-        return json.dumps({"custom_id": request["custom_id"], "response": response})
+        return request["custom_id"], status, text.decode()
 
     def __call__(self, batch):
         lines = list(batch["text"])
         with concurrent.futures.ThreadPoolExecutor(max_workers=max(1, len(lines))) as clients:
-            return {"text": list(clients.map(self.answer, lines))}
+            answers = list(clients.map(self.answer, lines))
+        return {name: list(column) for name, column in zip(("custom_id", "status_code", "body"), zip(*answers))}
 
 
 def main():
@@ -68,6 +68,8 @@ def main():
         fn_constructor_args=(args.model, args.serve),
         concurrency=args.workers,
         batch_size=args.batch,
+        # The work is on the GPU; reading and writing files need processors as well.
+        num_cpus=0.1,
     )
     answers.write_json(args.answers)
 

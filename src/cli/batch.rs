@@ -5,7 +5,7 @@ mod requests;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use serde_json::{Value, json};
@@ -92,12 +92,20 @@ pub fn run(args: &BatchArgs) -> Result<()> {
     let (writer, _) = writer.map_err(Error::io("start", "the engine's thread"))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let runtime = runtime.map_err(Error::io("start threads for", "requests"))?;
+    let start = Instant::now();
     let work = answer_all(&requests, &open, (&service, parallel as usize), &mut answers);
     let outcome = runtime.block_on(work);
     shared.end_within(Duration::ZERO);
     // The engine's own failure is the reason of all others.
     writer.join()?;
     let Written { answered, refused } = outcome?;
+    let (read, new) = (shared.metrics.prompt_tokens.get(), shared.metrics.new_tokens.get());
+    let seconds = start.elapsed().as_secs_f64();
+    note(format_args!(
+        "{read} tokens read and {new} written in {seconds:.1} s: {:.1} written a second, {} passes",
+        new as f64 / seconds,
+        shared.metrics.prefill_passes.get() + shared.metrics.decode_passes.get()
+    ));
     let failed = match refused {
         0 => String::new(),
         refused => format!("; {refused} of them could not be answered as they are"),

@@ -14,6 +14,7 @@ use crate::cli::args::{BenchArgs, BudgetArgs, DeviceArgs};
 use crate::cli::open::Opened;
 use crate::cli::output::{Output, note};
 use crate::cli::prepare::{Need, Prepared, open_gpu, prepare};
+use crate::cli::progress::Waiting;
 use crate::engine::Engine;
 use crate::engine::probe::{self, RouteChoice, Wanted};
 use crate::error::{Error, Result};
@@ -111,10 +112,14 @@ pub fn measure(case: &Case<'_>) -> Result<Vec<Row>> {
     let mut engine = prepared.load(case.opened)?;
     let mut runs = Runs::new(case, &mut engine, context);
     note(format_args!("batch {}: warming up", case.batch));
+    let waiting = Waiting::new("warming up".to_owned());
     runs.once(case.n_gen.min(SHORT_GEN))?;
+    drop(waiting);
     let mut all = Vec::new();
     for number in 1..=case.repetitions {
+        let waiting = Waiting::new(format!("run {number} of {}", case.repetitions));
         let figures = runs.once(case.n_gen)?;
+        drop(waiting);
         note(format_args!(
             "batch {}: run {number} of {}: prefill {:.2} tokens/s, decode {:.2} tokens/s",
             case.batch,
@@ -125,7 +130,9 @@ pub fn measure(case: &Case<'_>) -> Result<Vec<Row>> {
         all.push(figures);
     }
     note(format_args!("batch {}: tracing", case.batch));
+    let waiting = Waiting::new("tracing".to_owned());
     let traced = Traced::run(&mut runs, &trace, case.n_gen.min(SHORT_GEN))?;
+    drop(waiting);
     drop(runs);
     let facts = Facts::of(case, &engine, vram_budget_bytes, route);
     let promised = &engine.plan().prediction;

@@ -8,6 +8,7 @@ use crate::cli::args::{LogitsArgs, PerplexityArgs};
 use crate::cli::open::Opened;
 use crate::cli::output::{self, Output, note};
 use crate::cli::prepare::{Need, open_gpu, prepare};
+use crate::cli::progress::Waiting;
 use crate::error::{Error, Result};
 use crate::os;
 use crate::plan::Work;
@@ -59,11 +60,13 @@ pub fn logits(args: &LogitsArgs) -> Result<()> {
     let cache_rows = prepared.options.cache_rows;
     let mut engine = prepared.load(&opened)?;
     let shape = [args.ids.len(), opened.decoder.vocab_size as usize];
+    let waiting = Waiting::new(format!("reading {} tokens", args.ids.len()));
     let mut all = Logits { shape, bytes: Vec::with_capacity(shape[0] * shape[1] * 4) };
     Session::new(&mut engine, cache_rows).read_scored(&args.ids, |_, row| {
         all.bytes.extend_from_slice(bytemuck::cast_slice(row));
         Ok(())
     })?;
+    drop(waiting);
     let temporary = os::temporary_in(os::folder_of(&args.out)).map_err(Error::io("write", &args.out))?;
     safetensors::serialize_to_file([("logits", all)], None, temporary.path())
         .map_err(|error| Error::file(&args.out, format!("cannot be written: {error}")))?;

@@ -44,6 +44,8 @@ pub struct Opened {
     pub generation: GenerationConfig,
     /// How messages become text, if the model was made for that.
     pub chat: Option<ChatTemplates>,
+    /// Whether it is a shape with random weights.
+    pub is_dummy: bool,
 }
 
 impl Opened {
@@ -74,7 +76,7 @@ impl Opened {
         let name = args.model.clone().or(dummy).unwrap_or_else(|| packed.path().to_path_buf());
         let opened = Opened::from_packed(packed, name)?;
         opened.decoder.check_limits(&limits)?;
-        Ok(opened)
+        Ok(Opened { is_dummy: args.source.dummy.is_some(), ..opened })
     }
 
     /// Opens a packed file, or the model inside this program, without reading its weights.
@@ -100,7 +102,7 @@ impl Opened {
         let text = TextFiles::read(&config, &names, |file| packed.file(file))
             .map_err(|error| Error::file(&name, error.to_string()))?;
         let TextFiles { generation, tokenizer, chat } = text;
-        Ok(Opened { packed: Arc::new(packed), name, decoder, tokenizer, generation, chat })
+        Ok(Opened { packed: Arc::new(packed), name, decoder, tokenizer, generation, chat, is_dummy: false })
     }
 
     /// The tokenizer.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::sync::oneshot;
 
 use crate::cli::args::{ModelArgs, SamplingArgs, ServeArgs};
@@ -21,7 +22,7 @@ use crate::serve::api::Service;
 use crate::serve::http::{self, Access, Server};
 use crate::serve::status::About;
 use crate::serve::{Ended, Model, Shared, Writer};
-use crate::text::GenerationConfig;
+use crate::text::{GenerationConfig, Tokenizer};
 use crate::trace::Trace;
 
 /// Tokens of a text to remember where the user does not say and the model takes as many.
@@ -41,8 +42,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// # Errors
 /// Whatever is wrong with the model, the address or, later, the engine.
 pub fn run(args: &ServeArgs) -> Result<()> {
-    let defaults = args.sampling.resolve(&GenerationConfig::default());
-    defaults?;
+    args.sampling.resolve(&GenerationConfig::default())?;
     if args.network.api_key.as_deref().is_some_and(str::is_empty) {
         return Err(Error::Usage("--api-key is empty; give a key, or leave it out".into()));
     }
@@ -131,7 +131,6 @@ struct Loaded {
 
 impl Loaded {
     fn new(args: &ServeArgs, gpu: Arc<crate::gpu::Gpu>, opened: &Opened, trace: &Trace) -> Result<Self> {
-        opened.tokenizer()?;
         let batch = args.network.parallel;
         let context = opened.decoder.context_max.min(CONTEXT);
         let work = Work { batch, prompt_tokens: PROMPT_TOKENS, new_tokens: NEW_TOKENS };
@@ -153,8 +152,16 @@ pub(super) fn served(
     name: String,
     (context, sampling): (u32, SamplerOptions),
 ) -> Result<Model> {
-    let tokenizer = opened.tokenizer()?.clone();
     let vocab_size = opened.decoder.vocab_size;
+    let tokenizer = match &opened.tokenizer {
+        Some(tokenizer) => tokenizer.clone(),
+        None if opened.is_dummy => numbered_words(vocab_size)?,
+        None => {
+            let problem =
+                "this model has no tokenizer.json, so it cannot read or write text; get that file as well";
+            return Err(Error::file(&opened.name, problem));
+        }
+    };
     Ok(Model {
         name,
         pieces: tokenizer.pieces(vocab_size)?.into(),
@@ -166,6 +173,18 @@ pub(super) fn served(
         vocab_size,
         created: std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs()),
     })
+}
+
+/// Words for a dummy shape, whose load can be measured so: `w17` is token 17.
+fn numbered_words(vocab_size: u32) -> Result<Tokenizer> {
+    let vocab: serde_json::Map<String, serde_json::Value> =
+        (0..vocab_size).map(|id| (format!("w{id}"), id.into())).collect();
+    let json = json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+        "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": null, "decoder": null,
+        "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "w0"},
+    });
+    Tokenizer::from_bytes(json.to_string().as_bytes())
 }
 
 /// How tokens are chosen where a request does not say: as the model says or, where it does not,

@@ -66,10 +66,15 @@ impl Choice {
         Choice { top, ..self }
     }
 
-    /// Whether the likeliest token is taken and nothing else is wanted, so that the CPU needs no
-    /// logits.
-    pub fn takes_likeliest(&self) -> bool {
-        self.sampler.options().takes_likeliest()
+    /// How tokens are drawn.
+    pub fn options(&self) -> &SamplerOptions {
+        self.sampler.options()
+    }
+
+    /// Whether the GPU chooses, for nothing but the logits decides and nobody wants to see them. That
+    /// is so for all tokens of a text or for none, whatever its neighbours are.
+    pub fn is_gpus(&self) -> bool {
+        self.sampler.options().forgets()
             && self.shaping.is_none()
             && self.grammar.is_none()
             && self.top.is_none()
@@ -166,10 +171,10 @@ mod tests {
         let greedy = |shaping| Choice::new(Sampler::new(SamplerOptions::default()).unwrap(), shaping);
         let choose = |choice: &mut Choice| choice.choose(&mut [1.0, 2.0, 2.5], &[]).unwrap().id;
         let mut plain = greedy(Shaping::default());
-        assert!(plain.takes_likeliest());
+        assert!(plain.is_gpus());
         assert_eq!([choose(&mut plain), choose(&mut plain)], [2, 2]);
         let mut fresh = greedy(Shaping { presence_penalty: 0.6, ..Shaping::default() });
-        assert!(!fresh.takes_likeliest());
+        assert!(!fresh.is_gpus());
         assert_eq!([choose(&mut fresh), choose(&mut fresh), choose(&mut fresh)], [2, 1, 2]);
         let mut varied = greedy(Shaping { frequency_penalty: 0.7, ..Shaping::default() });
         assert_eq!([0; 4].map(|_| choose(&mut varied)), [2, 1, 2, 1]);

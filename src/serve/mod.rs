@@ -15,6 +15,7 @@ pub mod http;
 pub mod job;
 pub mod metrics;
 pub mod queue;
+pub mod reasoning;
 pub mod scheduler;
 mod shared;
 mod slots;

@@ -1,8 +1,12 @@
 //! The thread that has the engine: texts join and leave between passes, and share each of them.
 
+mod sharing;
+
 use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
+
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use super::job::{Failure, Figures, Job, Left, News};
 use super::shared::Shared;
@@ -17,12 +21,6 @@ use crate::trace::Trace;
 const IDLE: Duration = Duration::from_millis(200);
 /// Tokens of prompts in a pass at most while others wait for their next token.
 const CHUNK_BESIDE_OTHERS: u32 = 512;
-
-/// Tokens of a beginning that are worth to be copied from another text, where the weights are in GPU
-/// memory, and where each pass has to wait for them: a text that waits for another's prompt to be
-/// read takes one pass more.
-const SHARED_MIN: usize = 32;
-const SHARED_MIN_STREAMED: usize = 512;
 
 /// What became of the texts when the thread ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +48,21 @@ struct Slot {
     /// Its first rows that were read as a prompt, and can be taken over by another one.
     read_as_prompt: usize,
     used: u64,
+}
+
+/// What a pass reads of a prompt.
+struct Part {
+    slot: usize,
+    prompt: Arc<[u32]>,
+    range: Range<usize>,
+    /// Whether the prompt ends there, and a token is wanted.
+    decides: bool,
+}
+
+impl Part {
+    fn reading(&self) -> Reading<'_> {
+        Reading { sequence: self.slot, ids: &self.prompt[self.range.clone()], decides: self.decides }
+    }
 }
 
 /// A text that is being written.
@@ -171,6 +184,9 @@ impl<'a> Scheduler<'a> {
                 .collect();
             let Some(number) = slots::choose(&candidates, &job.prompt) else { return };
             let slot = &mut self.slots[number];
+            if job.choice.is_gpus() {
+                self.batch.draw_by(number, job.choice.options());
+            }
             let cached = self.batch.keep_of(number, &job.prompt, slot.read_as_prompt);
             slot.read_as_prompt = cached;
             self.shared.metrics.cached_tokens.add(cached as u64);
@@ -210,9 +226,9 @@ impl<'a> Scheduler<'a> {
         if others {
             most.tokens = most.tokens.min(CHUNK_BESIDE_OTHERS);
         }
-        let mut parts: Vec<(usize, Arc<[u32]>, Range<usize>, bool)> = Vec::new();
+        let mut parts: Vec<Part> = Vec::new();
         for (_, number) in waiting {
-            if self.shares(number, parts.iter().map(|(_, prompt, ..)| &prompt[..]))? {
+            if self.shares(number, parts.iter().map(|part| &part.prompt[..]))? {
                 continue;
             }
             let Some(active) = &self.slots[number].active else { continue };
@@ -225,24 +241,18 @@ impl<'a> Scheduler<'a> {
             }
             most.tokens -= now as u32;
             most.selected -= u32::from(decides);
-            parts.push((number, Arc::clone(&active.job.prompt), read..read + now, decides));
+            let prompt = Arc::clone(&active.job.prompt);
+            parts.push(Part { slot: number, prompt, range: read..read + now, decides });
         }
-        let readings: Vec<_> = parts
-            .iter()
-            .map(|(number, prompt, range, decides)| Reading {
-                sequence: *number,
-                ids: &prompt[range.clone()],
-                decides: *decides,
-            })
-            .collect();
+        let readings: Vec<_> = parts.iter().map(Part::reading).collect();
         let start = Instant::now();
         self.batch.step(&readings, Class::Prefill)?;
         let deciding: Vec<_> = readings.iter().filter(|r| r.decides).map(|r| r.sequence).collect();
         let tokens: usize = readings.iter().map(|reading| reading.ids.len()).sum();
-        for (number, prompt, range, _) in &parts {
-            self.slots[*number].read_as_prompt = range.end;
+        for Part { slot, prompt, range, .. } in &parts {
+            self.slots[*slot].read_as_prompt = range.end;
             if range.end == prompt.len() {
-                self.note_read(*number);
+                self.note_read(*slot);
             }
         }
         self.choose(&deciding)?;
@@ -251,37 +261,6 @@ impl<'a> Scheduler<'a> {
         metrics.prefill_passes.add(1);
         metrics.reading_micros.add(start.elapsed().as_micros() as u64);
         Ok(())
-    }
-
-    /// Takes over the beginning of a prompt that another text has read, where none of its own has
-    /// been; whether it is better to wait, because one in `now` reads it in this pass.
-    fn shares<'p>(&mut self, number: usize, mut now: impl Iterator<Item = &'p [u32]>) -> Result<bool> {
-        let Some(active) = &self.slots[number].active else { return Ok(false) };
-        let read = self.batch.tokens(number).len();
-        if read > active.cached || !self.copies {
-            return Ok(false);
-        }
-        let prompt = Arc::clone(&active.job.prompt);
-        let is_streamed = self.batch.engine().plan().streamed_bytes > 0;
-        let least = read + if is_streamed { SHARED_MIN_STREAMED } else { SHARED_MIN };
-        let known =
-            |tokens: &[u32], reusable| slots::common(&Candidate { tokens, reusable, used: 0 }, &prompt);
-        let mut best = None;
-        for (other, slot) in self.slots.iter().enumerate().filter(|(other, _)| *other != number) {
-            best = best.max(Some((known(self.batch.tokens(other), slot.read_as_prompt), other)));
-        }
-        if let Some((tokens, other)) = best.filter(|(tokens, _)| *tokens >= least) {
-            self.copies = self.batch.take_beginning(number, other, tokens)?;
-            if self.copies {
-                self.slots[number].read_as_prompt = tokens;
-                self.shared.metrics.cached_tokens.add((tokens - read) as u64);
-                if let Some(active) = &mut self.slots[number].active {
-                    active.cached = tokens;
-                }
-                return Ok(false);
-            }
-        }
-        Ok(self.copies && now.any(|other| known(other, usize::MAX) >= least))
     }
 
     /// The prompt of a text has been read.
@@ -334,27 +313,44 @@ impl<'a> Scheduler<'a> {
         if deciding.is_empty() {
             return Ok(());
         }
-        let takes_likeliest = |number: &usize| {
-            self.slots[*number].active.as_ref().is_some_and(|active| active.job.choice.takes_likeliest())
+        let is_gpus = |number: usize| {
+            self.slots[number].active.as_ref().is_some_and(|active| active.job.choice.is_gpus())
         };
-        if deciding.iter().all(takes_likeliest) {
-            match self.batch.engine().most_likely() {
+        let (by_gpu, by_cpu): (Vec<_>, Vec<_>) =
+            deciding.iter().copied().enumerate().partition(|(_, number)| is_gpus(*number));
+        if !by_gpu.is_empty() {
+            match self.batch.engine().chosen() {
                 Ok(ids) => {
-                    for (number, id) in deciding.iter().zip(ids) {
-                        self.take(*number, super::job::Token { id, likelihood: None });
+                    for (row, number) in by_gpu {
+                        self.take(number, super::job::Token { id: ids[row], likelihood: None });
                     }
                 }
-                Err(error) => self.fail_all(deciding, error)?,
+                Err(error) => return self.fail_all(deciding, error),
             }
+        }
+        if by_cpu.is_empty() {
             return Ok(());
         }
         let vocab = self.batch.engine().decoder().vocab_size as usize;
         let mut logits = self.batch.engine().logits()?;
-        for (number, row) in deciding.iter().zip(logits.chunks_exact_mut(vocab)) {
-            let Some(active) = &mut self.slots[*number].active else { continue };
-            match active.job.choice.choose(row, self.batch.tokens(*number)) {
-                Ok(token) => self.take(*number, token),
-                Err(error) => self.fail_all(&[*number], error)?,
+        let is_cpus = |(number, _): &(&usize, _)| by_cpu.iter().any(|(_, other)| other == *number);
+        let mut rows: Vec<_> = deciding.iter().zip(logits.chunks_exact_mut(vocab)).filter(is_cpus).collect();
+        rows.sort_unstable_by_key(|(number, _)| **number);
+        let mut rows = rows.into_iter().peekable();
+        let mut work = Vec::new();
+        for (number, slot) in self.slots.iter_mut().enumerate() {
+            let row = rows.next_if(|(deciding, _)| **deciding == number);
+            let (Some((_, row)), Some(active)) = (row, &mut slot.active) else { continue };
+            work.push((number, &mut active.job.choice, row, self.batch.tokens(number)));
+        }
+        // Sorting a large vocabulary takes a millisecond, and there may be many texts.
+        let chosen =
+            work.into_par_iter().map(|(number, choice, row, read)| (number, choice.choose(row, read)));
+        let chosen: Vec<_> = chosen.collect();
+        for (number, token) in chosen {
+            match token {
+                Ok(token) => self.take(number, token),
+                Err(error) => self.fail_all(&[number], error)?,
             }
         }
         Ok(())

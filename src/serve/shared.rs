@@ -43,7 +43,8 @@ impl Shared {
     pub fn end_within(&self, patience: Duration) {
         self.queue.close();
         let mut deadline = self.deadline.lock().unwrap_or_else(PoisonError::into_inner);
-        deadline.get_or_insert(Instant::now() + patience);
+        let end = Instant::now() + patience;
+        *deadline = Some(deadline.map_or(end, |earlier| earlier.min(end)));
     }
 
     pub(super) fn is_over(&self) -> bool {

@@ -1,8 +1,10 @@
 //! Passes that a scheduler composes: in each of them, any sequence may read, go on or rest.
 
+use super::ahead::drawn;
 use super::batch::{Batch, Draft, Part};
 use crate::engine::{Class, Engine};
 use crate::error::Result;
+use crate::sampler::SamplerOptions;
 use crate::text::check_ids;
 
 /// What one sequence reads in a pass.
@@ -47,6 +49,11 @@ impl Batch<'_> {
     /// The engine, for what the last pass has found.
     pub fn engine(&mut self) -> &mut Engine {
         self.engine
+    }
+
+    /// Says how the GPU draws the tokens of a sequence, for [`Engine::chosen`].
+    pub fn draw_by(&mut self, sequence: usize, options: &SamplerOptions) {
+        self.engine.set_choice(self.timelines[sequence].rows.start, drawn(options));
     }
 
     /// What a sequence has read.

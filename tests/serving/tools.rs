@@ -60,7 +60,7 @@ fn a_call_can_be_forced() {
 /// Shows roles, contents and tools.
 const TEMPLATE: &str = "{{ bos_token }}{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}\
                         {% if tools %}{{ tools | tojson }}<tool_call>{% endif %}\
-                        {% if add_generation_prompt %}a:{% endif %}";
+                        {% if add_generation_prompt %}a:{% if thinking %}<think>\n{% endif %}{% endif %}";
 
 #[test]
 fn templates_and_keys_are_heeded() {
@@ -102,6 +102,12 @@ fn templates_and_keys_are_heeded() {
     let none = ask("/v1/chat/completions", &with(with_tools, json!({"tool_choice": "none"})));
     assert!(longer["usage"]["prompt_tokens"].as_u64() > chat["usage"]["prompt_tokens"].as_u64());
     assert_eq!(none["usage"]["prompt_tokens"], chat["usage"]["prompt_tokens"]);
+    // What a model thinks is told apart from what it says.
+    let thinking = with(body.clone(), json!({"chat_template_kwargs": {"thinking": true}}));
+    let thinking = &ask("/v1/chat/completions", &thinking)["choices"][0]["message"];
+    assert_eq!(thinking["content"], "", "{thinking}");
+    assert!(thinking["reasoning_content"].as_str().is_some_and(|text| !text.is_empty()), "{thinking}");
+    assert!(chat["choices"][0]["message"].get("reasoning_content").is_none());
     // An answer that has begun goes on.
     let mut begun = body;
     begun["messages"].as_array_mut().unwrap().push(json!({"role": "assistant", "content": "Well"}));

@@ -30,35 +30,36 @@ struct Point {
     pipo: f64,
 }
 
-const fn point(shape: &'static str, batch: u32, weights_in: &'static str, rates: [f64; 2]) -> Point {
-    let [flexgen, pipo] = rates;
+/// `rates` are in hundredths of a token a second.
+const fn point(shape: &'static str, batch: u32, weights_in: &'static str, rates: [u32; 2]) -> Point {
+    let [flexgen, pipo] = [rates[0] as f64 / 100.0, rates[1] as f64 / 100.0];
     Point { shape, batch, weights_in, flexgen: if flexgen > 0.0 { Some(flexgen) } else { None }, pipo }
 }
 
 const POINTS: [Point; 18] = [
-    point("opt-6.7b", 4, "RAM", [5.97, 7.55]),
-    point("opt-6.7b", 8, "RAM", [9.98, 10.78]),
-    point("opt-6.7b", 16, "disk", [6.67, 12.35]),
-    point("opt-6.7b", 32, "disk", [10.60, 17.68]),
-    point("opt-13b", 1, "disk", [0.26, 0.69]),
-    point("opt-13b", 4, "disk", [1.02, 3.10]),
-    point("opt-13b", 8, "disk", [1.84, 4.73]),
-    point("opt-13b", 16, "disk", [3.14, 7.55]),
-    point("llama-3.1-8b", 4, "RAM", [3.93, 5.59]),
-    point("llama-3.1-8b", 8, "RAM", [9.61, 9.68]),
-    point("llama-3.1-8b", 16, "disk", [5.52, 11.64]),
-    point("llama-3.1-8b", 32, "disk", [0.0, 14.43]),
-    point("opt-30b", 4, "disk", [0.44, 1.14]),
-    point("opt-30b", 24, "disk", [2.03, 3.70]),
-    point("opt-66b", 1, "disk", [0.03, 0.04]),
-    point("opt-66b", 4, "disk", [0.11, 0.14]),
-    point("llama-3.1-70b", 1, "disk", [0.02, 0.04]),
-    point("llama-3.1-70b", 4, "disk", [0.06, 0.14]),
+    point("opt-6.7b", 4, "RAM", [597, 755]),
+    point("opt-6.7b", 8, "RAM", [998, 1078]),
+    point("opt-6.7b", 16, "disk", [667, 1235]),
+    point("opt-6.7b", 32, "disk", [1060, 1768]),
+    point("opt-13b", 1, "disk", [26, 69]),
+    point("opt-13b", 4, "disk", [102, 310]),
+    point("opt-13b", 8, "disk", [184, 473]),
+    point("opt-13b", 16, "disk", [314, 755]),
+    point("llama-3.1-8b", 4, "RAM", [393, 559]),
+    point("llama-3.1-8b", 8, "RAM", [961, 968]),
+    point("llama-3.1-8b", 16, "disk", [552, 1164]),
+    point("llama-3.1-8b", 32, "disk", [0, 1443]),
+    point("opt-30b", 4, "disk", [44, 114]),
+    point("opt-30b", 24, "disk", [203, 370]),
+    point("opt-66b", 1, "disk", [3, 4]),
+    point("opt-66b", 4, "disk", [11, 14]),
+    point("llama-3.1-70b", 1, "disk", [2, 4]),
+    point("llama-3.1-70b", 4, "disk", [6, 14]),
 ];
 
 /// What became of a point.
 enum Outcome {
-    Measured(Measured),
+    Measured(Box<Measured>),
     Skipped(String),
 }
 
@@ -146,7 +147,7 @@ fn measured(
     let tokens = f64::from(point.batch) * f64::from(n_gen + 1);
     let decode = rows.into_iter().next_back();
     let decode = decode.ok_or_else(|| Error::Usage("-n: there is nothing to measure".into()))?;
-    Ok(Outcome::Measured(Measured { rate: tokens / seconds, decode }))
+    Ok(Outcome::Measured(Box::new(Measured { rate: tokens / seconds, decode })))
 }
 
 const HEAD: [&str; 9] = [
@@ -164,7 +165,8 @@ const HEAD: [&str; 9] = [
 fn cells(point: &Point, outcome: &Outcome) -> [String; 9] {
     let flexgen = point.flexgen.map_or_else(|| "out of memory".to_owned(), |rate| format!("{rate:.2}"));
     let [rate, decode, homes, share] = match outcome {
-        Outcome::Measured(Measured { rate, decode }) => {
+        Outcome::Measured(measured) => {
+            let Measured { rate, decode } = &**measured;
             let facts = &decode.facts;
             [
                 format!("{rate:.2}"),
@@ -220,9 +222,9 @@ fn json(outcomes: &[Outcome]) -> Value {
                       "flexgen": point.flexgen, "pipo": point.pipo},
         });
         match outcome {
-            Outcome::Measured(Measured { rate, decode }) => {
-                row["tokens_per_second"] = (*rate).into();
-                row["decode"] = serde_json::to_value(decode).unwrap_or(Value::Null);
+            Outcome::Measured(measured) => {
+                row["tokens_per_second"] = measured.rate.into();
+                row["decode"] = serde_json::to_value(&measured.decode).unwrap_or(Value::Null);
             }
             Outcome::Skipped(why) => row["skipped"] = why.as_str().into(),
         }

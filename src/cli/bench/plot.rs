@@ -67,7 +67,7 @@ fn draw(rows: &[Value]) -> Option<String> {
     let mut lines: BTreeMap<String, Vec<Point>> = BTreeMap::new();
     for row in rows {
         let x = match along {
-            Along::Budget => number(row, "vram_budget_bytes")? / (1 << 30) as f64,
+            Along::Budget => number(row, "vram_budget_bytes")? / f64::from(1 << 30),
             Along::Depth => number(row, "n_depth")?,
         };
         // The depth is along the axis then.
@@ -96,8 +96,8 @@ fn svg(lines: &BTreeMap<String, Vec<Point>>, along: Along) -> String {
         Along::Budget => ("GPU memory allowed", "GiB"),
         Along::Depth => ("tokens before", "tokens"),
     };
-    // Writing into a text cannot fail.
     let mut put = |text: std::fmt::Arguments<'_>| {
+        // Writing into a text cannot fail.
         let _ = writeln!(out, "{text}");
     };
     for tick in 0..=top.1 as u32 {

@@ -267,9 +267,9 @@ impl Row {
         // Each row is about the one or the other, as llama-bench has it.
         let mut facts = facts.clone();
         if test.starts_with("pp") {
-            facts.n_gen = 0
+            facts.n_gen = 0;
         } else {
-            facts.n_prompt = 0
+            facts.n_prompt = 0;
         }
         Row {
             facts,

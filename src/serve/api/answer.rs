@@ -13,6 +13,7 @@ use super::objects::{Finish, Objects, Usage};
 use super::options::Options;
 use crate::serve::Model;
 use crate::serve::job::{Failure, Figures, News, Reader, Said, Token};
+use crate::serve::reasoning::{Parter, Reasoning};
 use crate::serve::tools::{Found, Watch};
 use crate::session::End;
 use crate::text::{StopMatcher, StreamDecoder};
@@ -20,12 +21,14 @@ use crate::text::{StopMatcher, StreamDecoder};
 /// One text of a request, as far as it has been heard.
 pub(super) struct Text {
     decoder: StreamDecoder,
+    parter: Parter,
     stop: StopMatcher,
     watch: Option<Watch>,
     /// Control tokens that tell of calls, with their spelling.
     marks: Vec<(u32, &'static str)>,
-    /// Whether one call is enough.
+    /// Whether one call is enough, and whether one had a channel of its own.
     one_call: bool,
+    called: bool,
     reader: Reader,
     /// What stands in front of it.
     pub(super) echo: Option<String>,
@@ -39,20 +42,22 @@ impl Text {
         model: &Model,
         prompt: &[u32],
         stop: &[String],
-        (tools, echo, reader): (Option<&Tools>, Option<String>, Reader),
+        ((tools, reasoning), echo, reader): ((Option<&Tools>, Reasoning), Option<String>, Reader),
     ) -> Result<Self> {
-        let marks = tools.iter().flat_map(|tools| tools.format.marks());
-        let marks = marks.filter_map(|spelling| {
+        let marks = tools.iter().flat_map(|tools| tools.format.marks()).copied();
+        let marks = marks.chain(reasoning.marks()).filter_map(|spelling| {
             let id = model.tokenizer.token_id(spelling)?;
             let is_hidden = model.pieces.get(id as usize).is_some_and(|piece| piece.control);
-            is_hidden.then_some((id, *spelling))
+            is_hidden.then_some((id, spelling))
         });
         Ok(Text {
             decoder: StreamDecoder::new(&model.tokenizer, prompt)?,
+            parter: Parter::new(reasoning),
             stop: StopMatcher::new(stop)?,
             marks: marks.collect(),
             watch: tools.map(|tools| Watch::new(tools.format, &tools.callable)),
             one_call: tools.is_some_and(|tools| !tools.many),
+            called: false,
             reader,
             echo,
             taken: 0,
@@ -71,9 +76,9 @@ impl Text {
         if let Some((_, spelling)) = self.marks.iter().find(|(id, _)| *id == token.id) {
             piece.push_str(spelling);
         }
-        let piece = self.stop.push(&piece);
-        let mut found = self.watched(piece);
-        let is_called = self.one_call && self.watch.as_ref().is_some_and(Watch::has_called);
+        let parts = self.parter.push(&piece);
+        let mut found = self.heard(parts);
+        let is_called = self.one_call && self.has_called();
         if self.stop.stopped() || is_called {
             found.extend(self.ended());
             self.finish = Some(self.finish_by(End::Stopped));
@@ -90,12 +95,37 @@ impl Text {
         }
         // The token that ended it belongs to what was written.
         self.taken = figures.chosen.max(self.taken);
-        let rest = self.decoder.flush()?.map(|piece| self.stop.push(&piece)).unwrap_or_default();
-        let rest = rest + &self.stop.flush();
-        let mut found = self.watched(rest);
+        let mut parts = self.decoder.flush()?.map(|piece| self.parter.push(&piece)).unwrap_or_default();
+        parts.extend(self.parter.flush());
+        let mut found = self.heard(parts);
+        let rest = self.stop.flush();
+        found.extend(self.watched(rest));
         found.extend(self.ended());
         self.finish = Some(self.finish_by(end));
         Ok(found)
+    }
+
+    /// Looks for stop texts and calls in what is said.
+    fn heard(&mut self, parts: Vec<Found>) -> Vec<Found> {
+        let mut found = Vec::new();
+        for part in parts {
+            match part {
+                Found::Text(piece) => {
+                    let piece = self.stop.push(&piece);
+                    found.extend(self.watched(piece));
+                }
+                Found::Call(call) => {
+                    self.called = true;
+                    found.push(Found::Call(call));
+                }
+                thoughts @ Found::Reasoning(_) => found.push(thoughts),
+            }
+        }
+        found
+    }
+
+    fn has_called(&self) -> bool {
+        self.called || self.watch.as_ref().is_some_and(Watch::has_called)
     }
 
     fn watched(&mut self, piece: String) -> Vec<Found> {
@@ -113,7 +143,7 @@ impl Text {
     fn finish_by(&self, end: End) -> Finish {
         match end {
             End::Length | End::Context => Finish::Length,
-            _ if self.watch.as_ref().is_some_and(Watch::has_called) => Finish::ToolCalls,
+            _ if self.has_called() => Finish::ToolCalls,
             _ => Finish::Stop,
         }
     }
@@ -211,8 +241,8 @@ impl Answer {
             let likelihoods = self.with_likelihoods.then_some(&tokens[..]);
             self.objects.choice(index, found, (text.echo.as_deref(), likelihoods, text.finish))
         });
-        let choices = choices.collect();
-        Ok(self.objects.whole(choices, &self.usage(), self.texts.first().map(|text| &text.figures)))
+        let choices: Vec<Value> = choices.collect();
+        Ok(self.objects.whole(&choices, &self.usage(), self.texts.first().map(|text| &text.figures)))
     }
 
     /// The next event of a stream; `None` at its end. A failure is the last event.

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::error::{ApiError, Result};
 use super::fields::{Fields, brief};
 use crate::serve::Model;
+use crate::serve::reasoning::Reasoning;
 use crate::serve::tools::{Format, Tool};
 use crate::text::Chat;
 
@@ -24,6 +25,7 @@ pub(super) struct Tools {
 pub(super) struct Prompt {
     pub(super) ids: Vec<u32>,
     pub(super) tools: Option<Tools>,
+    pub(super) reasoning: Reasoning,
 }
 
 /// Reads messages and tools.
@@ -55,8 +57,8 @@ pub(super) fn prompt(body: &Fields<'_>, model: &Model) -> Result<Prompt> {
         body.flag("parallel_tool_calls")?.unwrap_or(!forced) && !matches!(choice, ToolChoice::Named(_));
     let tools = Tools { format, callable, forced, many };
     let is_shown = !shown.is_empty() && choice != ToolChoice::None;
-    let ids = rendered(body, model, &messages, is_shown.then_some(&shown))?;
-    Ok(Prompt { ids, tools: (!tools.callable.is_empty()).then_some(tools) })
+    let (ids, reasoning) = rendered(body, model, &messages, is_shown.then_some(&shown))?;
+    Ok(Prompt { ids, tools: (!tools.callable.is_empty()).then_some(tools), reasoning })
 }
 
 /// Whether and which tools are called.
@@ -194,19 +196,19 @@ fn joined(parts: &[Value], complain: impl Fn(&Value) -> ApiError) -> Result<Stri
     Ok(text)
 }
 
-/// The ids of the messages. Where the model has no template, their texts are joined by line ends, and it
-/// goes on with them.
+/// The ids of the messages, and how the answer to them is parted. Where the model has no template,
+/// their texts are joined by line ends, and it goes on with them.
 fn rendered(
     body: &Fields<'_>,
     model: &Model,
     messages: &[Value],
     tools: Option<&Vec<Value>>,
-) -> Result<Vec<u32>> {
+) -> Result<(Vec<u32>, Reasoning)> {
     let goes_on = body.flag("continue_final_message")?.unwrap_or(false);
     let add = body.flag("add_generation_prompt")?.unwrap_or(!goes_on);
     let Some(templates) = &model.chat else {
         let texts: Vec<&str> = messages.iter().filter_map(|message| message["content"].as_str()).collect();
-        return Ok(model.tokenizer.encode(&texts.join("\n"), true)?);
+        return Ok((model.tokenizer.encode(&texts.join("\n"), true)?, Reasoning::None));
     };
     let mut variables = body.object("chat_template_kwargs")?.cloned().unwrap_or_default();
     if let Some(effort) = body.text("reasoning_effort")? {
@@ -222,7 +224,9 @@ fn rendered(
     };
     let template = templates.for_chat(&chat(messages)).map_err(template_error)?;
     let messages = template.with_system(messages).map_err(template_error)?;
-    Ok(template.encode(&chat(&messages), &model.tokenizer).map_err(template_error)?.ids)
+    let rendered = template.encode(&chat(&messages), &model.tokenizer).map_err(template_error)?;
+    let reasoning = if goes_on { Reasoning::None } else { Reasoning::of(template.source(), &rendered.text) };
+    Ok((rendered.ids, reasoning))
 }
 
 fn template_error(error: crate::error::Error) -> ApiError {

@@ -25,6 +25,7 @@ use super::Model;
 use super::choice::Choice;
 use super::grammar::{Constraint, Grammars};
 use super::job::{Job, Reader};
+use super::reasoning::Reasoning;
 use super::shared::Shared;
 use crate::sampler::{Sampler, SamplerOptions};
 use crate::session::Limits;
@@ -52,6 +53,8 @@ pub struct Asked {
     top: Option<usize>,
     /// In front of each completion.
     echo: Vec<String>,
+    /// How the model parts an answer.
+    reasoning: Reasoning,
 }
 
 impl Asked {
@@ -90,11 +93,11 @@ impl Service {
         let body = options::object(body)?;
         let body = Fields::new(&body);
         let options = Options::read(&body, &self.model)?;
-        let mut tools = None;
+        let (mut tools, mut reasoning) = (None, Reasoning::None);
         let (prompts, top, echo) = match kind {
             Kind::Chat => {
                 let prompt = chat::prompt(&body, &self.model)?;
-                tools = prompt.tools;
+                (tools, reasoning) = (prompt.tools, prompt.reasoning);
                 (vec![prompt.ids], options::chat_top(&body)?, Vec::new())
             }
             Kind::Completion => {
@@ -132,8 +135,12 @@ impl Service {
             return Err(ApiError::bad("n", problem));
         }
         let constraint = self.constraint(&options, tools.as_ref())?;
+        if constraint.is_some() {
+            // What keeps to a grammar has no thoughts.
+            reasoning = Reasoning::None;
+        }
         let prompts = prompts.into_iter().map(Into::into).collect();
-        Ok(Asked { kind, prompts, options, tools, constraint, top, echo })
+        Ok(Asked { kind, prompts, options, tools, constraint, top, echo, reasoning })
     }
 
     /// Hands a request's jobs over; nothing is waited for.
@@ -142,7 +149,7 @@ impl Service {
     /// When the queue is full, or the server is ending.
     pub fn begin(&self, asked: Asked) -> Result<Answer> {
         let max_tokens = asked.most().unwrap_or(self.model.context as usize);
-        let Asked { kind, prompts, options, tools, constraint, top, echo } = asked;
+        let Asked { kind, prompts, options, tools, constraint, top, echo, reasoning } = asked;
         let (to, heard) = unbounded_channel();
         let end_tokens = if options.ignore_eos { Vec::new() } else { self.model.end_tokens() };
         let (mut jobs, mut texts) = (Vec::new(), Vec::new());
@@ -163,7 +170,8 @@ impl Service {
                 since: Instant::now(),
             });
             let echo = echo.get(index / options.n).cloned();
-            texts.push(Text::new(&self.model, prompt, &options.stop, (tools.as_ref(), echo, reader))?);
+            let parts = (tools.as_ref(), reasoning);
+            texts.push(Text::new(&self.model, prompt, &options.stop, (parts, echo, reader))?);
         }
         let count = jobs.len() as u64;
         self.shared.queue.push(jobs).inspect_err(|_| self.shared.metrics.texts_rejected.add(count))?;

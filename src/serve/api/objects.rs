@@ -86,7 +86,7 @@ impl Objects {
         }
     }
 
-    fn object(&self, is_chunk: bool, choices: Vec<Value>) -> Map<String, Value> {
+    fn object(&self, is_chunk: bool, choices: &[Value]) -> Map<String, Value> {
         let object = match (self.kind, is_chunk) {
             (Kind::Chat, true) => "chat.completion.chunk",
             (Kind::Chat, false) => "chat.completion",
@@ -111,11 +111,12 @@ impl Objects {
         (echo, likelihoods, finish): (Option<&str>, Option<&[Token]>, Option<Finish>),
     ) -> Value {
         let mut text = echo.unwrap_or_default().to_owned();
-        let mut calls = Vec::new();
+        let (mut calls, mut thoughts) = (Vec::new(), String::new());
         for part in found {
             match part {
                 Found::Text(piece) => text.push_str(&piece),
                 Found::Call(call) => calls.push(call_json(&call)),
+                Found::Reasoning(piece) => thoughts.push_str(&piece),
             }
         }
         let finish = finish.map(Finish::word);
@@ -124,6 +125,9 @@ impl Objects {
             return json!({"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish});
         }
         let mut message = json!({"role": "assistant", "content": text, "refusal": null});
+        if !thoughts.is_empty() {
+            message["reasoning_content"] = thoughts.into();
+        }
         if !calls.is_empty() {
             if text.trim().is_empty() {
                 message["content"] = Value::Null;
@@ -135,15 +139,15 @@ impl Objects {
     }
 
     /// A whole answer.
-    pub(super) fn whole(&self, choices: Vec<Value>, usage: &Usage, figures: Option<&Figures>) -> Value {
+    pub(super) fn whole(&self, choices: &[Value], usage: &Usage, figures: Option<&Figures>) -> Value {
         let mut object = self.object(false, choices);
         object.insert("usage".into(), usage.json());
         object.extend(figures.map(|figures| ("timings".to_owned(), timings(figures))));
         Value::Object(object)
     }
 
-    fn chunk_of(&self, choices: Vec<Value>, with_usage: bool) -> Value {
-        let mut object = self.object(true, choices);
+    fn chunk_of(&self, choice: Value, with_usage: bool) -> Value {
+        let mut object = self.object(true, &[choice]);
         if with_usage {
             object.insert("usage".into(), Value::Null);
         }
@@ -158,11 +162,11 @@ impl Objects {
             (Kind::Chat, _) => {
                 let delta = json!({"role": "assistant", "content": ""});
                 let choice = json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": null});
-                Some(self.chunk_of(vec![choice], usage))
+                Some(self.chunk_of(choice, usage))
             }
             (Kind::Completion, Some(text)) => {
                 let choice = json!({"index": index, "text": text, "logprobs": null, "finish_reason": null});
-                Some(self.chunk_of(vec![choice], usage))
+                Some(self.chunk_of(choice, usage))
             }
             (Kind::Completion, None) => None,
         }
@@ -178,13 +182,14 @@ impl Objects {
                 self.lengths[index] = offset;
                 let text = match part {
                     Found::Text(text) => text,
-                    Found::Call(_) => String::new(),
+                    Found::Call(_) | Found::Reasoning(_) => String::new(),
                 };
                 json!({"index": index, "text": text, "logprobs": logprobs, "finish_reason": null})
             }
             Kind::Chat => {
                 let delta = match part {
                     Found::Text(text) => json!({ "content": text }),
+                    Found::Reasoning(text) => json!({ "reasoning_content": text }),
                     Found::Call(call) => {
                         let mut call = call_json(&call);
                         call["index"] = self.calls[index].into();
@@ -196,7 +201,7 @@ impl Objects {
                 json!({"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": null})
             }
         };
-        self.chunk_of(vec![choice], usage)
+        self.chunk_of(choice, usage)
     }
 
     /// The end of a text.
@@ -208,14 +213,14 @@ impl Objects {
                 json!({"index": index, "text": "", "logprobs": null, "finish_reason": finish})
             }
         };
-        let mut chunk = self.chunk_of(vec![choice], usage);
+        let mut chunk = self.chunk_of(choice, usage);
         chunk["timings"] = timings(figures);
         chunk
     }
 
     /// The chunk behind all others, with what was read and written.
     pub(super) fn usage_chunk(&self, usage: &Usage) -> Value {
-        let mut object = self.object(true, Vec::new());
+        let mut object = self.object(true, &[]);
         object.insert("usage".into(), usage.json());
         Value::Object(object)
     }

@@ -11,6 +11,8 @@ pub enum Found {
     Text(String),
     /// A call.
     Call(Call),
+    /// What the model thinks before it speaks.
+    Reasoning(String),
 }
 
 /// Watches a text for calls; what may become one is held back.
@@ -45,7 +47,7 @@ impl Watch {
             Format::Mistral => self.wait_for(MISTRAL, &mut found),
             // The whole answer is a call, or none of it is.
             Format::Llama if self.began || !self.may_be_llama() => {
-                self.let_through(self.held.len(), &mut found)
+                self.let_through(self.held.len(), &mut found);
             }
             Format::Llama => {}
         }
@@ -87,9 +89,8 @@ impl Watch {
         let text = std::mem::replace(&mut self.held, rest);
         let is_blank = text.trim().is_empty();
         self.began |= !is_blank;
-        if !text.is_empty() && !(is_blank && self.calls > 0) {
-            found.push(Found::Text(text));
-        }
+        let is_nothing = text.is_empty() || (is_blank && self.calls > 0);
+        found.extend((!is_nothing).then_some(Found::Text(text)));
     }
 
     /// Whether more may follow at once.
@@ -200,6 +201,7 @@ mod tests {
             match part {
                 Found::Text(part) => text.push_str(&part),
                 Found::Call(call) => calls.push((call.name, call.arguments)),
+                Found::Reasoning(text) => panic!("{text}"),
             }
         }
         (text, calls)
