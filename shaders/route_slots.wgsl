@@ -1,8 +1,9 @@
 // Which experts lie in slots of GPU memory, and which come to lie there: those that were chosen longest
 // ago make room.
 //
-// In front of route.wgsl. An expert that a pass reads at home while it is given a slot is copied there by
-// the kernels that read it, and found there by the next pass. What a pass finds in slots stays in them.
+// In front of route_choice.wgsl; the last file says where the tables are. An expert that a pass reads at
+// home while it is given a slot is copied there by the kernels that read it, and found there by the next
+// pass. What a pass finds in slots stays in them.
 
 override EXPERTS: u32;
 // Experts of a token.
@@ -29,15 +30,6 @@ override STAMPS: u32 = EXPERTS + SLOTS;
 override CLOCK: u32 = EXPERTS + 2u * SLOTS;
 override MASKS: u32 = (EXPERTS + 31u) / 32u;
 override KEYS: u32 = max(SLOTS, 1u);
-
-@group(0) @binding(0) var<uniform> step: Step;
-// Each expert's slot counted from 1, or 0, or NEAR; then the tables of slots.
-@group(0) @binding(3) var<storage, read_write> places: array<u32>;
-// Of each choice: the expert, its weight, the slot it lies in, and the one that it is to be copied to,
-// both counted from 1.
-@group(0) @binding(4) var<storage, read_write> routes: array<vec4<u32>>;
-// How often each expert was read at home; then, how often each was found in a slot.
-@group(0) @binding(5) var<storage, read_write> counts: array<atomic<u32>>;
 
 // The first choice of the pass that is an expert which can lie in a slot.
 var<workgroup> uses: array<atomic<u32>, EXPERTS>;

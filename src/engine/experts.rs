@@ -81,7 +81,7 @@ impl Layout {
         });
         let blocks = blocks.collect();
         let places_bytes = bytes(route::places_words(experts, route::slots_max(experts)));
-        let counts_bytes = bytes(route::counts_words(experts)[1].end);
+        let counts_bytes = bytes(route::counts_words(experts)[1].end + 1);
         Layout { experts, places_bytes, counts_bytes, blocks, count }
     }
 

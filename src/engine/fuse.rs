@@ -29,6 +29,8 @@ pub(super) enum Fused {
     /// A matrix of gates and values, or of values alone, that reads what [`Fused::Residual`] left,
     /// and the function after it.
     Gated { linear: usize, function: Function, eps: f32 },
+    /// A router and the choice by what it says.
+    RouterRoute { router: usize, route: usize },
     /// The way into experts, from what a fused norm left.
     ExpertsIn { op: usize, eps: f32 },
     /// The sum of what experts gave, and the norm after it.
@@ -92,6 +94,8 @@ pub(super) struct Fusible {
     pub(super) attention: bool,
     /// Whether it also norms heads of queries and keys.
     pub(super) head_norms: bool,
+    /// Whether a router also chooses.
+    pub(super) routes: bool,
 }
 
 struct Fuser<'a> {
@@ -161,6 +165,9 @@ impl Fuser<'_> {
         let ops = &self.decoder.units[unit].ops;
         let next = ops.get(op + 1);
         match ops[op] {
+            Op::Router(_) if self.fusible.routes && matches!(next, Some(Op::Route(_))) => {
+                (Fused::RouterRoute { router: op, route: op + 1 }, 2)
+            }
             Op::ExpertsIn(_) => match eps {
                 Some(eps) => (Fused::ExpertsIn { op, eps }, 1),
                 None => (Fused::Alone { op, eps: None }, 1),

@@ -32,7 +32,7 @@ use crate::error::Result;
 use crate::gpu::{Dispatch, Facts, Gpu, Pipelines};
 pub use crate::kernels::CacheKind;
 pub use crate::kernels::draw::Choice;
-use crate::kernels::{Shapes, attention_decode};
+use crate::kernels::{Shapes, attention_decode, router_route};
 use crate::model::{Activation, Decoder};
 use crate::pipeline::{Loader, Route};
 use crate::plan::{Home, Plan, Work};
@@ -222,7 +222,8 @@ impl Engine {
             program::attention_bytes(&decoder, &gpu.facts, sizes.cache, (context, sizes.batch)).is_some();
         let tiles_decode = demand::tiles_decode(&gpu.facts, options);
         let head_norms = attention_decode::bind_one_more(&gpu.facts);
-        let fusible = Fusible { norms: !tiles_decode, attention: attends, head_norms };
+        let routes = sizes.batch == 1 && router_route::is_supported(&gpu.facts);
+        let fusible = Fusible { norms: !tiles_decode, attention: attends, head_norms, routes };
         let fusion = Fusion::new(&decoder, &flow, options.exact, fusible);
         let tables = ExpertTables::new(gpu, &decoder, &plan)?;
         let vectors = |unit: usize| {

@@ -50,6 +50,7 @@ pub mod rms_norm_q8;
 pub mod rope_store;
 pub mod route;
 pub mod router;
+pub mod router_route;
 pub mod select_rows;
 pub mod sizes;
 pub mod softcap;

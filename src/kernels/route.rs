@@ -9,7 +9,11 @@ use crate::gpu::{Binding, Dispatch, Grid, Pipelines, Shader};
 /// The shader.
 pub const SHADER: Shader = Shader {
     name: "route",
-    source: concat!(include_str!("../../shaders/route_slots.wgsl"), include_str!("../../shaders/route.wgsl")),
+    source: concat!(
+        include_str!("../../shaders/route_slots.wgsl"),
+        include_str!("../../shaders/route_choice.wgsl"),
+        include_str!("../../shaders/route.wgsl")
+    ),
 };
 
 /// The most experts that a block may have.
@@ -95,12 +99,20 @@ pub struct Args<'a> {
     pub places: Binding<'a>,
     /// Result: u32 `[tokens, stride(4 * choices)]`, [`ROUTE_WORDS`] a choice.
     pub routes: Binding<'a>,
-    /// u32, [`counts_words`] of them, added to.
+    /// u32, [`counts_words`] of them, added to; and one more, which [`super::router_route`] needs.
     pub counts: Binding<'a>,
 }
 
 /// The shader's constants.
 pub fn constants(spec: &Spec) -> Vec<Constant> {
+    let width = spec.experts + u32::from(spec.shared_gate);
+    let mut constants = choice_constants(spec);
+    constants.push(("X_STRIDE", stride(width).into()));
+    constants
+}
+
+/// The constants of the choice.
+pub(super) fn choice_constants(spec: &Spec) -> Vec<Constant> {
     assert!((2..=EXPERTS_MAX).contains(&spec.experts) && (1..=CHOSEN_MAX).contains(&spec.chosen), "{spec:?}");
     assert!(spec.chosen <= spec.experts && spec.experts.is_multiple_of(spec.n_group), "{spec:?}");
     assert!((1..=spec.n_group).contains(&spec.topk_group) && matches!(spec.best, 1 | 2), "{spec:?}");
@@ -124,7 +136,6 @@ pub fn constants(spec: &Spec) -> Vec<Constant> {
         ("NORMALISE", u32::from(normalise).into()),
         ("SCALE", spec.scale.into()),
         ("SHARED_GATE", shared.into()),
-        ("X_STRIDE", stride(spec.experts + shared).into()),
         ("ROUTES", routes_stride(spec.chosen + shared).into()),
         ("SLOTS", spec.slots.into()),
         ("LENT", u32::from(spec.lent).into()),

@@ -5,7 +5,10 @@ use crate::error::Result;
 use crate::gpu::{Binding, Dispatch, Grid, Pipelines, Shader};
 
 /// The shader.
-pub const SHADER: Shader = Shader { name: "router", source: include_str!("../../shaders/router.wgsl") };
+pub const SHADER: Shader = Shader {
+    name: "router",
+    source: concat!(include_str!("../../shaders/router_row.wgsl"), include_str!("../../shaders/router.wgsl")),
+};
 
 /// Sizes and choices.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,12 +42,18 @@ pub struct Args<'a> {
 
 /// The shader's constants.
 pub fn constants(spec: &Spec) -> Vec<Constant> {
+    let mut constants = row_constants(spec);
+    constants.push(("Y_STRIDE", stride(spec.rows).into()));
+    constants
+}
+
+/// The constants of the values.
+pub(super) fn row_constants(spec: &Spec) -> Vec<Constant> {
     assert!(spec.rows > 0 && spec.cols > 0, "{spec:?}");
     vec![
         ("COLS", spec.cols.into()),
         ("BIAS", u32::from(spec.bias).into()),
         ("EPS", spec.eps.into()),
-        ("Y_STRIDE", stride(spec.rows).into()),
         ("GROUPS", grid(spec).groups.into()),
     ]
 }

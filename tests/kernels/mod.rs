@@ -48,6 +48,7 @@ mod rms_norm_q8;
 mod rope_store;
 mod route;
 mod router;
+mod router_route;
 mod select_rows;
 mod shaders;
 mod softcap;

@@ -106,7 +106,7 @@ fn experts(list: &mut List) {
     use kernels::experts::{Gate, Records};
     use kernels::{
         experts_down, experts_exact, experts_gated, experts_sort, experts_sum, experts_sum_q8, latent_heads,
-        narrow_heads, route, router,
+        narrow_heads, route, router, router_route,
     };
     let clamped = Gate::Clamped { alpha: 1.702, limit: 7.0 };
     for (kind, cached, gate) in [
@@ -186,6 +186,10 @@ fn experts(list: &mut List) {
             counts: !grouped,
         };
         list.add(route::SHADER, route::constants(&spec));
+        let rows = spec.experts + u32::from(spec.shared_gate);
+        let router = router::Spec { rows, cols: 2048, bias: grouped, eps: 1e-6 };
+        let both = router_route::Spec { router, route: spec };
+        list.add(router_route::SHADER, router_route::constants(&both));
         let spec = experts_sort::Spec { experts: 256, chosen: 8, choices: 9, tile: 8, room: 4096 };
         list.add(experts_sort::SHADER, experts_sort::constants(&spec));
     }

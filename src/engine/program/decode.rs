@@ -2,6 +2,7 @@
 
 use super::{Builder, Linear, Setting, Step, UnitMemory, transposed};
 use crate::engine::Class;
+use crate::engine::flow::Form;
 use crate::engine::fuse::{self, Fused, Norm};
 use crate::error::Result;
 use crate::gpu::{Binding, Dispatch, Facts, Pipelines};
@@ -61,6 +62,15 @@ impl Builder<'_> {
                     let step = |dispatch| Step { dispatches: vec![dispatch], selected: false };
                     steps.extend(made.into_iter().map(step));
                     continue;
+                }
+                Fused::RouterRoute { router, route } => {
+                    let (Op::Router(router), Op::Route(routing)) = (&ops[router], &ops[route]) else {
+                        unreachable!("{:?} is no router", ops[router])
+                    };
+                    let tensors = &self.decoder.units[unit].spec.tensors;
+                    let (form, class) = (Form::default(), Class::Decode);
+                    let setting = Setting { unit, tensors, memory, form, cache: None, class };
+                    self.router_route(pipelines, (router, routing), &setting)?
                 }
                 Fused::ExpertsSum { next, .. } => self.experts_sum_q8(pipelines, next)?,
                 Fused::Attention { norm, rope, attention, int8 } => {

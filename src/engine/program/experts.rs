@@ -11,7 +11,7 @@ use crate::kernels::experts::{self, Records};
 use crate::kernels::matvec_core::{Operation, TOKENS_PER_GROUP_MAX};
 use crate::kernels::{
     self, experts_down, experts_exact, experts_gated, experts_sort, experts_sum, experts_sum_q8, route,
-    router,
+    router, router_route,
 };
 use crate::model::experts::{Experts, Gate, Router, Routing, Scoring, Stack};
 use crate::model::{Activation, Tensor};
@@ -29,12 +29,11 @@ impl Builder<'_> {
         self.decoder.experts.as_ref().expect("a decoder with operations on experts has their sizes")
     }
 
-    pub(super) fn router(
-        &self,
-        pipelines: &mut Pipelines,
+    fn router_parts<'a>(
+        &'a self,
         router: &Router,
-        setting: &Setting<'_>,
-    ) -> Result<Dispatch> {
+        setting: &Setting<'a>,
+    ) -> (router::Spec, router::Args<'a>) {
         let (memory, tensor) = (setting.memory, &setting.tensors[router.weight]);
         let spec = router::Spec {
             rows: tensor.rows,
@@ -51,7 +50,34 @@ impl Builder<'_> {
             weights: memory.codes(router.weight),
             y: self.f32(Activation::Router),
         };
+        (spec, args)
+    }
+
+    pub(super) fn router(
+        &self,
+        pipelines: &mut Pipelines,
+        router: &Router,
+        setting: &Setting<'_>,
+    ) -> Result<Dispatch> {
+        let (spec, args) = self.router_parts(router, setting);
         router::dispatch(pipelines, &spec, &args)
+    }
+
+    /// Both the router's values and the choice, for passes of one token.
+    pub(super) fn router_route(
+        &self,
+        pipelines: &mut Pipelines,
+        (router, routing): (&Router, &Routing),
+        setting: &Setting<'_>,
+    ) -> Result<Dispatch> {
+        let (router_spec, router) = self.router_parts(router, setting);
+        let (route_spec, mut route) = self.route_parts(routing, setting);
+        if routing.correction.is_none() {
+            // The values are written here.
+            route.correction = router.norm.clone();
+        }
+        let spec = router_route::Spec { router: router_spec, route: route_spec };
+        router_route::dispatch(pipelines, &spec, &router_route::Args { router, route })
     }
 
     /// Choices that share one reading of an expert in a class of passes, and where they are sorted.
@@ -62,18 +88,11 @@ impl Builder<'_> {
         (tile > 1).then_some((tile, tiles, room))
     }
 
-    /// The choice of experts, and the choices sorted where one reading of an expert serves several.
-    pub(super) fn route(
-        &self,
-        pipelines: &mut Pipelines,
-        routing: &Routing,
-        setting: &Setting<'_>,
-    ) -> Result<Vec<Dispatch>> {
+    fn route_parts<'a>(&'a self, routing: &Routing, setting: &Setting<'a>) -> (route::Spec, route::Args<'a>) {
         let experts = self.experts();
         let groups = routing.groups;
         let ([places, counts], slots) = self.tables.of(setting.unit, setting.class);
         let lent = slots == 0 && self.tables.lends(setting.class);
-        let tiles = self.tiles(setting.class);
         let spec = route::Spec {
             experts: experts.num_experts,
             chosen: experts.num_experts_per_tok,
@@ -91,7 +110,7 @@ impl Builder<'_> {
             shared_gate: experts.shared_gate,
             slots,
             lent,
-            counts: tiles.is_none(),
+            counts: self.tiles(setting.class).is_none(),
         };
         let logits = self.f32(Activation::Router);
         let args = route::Args {
@@ -100,10 +119,22 @@ impl Builder<'_> {
             logits,
             places,
             routes: self.f32(Activation::Routes),
-            counts: counts.clone(),
+            counts,
         };
+        (spec, args)
+    }
+
+    /// The choice of experts, and the choices sorted where one reading of an expert serves several.
+    pub(super) fn route(
+        &self,
+        pipelines: &mut Pipelines,
+        routing: &Routing,
+        setting: &Setting<'_>,
+    ) -> Result<Vec<Dispatch>> {
+        let (spec, args) = self.route_parts(routing, setting);
+        let (experts, counts) = (self.experts(), args.counts.clone());
         let mut dispatches = vec![route::dispatch(pipelines, &spec, &args)?];
-        if let Some((tile, tiles, room)) = tiles {
+        if let Some((tile, tiles, room)) = self.tiles(setting.class) {
             let (chosen, choices) = (experts.num_experts_per_tok, experts.choices());
             let spec = experts_sort::Spec { experts: experts.num_experts, chosen, choices, tile, room };
             let args = experts_sort::Args {
