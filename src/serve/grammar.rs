@@ -161,6 +161,8 @@ impl Closer {
             () if only(b"]}") => 0,
             () if bytes.first() == Some(&b'"') && only(b"\"]}") => 1,
             () if bytes.first() == Some(&b',') => 2,
+            // Minus nothing is a number, but none that anybody wants.
+            () if bytes.first() == Some(&b'-') => 4,
             () => 3,
         };
         Closer { rank, missing: u8::MAX - u8::try_from(bytes.len()).unwrap_or(u8::MAX) }
