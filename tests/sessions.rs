@@ -58,7 +58,8 @@ fn a_common_beginning_is_not_read_again() {
 fn passes_over_prompts_are_heard_of() {
     let model = Model::new(&fixture("llama3_gqa"), WeightKind::F32);
     let options = Options { cache_rows: ROWS, ..Options::default() };
-    let mut plan = model.plan(&options, &Budget { vram_bytes: 64 << 20, ..Budget::default() }).unwrap();
+    let mut plan =
+        model.plan(&options, &Budget { vram_bytes: 64 << 20, threads: 1, ..Budget::default() }).unwrap();
     plan.chunk = 16;
     let mut engine = model.engine(plan, &options);
     let limits = Limits { max_tokens: 3, end_tokens: Vec::new() };
