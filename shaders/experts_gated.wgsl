@@ -3,8 +3,6 @@
 // Behind matvec_core.wgsl and matvec_rstd.wgsl. The matrix has the gates' rows, then as many others;
 // a workgroup owns both rows of whole groups, for the choices of one tile.
 
-// The first of a record's vectors that are none of this kernel's, but brought along.
-override BRING_FROM: u32;
 // Values of a choice, and those that a workgroup makes of each.
 override WIDTH: u32 = ROWS / 2u;
 override BLOCK_WIDTH: u32 = BLOCK_ROWS / 2u;
@@ -75,27 +73,6 @@ fn finish_group(block: u32, first: u32) {
     out_scales[choice_at(local) * groups_of(WIDTH) + column / GROUP] = vec2<f32>(scale, f32(group_sum(first)));
 }
 
-// Brings this workgroup's share of the rest of an expert that has been given a slot, so that the link does
-// not wait for the next kernel.
-fn bring(block: u32, thread: u32) {
-    if CACHED == 0u || !is_copied {
-        return;
-    }
-    let share = (RECORD - BRING_FROM + GROUPS - 1u) / GROUPS;
-    let end = min(BRING_FROM + (block + 1u) * share, RECORD);
-    for (var i = BRING_FROM + block * share + thread; i < end; i += 4u * THREADS) {
-        let at = min(vec4<u32>(i) + vec4<u32>(0u, 1u, 2u, 3u) * THREADS, vec4<u32>(end - 1u));
-        let a = home[record + at.x];
-        let b = home[record + at.y];
-        let c = home[record + at.z];
-        let d = home[record + at.w];
-        slots[copy + at.x] = a;
-        slots[copy + at.y] = b;
-        slots[copy + at.z] = c;
-        slots[copy + at.w] = d;
-    }
-}
-
 @compute @workgroup_size(THREADS)
 fn main(
     @builtin(workgroup_id) id: vec3<u32>,
@@ -121,5 +98,4 @@ fn main(
     for (var first = thread * GROUP_QUADS; first < QUADS; first += THREADS * GROUP_QUADS) {
         finish_group(block, first);
     }
-    bring(block, thread);
 }

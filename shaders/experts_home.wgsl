@@ -3,7 +3,7 @@
 // An expert is one record of RECORD vectors: matrices and biases, each from a place of its own on.
 // Records lie one behind the other where the unit is at home, and copies of some of them in slots. What a
 // kernel reads of an expert that has just been given a slot goes there as well, and is read there by
-// later kernels alone.
+// later passes alone.
 
 // The first expert that is bound, and how many are.
 override FIRST: u32;
@@ -14,9 +14,8 @@ override CODES_AT: u32;
 override SCALES_AT: u32;
 override BIAS_AT: u32;
 override BIAS: u32;
-// Whether there are slots, and whether an expert that has just been given one was copied there before.
+// Whether there are slots.
 override CACHED: u32;
-override BROUGHT: u32;
 // Experts of a token, and vectors between the routes of two tokens.
 override CHOSEN: u32;
 override ROUTES: u32;
@@ -63,10 +62,6 @@ fn find(tile: u32) -> bool {
         choices = 1u;
         slot = route.z;
         target_slot = route.w;
-    }
-    if BROUGHT == 1u {
-        slot = max(slot, target_slot);
-        target_slot = 0u;
     }
     is_cached = CACHED == 1u && slot > 0u;
     record = select((expert - FIRST) * RECORD, (slot - 1u) * RECORD, is_cached);

@@ -162,7 +162,6 @@ fn route_token(token: u32, thread: u32) {
     if thread < CHOSEN {
         route.x = chosen[thread];
         route.z = use_expert(route.x, token * CHOSEN + thread);
-        route.w = LENT * (token * CHOSEN + thread + 1u);
         var sum = 1e-20;
         for (var i = 0u; i < CHOSEN; i++) {
             sum += weight_of(i);

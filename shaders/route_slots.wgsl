@@ -13,8 +13,6 @@ override SHARED_GATE: u32;
 override CHOICES: u32 = CHOSEN + SHARED_GATE;
 // Slots that the block's experts share.
 override SLOTS: u32;
-// Whether, where there are none, each choice has a slot to be copied to for as long as the pass needs it.
-override LENT: u32;
 // Vectors between the routes of two tokens.
 override ROUTES: u32;
 // Whether uses are counted here; else whoever sorts the choices does.

@@ -88,8 +88,6 @@ pub struct ExpertsDemand {
     pub record_bytes: u64,
     /// Experts of the unit.
     pub count: u32,
-    /// Bytes of slots for what one token chooses, where a pass has but one; else 0.
-    pub lent_bytes: u64,
     /// The most slots that copies of some may lie in.
     pub slots_max: u32,
 }
@@ -280,8 +278,6 @@ pub struct Plan {
     pub expert_slots: Vec<u32>,
     /// Bytes of them.
     pub expert_slot_bytes: u64,
-    /// Bytes of slots for what one token chooses, which are lent to each block that has none; or 0.
-    pub expert_lent_bytes: u64,
     /// Bytes of GPU memory in all.
     pub total_bytes: u64,
     /// Decode tokens a second that the rates promise, all sequences together.

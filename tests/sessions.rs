@@ -1,9 +1,10 @@
 //! A conversation that goes on: only what is new of it is read, and it says what it would say anew.
 
 use pipo_wgpu::engine::Options;
+use pipo_wgpu::plan::Budget;
 use pipo_wgpu::quant::WeightKind;
 use pipo_wgpu::sampler::{Sampler, SamplerOptions};
-use pipo_wgpu::session::{Limits, Session};
+use pipo_wgpu::session::{Batch, Limits, Request, Session};
 
 use super::common::{Model, fixture};
 
@@ -50,4 +51,25 @@ fn a_common_beginning_is_not_read_again() {
         let mut session = Session::new(&mut engine, ROWS);
         assert_eq!(&answer(&mut session, prompt).0, expected, "{prompt:?}");
     }
+}
+
+/// All tokens of a prompt are told of, pass by pass, and none of what follows.
+#[test]
+fn passes_over_prompts_are_heard_of() {
+    let model = Model::new(&fixture("llama3_gqa"), WeightKind::F32);
+    let options = Options { cache_rows: ROWS, ..Options::default() };
+    let mut plan =
+        model.plan(&options, &Budget { vram_bytes: 64 << 20, threads: 1, ..Budget::default() }).unwrap();
+    plan.chunk = 16;
+    let mut engine = model.engine(plan, &options);
+    let limits = Limits { max_tokens: 3, end_tokens: Vec::new() };
+    let mut sampler = Sampler::new(SamplerOptions { temperature: 0.0, ..SamplerOptions::default() }).unwrap();
+    let prompt: Vec<u32> = (5..45).collect();
+    let mut told = Vec::new();
+    let mut batch = Batch::new(&mut engine, &[ROWS]);
+    batch.tell(|tokens| told.push(tokens));
+    let mut requests = [Request { prompt: &prompt, limits: &limits, sampler: &mut sampler }];
+    batch.generate(&mut requests, |_, _| Ok(true)).unwrap();
+    drop(batch);
+    assert_eq!(told, [16, 16, 8]);
 }

@@ -10,7 +10,7 @@ use crate::cli::chat;
 use crate::cli::open::Opened;
 use crate::cli::output::{self, Output, note};
 use crate::cli::prepare::{Need, open_gpu, prepare};
-use crate::cli::progress::Waiting;
+use crate::cli::progress::{Progress, Waiting};
 use crate::cli::prompt::Prompt;
 use crate::cli::writer::{Style, Writer};
 use crate::engine::{BATCH_MAX, Engine};
@@ -71,15 +71,28 @@ pub fn run(args: &RunArgs) -> Result<()> {
         .zip(&mut samplers)
         .map(|(prompt, sampler)| Request { prompt, limits: &limits, sampler })
         .collect();
-    let mut waiting = Some(Waiting::new(format!("reading {longest} tokens")));
-    let figures = Batch::new(&mut engine, &contexts).generate(&mut requests, |sequence, event| {
+    // Of several passes there is something to tell, of one a sign of life.
+    let all = prompts.iter().map(|prompt| prompt.len() as u64).sum();
+    let is_long = longest > engine.plan().chunk as usize;
+    let bar = is_long.then(|| Progress::tokens("reading", all));
+    let mut waiting = (!is_long).then(|| Waiting::new(format!("reading {longest} tokens")));
+    let mut batch = Batch::new(&mut engine, &contexts);
+    if let Some(bar) = &bar {
+        batch.tell(|tokens| bar.add(u64::from(tokens)));
+    }
+    let mut is_first = true;
+    let figures = batch.generate(&mut requests, |sequence, event| {
         drop(waiting.take());
+        if std::mem::take(&mut is_first) {
+            bar.iter().for_each(Progress::clear);
+        }
         match event {
             Event::Token(token) => writer.token(sequence, token),
             Event::End(_) => writer.end(sequence).map(|()| false),
         }
     });
-    drop(waiting);
+    drop((waiting, batch));
+    bar.into_iter().for_each(Progress::finish);
     let figures = writer.finish().and(figures);
     if let Ok(figures) = &figures {
         report(&engine, figures);

@@ -100,6 +100,11 @@ impl Progress {
         }
     }
 
+    /// Takes the bar away before the end, for what else is to be seen there.
+    pub fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+
     /// Ends the step and takes the bar away; its result is worth a line of its own, or none.
     pub fn finish(self) {
         self.bar.finish_and_clear();

@@ -20,8 +20,6 @@ pub(super) struct ExpertTables {
     counts: Buffer,
     /// By block with experts: copies of some records, where there is room for any.
     slots: Vec<Slots>,
-    /// Slots for what one token chooses, lent to all blocks without slots of their own in turn.
-    lent: Option<Buffer>,
     readback: Readback,
     /// The counts of decode passes when they were last read.
     seen: Vec<u32>,
@@ -128,17 +126,12 @@ pub(super) fn demand(
         false => each * f64::from(tokens),
     };
     let share = f64::from(stack.count) / all;
-    let lent_bytes = u64::from(experts.num_experts_per_tok) * record_bytes;
     // Units of one block share what there may be of slots.
     let slots_most = u64::from(route::slots_max(experts.num_experts)).min(binding_bytes / record_bytes);
     Some(ExpertsDemand {
         chosen_bytes: (read * share * record_bytes as f64).round() as u64,
         record_bytes,
         count: stack.count,
-        lent_bytes: match lent_bytes {
-            bytes if tokens == 1 && is_shared && bytes <= binding_bytes => bytes,
-            _ => 0,
-        },
         slots_max: ((slots_most as f64 * share) as u32).min(stack.count),
     })
 }
@@ -172,9 +165,6 @@ impl ExpertTables {
             Ok(Slots { count, buffer })
         });
         let slots = slots.collect::<Result<Vec<_>>>()?;
-        let lent_bytes = plan.expert_lent_bytes;
-        let lent = (lent_bytes > 0).then(|| gpu.buffer("slots lent to experts", lent_bytes, usage));
-        let lent = lent.transpose()?;
         let places = gpu.buffer("places of experts", layout.all_places_bytes(), usage)?;
         for stack in near.iter().filter(|stack| slots[stack.block].count > 0) {
             let start = stack.block as u64 * layout.places_bytes + u64::from(stack.experts.start) * 4;
@@ -186,7 +176,6 @@ impl ExpertTables {
             places,
             counts: gpu.buffer("uses of experts", 2 * counts_bytes, usage)?,
             slots,
-            lent,
             readback: Readback::new(gpu, "uses of experts on their way", counts_bytes)?,
             seen: vec![0; (counts_bytes / 4) as usize],
             layout,
@@ -215,12 +204,7 @@ impl ExpertTables {
     /// The slots that a unit's experts may come to lie in, where there are any in a class of passes.
     pub(super) fn slots(&self, unit: usize, class: Class) -> Option<Binding<'_>> {
         let far = self.far.iter().find(|far| far.unit == unit).filter(|_| class == Class::Decode)?;
-        self.slots[far.block].buffer.as_ref().or(self.lent.as_ref()).map(Buffer::all)
-    }
-
-    /// Whether blocks without slots of their own have some for the time of a pass of this class.
-    pub(super) fn lends(&self, class: Class) -> bool {
-        class == Class::Decode && self.lent.is_some()
+        self.slots[far.block].buffer.as_ref().map(Buffer::all)
     }
 
     /// Whether a class of passes reads a unit's experts in host memory.

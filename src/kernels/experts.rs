@@ -38,9 +38,6 @@ pub struct Records {
     pub kind: WeightKind,
     /// Whether copies of some records are in slots.
     pub cached: bool,
-    /// Whether those that have just been given a slot were brought there whole by an earlier kernel of the
-    /// pass. Changes no result.
-    pub brought: bool,
     /// Whether they are read over the link, where requests should be long. Changes no result.
     pub far: bool,
     /// Experts of a token.
@@ -73,7 +70,6 @@ impl Records {
             ("BIAS_AT", vectors(self.bias_at.unwrap_or(0))),
             ("BIAS", u32::from(self.bias_at.is_some()).into()),
             ("CACHED", u32::from(self.cached).into()),
-            ("BROUGHT", u32::from(self.brought).into()),
             ("CHOSEN", self.chosen.into()),
             ("ROUTES", route::routes_stride(self.choices).into()),
             ("SORTED", u32::from(self.tile > 1).into()),

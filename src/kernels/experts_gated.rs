@@ -34,9 +34,6 @@ pub struct Spec {
     pub eps: Option<f32>,
     /// How a workgroup is laid over rows and columns; see [`Tile::fits`].
     pub tile: Tile,
-    /// The byte of a record from which on the kernel brings records to the slots that they have just been
-    /// given, besides what it reads; a multiple of 16.
-    pub bring_from: u64,
 }
 
 impl Spec {
@@ -76,8 +73,7 @@ pub fn constants(spec: &Spec) -> Vec<Constant> {
     assert_whole_groups(spec.tile.rows(), 2);
     let mut constants = spec.product().expert_constants(&spec.records, spec.gate, STRETCHES);
     constants.extend(rstd_constants(spec.eps));
-    assert!(spec.bring_from.is_multiple_of(16) && spec.bring_from <= spec.records.record_bytes, "{spec:?}");
-    constants.extend([("SHARED_INPUT", 1.0), ("BRING_FROM", (spec.bring_from / 16) as f64)]);
+    constants.push(("SHARED_INPUT", 1.0));
     constants
 }
 

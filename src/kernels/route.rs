@@ -79,8 +79,6 @@ pub struct Spec {
     pub shared_gate: bool,
     /// Slots of GPU memory that experts are copied to, at most [`slots_max`].
     pub slots: u32,
-    /// Whether, without those, each choice has a slot to be copied to for the pass alone.
-    pub lent: bool,
     /// Whether uses are counted; else [`super::experts_sort`] does that.
     pub counts: bool,
 }
@@ -121,7 +119,7 @@ pub(super) fn choice_constants(spec: &Spec) -> Vec<Constant> {
         Scoring::Sigmoid => 1.0,
         Scoring::SoftmaxOfChosen => 2.0,
     };
-    assert!(spec.slots <= slots_max(spec.experts) && !(spec.lent && spec.slots > 0), "{spec:?}");
+    assert!(spec.slots <= slots_max(spec.experts), "{spec:?}");
     // What is normalised already.
     let normalise = spec.normalise || spec.scoring == Scoring::SoftmaxOfChosen;
     let shared = u32::from(spec.shared_gate);
@@ -138,7 +136,6 @@ pub(super) fn choice_constants(spec: &Spec) -> Vec<Constant> {
         ("SHARED_GATE", shared.into()),
         ("ROUTES", routes_stride(spec.chosen + shared).into()),
         ("SLOTS", spec.slots.into()),
-        ("LENT", u32::from(spec.lent).into()),
         ("COUNTS", u32::from(spec.counts).into()),
     ]
 }

@@ -340,7 +340,9 @@ impl Mixture<'_> {
             let weights = parts.iter().map(|part| source("", &[all, cols, rows], true, part)).collect();
             [weights, parts.iter().map(|part| source("_bias", &[all, rows], false, part)).collect()]
         };
-        [of(gate_up, [2 * ffn, h], &[0..ffn, ffn..2 * ffn], 2 * ffn), of(down, [h, ffn], &[0..h], 0)]
+        let (all_rows, halves) = (0..h, [0..ffn, ffn..2 * ffn]);
+        let back = of(down, [h, ffn], std::slice::from_ref(&all_rows), 0);
+        [of(gate_up, [2 * ffn, h], &halves, 2 * ffn), back]
     }
 }
 

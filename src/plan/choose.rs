@@ -67,17 +67,10 @@ struct Candidate {
     pinned_bytes: u64,
     disk_bytes: u64,
     direct: bool,
-    slots: Slots,
+    /// By unit, slots for copies of experts.
+    slots: Vec<u32>,
+    slots_bytes: u64,
     seconds: f64,
-}
-
-/// Slots for copies of experts.
-struct Slots {
-    /// By unit.
-    counts: Vec<u32>,
-    bytes: u64,
-    /// Bytes of those that are lent.
-    lent_bytes: u64,
 }
 
 /// The fastest candidate; among those that are equally fast, one with which nothing travels, or else
@@ -92,7 +85,7 @@ fn best(found: Vec<Candidate>) -> Option<Candidate> {
         (
             travelling > 0,
             candidate.sizes.caches.count,
-            Reverse(candidate.slots.bytes),
+            Reverse(candidate.slots_bytes),
             Reverse(candidate.sizes.depth),
             tenths_of_a_percent,
             travelling,
@@ -277,9 +270,8 @@ impl Planner<'_> {
         if has_experts && may_be_direct { &[true, false] } else { &[true] }
     }
 
-    /// Slots for copies of experts in what is left of GPU memory, and bytes of those that are lent: they
-    /// come first, because with them the link has work all the time that experts take.
-    fn slots(&self, sizes: Sizes, homes: &[Home], pinned_bytes: u64) -> (Vec<u32>, u64) {
+    /// Slots for copies of experts in what is left of GPU memory.
+    fn slots(&self, sizes: Sizes, homes: &[Home], pinned_bytes: u64) -> Vec<u32> {
         let units = self.demand.units.iter().zip(homes);
         let resident = units.filter(|(_, home)| **home == Home::Vram).map(|(unit, _)| unit.bytes);
         let taken = self.base(sizes) + self.carrying(sizes, true) + resident.sum::<u64>();
@@ -287,9 +279,7 @@ impl Planner<'_> {
         // The table saves more than slots of its size do.
         let table = if self.demand.table_bytes <= pinned_room { 0 } else { self.demand.table_bytes };
         let room = self.budget.vram_bytes.saturating_sub(taken + table);
-        let lent_bytes = experts::lent_bytes(&self.demand.units, homes, room);
-        let batch = self.demand.work.batch;
-        (experts::slots(&self.demand.units, homes, room - lent_bytes, batch), lent_bytes)
+        experts::slots(&self.demand.units, homes, room, self.demand.work.batch)
     }
 
     /// The best homes for these sizes, if they fit.
@@ -309,7 +299,7 @@ impl Planner<'_> {
             there.map(|(unit, _)| unit.bytes).sum::<u64>()
         };
         let (pinned_bytes, disk_bytes) = (sum(Home::Host), sum(Home::Disk));
-        let (slots, lent_bytes) = self.slots(sizes, &homes, pinned_bytes);
+        let slots = self.slots(sizes, &homes, pinned_bytes);
         let ring = Layout {
             homes: &homes,
             depth: sizes.depth,
@@ -328,10 +318,9 @@ impl Planner<'_> {
         };
         let timed = choices.iter().map(|layout| (seconds(layout), layout.direct));
         let (seconds, direct) = timed.min_by(|a, b| a.0.total_cmp(&b.0))?;
-        let (slots, lent_bytes) = if direct { (slots, lent_bytes) } else { (Vec::new(), 0) };
+        let slots = if direct { slots } else { Vec::new() };
         let slots_bytes = experts::bytes(units, &slots);
-        let in_slots = Slots { counts: slots, bytes: slots_bytes, lent_bytes };
-        Some(Candidate { sizes, homes, pinned_bytes, disk_bytes, direct, slots: in_slots, seconds })
+        Some(Candidate { sizes, homes, pinned_bytes, disk_bytes, direct, slots, slots_bytes, seconds })
     }
 
     fn refusal(&self, least: Option<(u64, Sizes)>) -> Error {
@@ -346,12 +335,13 @@ impl Planner<'_> {
     }
 
     fn finish(&self, candidate: Candidate) -> Plan {
-        let Candidate { mut sizes, homes, pinned_bytes, disk_bytes, direct, slots, .. } = candidate;
+        let Candidate { mut sizes, homes, pinned_bytes, disk_bytes, direct, slots, slots_bytes, .. } =
+            candidate;
         let units = self.demand.units.iter().zip(&homes);
         let travelling = units.clone().filter(|(_, home)| **home != Home::Vram);
         let streamed_bytes = pinned_bytes + disk_bytes;
         let decode_bytes = match direct {
-            true => self.decode_bytes(&homes, &slots.counts),
+            true => self.decode_bytes(&homes, &slots),
             false => streamed_bytes,
         };
         let resident_bytes = units.map(|(unit, _)| unit.bytes).sum::<u64>() - streamed_bytes;
@@ -361,7 +351,7 @@ impl Planner<'_> {
         let carrying = self.carrying(sizes, resident_bytes > 0);
         let pinned_cache_bytes = self.pinned_caches(sizes);
         let room = self.budget.pinned_bytes.saturating_sub(pinned_bytes + pinned_cache_bytes);
-        let total_bytes = self.base(sizes) + resident_bytes + carrying + slots.bytes + slots.lent_bytes;
+        let total_bytes = self.base(sizes) + resident_bytes + carrying + slots_bytes;
         let read_ahead_bytes = read_ahead::bytes(room, &self.demand.units, &homes);
         let room = (self.budget.vram_bytes - total_bytes, room.saturating_sub(read_ahead_bytes));
         let table = self.table(&homes, room);
@@ -370,7 +360,7 @@ impl Planner<'_> {
             depth: sizes.depth,
             caches: sizes.caches,
             direct,
-            slots: &slots.counts,
+            slots: &slots,
             table: table.is_some(),
         };
         let prediction = self.predict(sizes, &layout);
@@ -395,9 +385,8 @@ impl Planner<'_> {
             streamed_bytes,
             decode_bytes,
             direct,
-            expert_slots: slots.counts,
-            expert_slot_bytes: slots.bytes,
-            expert_lent_bytes: slots.lent_bytes,
+            expert_slots: slots,
+            expert_slot_bytes: slots_bytes,
             table,
             table_bytes,
             total_bytes: total_bytes + in_vram,

@@ -31,13 +31,6 @@ pub(super) fn slots(units: &[UnitDemand], homes: &[Home], room: u64, batch: u32)
     if slots.iter().all(|slots| *slots == 0) { Vec::new() } else { slots }
 }
 
-/// Bytes of `room` for slots that are lent to experts at home in host memory.
-pub(super) fn lent_bytes(units: &[UnitDemand], homes: &[Home], room: u64) -> u64 {
-    let far = units.iter().zip(homes).filter(|(_, home)| **home == Home::Host);
-    let wanted = far.filter_map(|(unit, _)| Some(unit.experts?.lent_bytes)).max().unwrap_or(0);
-    if wanted <= room { wanted } else { 0 }
-}
-
 /// Bytes of slots.
 pub(super) fn bytes(units: &[UnitDemand], slots: &[u32]) -> u64 {
     let each = units.iter().zip(slots).filter_map(|(unit, slots)| {
@@ -52,13 +45,8 @@ mod tests {
     use super::*;
 
     fn experts(count: u32) -> UnitDemand {
-        let experts = ExpertsDemand {
-            chosen_bytes: 8 * 100,
-            record_bytes: 100,
-            count,
-            lent_bytes: 800,
-            slots_max: count.min(64),
-        };
+        let experts =
+            ExpertsDemand { chosen_bytes: 8 * 100, record_bytes: 100, count, slots_max: count.min(64) };
         UnitDemand { name: "block.0.experts".into(), bytes: 100 * u64::from(count), experts: Some(experts) }
     }
 
@@ -96,7 +84,5 @@ mod tests {
         let homes = [0, 1, 2, 3, 4, 5, 6, 7].map(|i| if i == 3 { Home::Host } else { Home::Vram });
         assert_eq!(slots(&units, &homes, 1000, 1), [0, 0, 0, 10, 0, 0, 0, 0]);
         assert_eq!(slots(&units, &[Home::Vram; 8], 1000, 1), Vec::<u32>::new());
-        assert_eq!([799, 800].map(|room| lent_bytes(&units, &homes, room)), [0, 800]);
-        assert_eq!(lent_bytes(&units, &[Home::Vram; 8], 1000), 0);
     }
 }

@@ -29,10 +29,6 @@ impl fmt::Display for Plan {
             let what = format!("{slots} in GPU memory, for the experts that were chosen last");
             line(f, "expert slots", self.expert_slot_bytes, &what)?;
         }
-        if self.expert_lent_bytes > 0 {
-            let what = "in GPU memory, for the experts of one token on their way";
-            line(f, "lent slots", self.expert_lent_bytes, what)?;
-        }
         if self.decode_bytes < self.streamed_bytes {
             line(f, "a token reads", self.decode_bytes, "of it: of experts only those that are chosen")?;
         }

@@ -80,15 +80,16 @@ impl Choice {
             && self.top.is_none()
     }
 
-    /// Chooses from logits `[vocab]`, which it changes; `read` are the tokens before.
+    /// Chooses from logits `[vocab]`, which it changes; `read` are the tokens before, and `left` is how
+    /// many there may be from this one on.
     ///
     /// # Errors
     /// When no token can be chosen, or the grammar fails.
-    pub fn choose(&mut self, logits: &mut [f32], read: &[u32]) -> Result<Token> {
+    pub fn choose(&mut self, logits: &mut [f32], read: &[u32], left: usize) -> Result<Token> {
         let raw = self.top.map(|top| Raw::of(logits, top));
         self.shape(logits);
         if let Some(grammar) = &mut self.grammar {
-            grammar.mask(logits)?;
+            grammar.mask(logits, left)?;
         }
         let id = self.sampler.sample(logits, read)?;
         self.note(id)?;
@@ -109,6 +110,11 @@ impl Choice {
     /// Whether the grammar has come to an end that nothing can follow.
     pub fn is_complete(&self) -> bool {
         self.grammar.as_ref().is_some_and(Constraint::is_complete)
+    }
+
+    /// Whether the grammar's text was ended because it could not have ended otherwise.
+    pub fn was_cut(&self) -> bool {
+        self.grammar.as_ref().is_some_and(Constraint::was_cut)
     }
 
     fn shape(&self, logits: &mut [f32]) {
@@ -169,7 +175,7 @@ mod tests {
     #[test]
     fn penalties_and_biases_change_what_is_chosen() {
         let greedy = |shaping| Choice::new(Sampler::new(SamplerOptions::default()).unwrap(), shaping);
-        let choose = |choice: &mut Choice| choice.choose(&mut [1.0, 2.0, 2.5], &[]).unwrap().id;
+        let choose = |choice: &mut Choice| choice.choose(&mut [1.0, 2.0, 2.5], &[], 9).unwrap().id;
         let mut plain = greedy(Shaping::default());
         assert!(plain.is_gpus());
         assert_eq!([choose(&mut plain), choose(&mut plain)], [2, 2]);
@@ -190,7 +196,7 @@ mod tests {
             Shaping { bias: vec![(0, 100.0)], ..Shaping::default() },
         )
         .reporting(Some(2));
-        let token = choice.choose(&mut [0.0, 0.0, f32::ln(2.0)], &[]).unwrap();
+        let token = choice.choose(&mut [0.0, 0.0, f32::ln(2.0)], &[], 9).unwrap();
         let likelihood = token.likelihood.unwrap();
         assert_eq!(token.id, 0);
         assert!((likelihood.own - 0.25f32.ln()).abs() < 1e-6);

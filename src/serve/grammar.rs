@@ -1,5 +1,6 @@
 //! Texts that keep to a grammar: a JSON schema, a regular expression, or rules in Lark's notation.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use llguidance::api::TopLevelGrammar;
@@ -28,6 +29,8 @@ pub enum Grammar {
 pub struct Grammars {
     factory: ParserFactory,
     end_tokens: Arc<[u32]>,
+    closers: Arc<[Closer]>,
+    brackets: Option<[u32; 2]>,
 }
 
 impl Grammars {
@@ -50,7 +53,10 @@ impl Grammars {
             .map_err(|problem| Error::Unsupported(format!("grammars over this vocabulary ({problem})")))?;
         factory.quiet();
         factory.limits_mut().verbose_errors = false;
-        Ok(Grammars { factory, end_tokens: ends.into() })
+        let closers = pieces.iter().map(|piece| Closer::of(&piece.bytes)).collect();
+        let token = |sign: &[u8]| pieces.iter().position(|piece| piece.bytes == sign && !piece.control);
+        let brackets = token(b"]").zip(token(b"}")).map(|(list, object)| [list as u32, object as u32]);
+        Ok(Grammars { factory, end_tokens: ends.into(), closers, brackets })
     }
 
     /// Compiles a grammar.
@@ -70,7 +76,9 @@ impl Grammars {
             }
             None => {
                 matcher.grammar_warnings().iter().for_each(|warning| log::warn!("grammar: {warning}"));
-                Ok(Constraint { matcher, end_tokens: Arc::clone(&self.end_tokens) })
+                let (end_tokens, closers) = (Arc::clone(&self.end_tokens), Arc::clone(&self.closers));
+                let brackets = self.brackets;
+                Ok(Constraint { matcher, end_tokens, closers, brackets, look_at: LEFT_MAX, way_out: None })
             }
         }
     }
@@ -134,19 +142,66 @@ fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or_default()
 }
 
+/// Tokens left, from which on a way out is looked for.
+const LEFT_MAX: usize = 192;
+/// Tokens that a way out may be longer than it was a moment ago.
+const SLACK: usize = 6;
+
+/// How well a token ends JSON: by what it begins with, then the longer the better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Closer {
+    rank: u8,
+    missing: u8,
+}
+
+impl Closer {
+    fn of(bytes: &[u8]) -> Self {
+        let only = |signs: &[u8]| !bytes.is_empty() && bytes.iter().all(|byte| signs.contains(byte));
+        let rank = match () {
+            () if only(b"]}") => 0,
+            () if bytes.first() == Some(&b'"') && only(b"\"]}") => 1,
+            () if bytes.first() == Some(&b',') => 2,
+            // Minus nothing is a number, but none that anybody wants.
+            () if bytes.first() == Some(&b'-') => 4,
+            () => 3,
+        };
+        Closer { rank, missing: u8::MAX - u8::try_from(bytes.len()).unwrap_or(u8::MAX) }
+    }
+}
+
 /// A grammar, and how far a text has come in it.
 #[derive(Clone)]
 pub struct Constraint {
     matcher: Matcher,
     end_tokens: Arc<[u32]>,
+    closers: Arc<[Closer]>,
+    /// The tokens of the two brackets that end lists and objects.
+    brackets: Option<[u32; 2]>,
+    /// When so many tokens are left, a way out is looked for.
+    look_at: usize,
+    /// What is left of a text that has to end now.
+    way_out: Option<VecDeque<u32>>,
 }
 
 impl Constraint {
-    /// Bars all tokens that cannot come next.
+    /// Bars all tokens that cannot come next, in a text that `left` tokens may still be added to: one
+    /// that could not end otherwise is ended.
     ///
     /// # Errors
     /// [`Error::Usage`] where the grammar has become too complex.
-    pub fn mask(&mut self, logits: &mut [f32]) -> Result<()> {
+    pub fn mask(&mut self, logits: &mut [f32], left: usize) -> Result<()> {
+        if left <= self.look_at && self.way_out.is_none() {
+            self.look_for_a_way_out(left);
+        }
+        if let Some(next) = self.way_out.as_ref().and_then(|way| way.front()) {
+            let bar = |(id, logit): (usize, &mut f32)| {
+                if id != *next as usize {
+                    *logit = f32::NEG_INFINITY;
+                }
+            };
+            logits.iter_mut().enumerate().for_each(bar);
+            return Ok(());
+        }
         let allowed = self.matcher.compute_mask_or_eos().map_err(|problem| complain(&problem))?;
         let may_end = self.end_tokens.iter().any(|id| allowed.is_allowed(*id));
         for (id, logit) in logits.iter_mut().enumerate() {
@@ -164,15 +219,59 @@ impl Constraint {
     /// # Errors
     /// [`Error::Usage`] where it cannot come next.
     pub fn accept(&mut self, id: u32) -> Result<()> {
+        if let Some(way) = &mut self.way_out {
+            way.pop_front();
+        }
         if self.end_tokens.contains(&id) {
             return Ok(());
         }
         self.matcher.consume_token(id).map_err(|problem| complain(&problem))
     }
 
+    /// Takes the way out, if there will be none later.
+    fn look_for_a_way_out(&mut self, left: usize) {
+        match self.way_out(left) {
+            Some(way) if way.len() + SLACK >= left => self.way_out = Some(way),
+            Some(way) => self.look_at = left - (left - way.len() - SLACK).div_ceil(2),
+            // Not JSON, or too late.
+            None => self.look_at = 0,
+        }
+    }
+
+    /// The tokens that end a text soonest, if it is JSON, and there are fewer than `left`.
+    fn way_out(&self, left: usize) -> Option<VecDeque<u32>> {
+        let mut matcher = self.matcher.clone();
+        let mut way = VecDeque::new();
+        while !matcher.is_stopped() {
+            let allowed = matcher.compute_mask_or_eos().ok()?;
+            if self.end_tokens.iter().any(|id| allowed.is_allowed(*id)) {
+                break;
+            }
+            // Where either bracket may stand, they are letters of a string.
+            let is_string = self.brackets?.iter().all(|id| allowed.is_allowed(*id));
+            let mut best: Option<(Closer, u32)> = None;
+            allowed.iter_set_entries(|id| {
+                if let Some(closer) = self.closers.get(id) {
+                    let rank = if is_string && closer.rank == 0 { u8::MAX } else { closer.rank };
+                    let found = (Closer { rank, ..*closer }, id as u32);
+                    best = Some(best.map_or(found, |best| best.min(found)));
+                }
+            });
+            let (_, id) = best.filter(|_| way.len() < left)?;
+            matcher.consume_token(id).ok()?;
+            way.push_back(id);
+        }
+        Some(way)
+    }
+
     /// Whether nothing can follow.
     pub fn is_complete(&self) -> bool {
         self.matcher.is_stopped()
+    }
+
+    /// Whether the text was ended because it could not have ended otherwise.
+    pub fn was_cut(&self) -> bool {
+        self.way_out.is_some()
     }
 }
 
@@ -203,7 +302,7 @@ mod tests {
         let mut text = Vec::new();
         for _ in 0..200 {
             let mut logits = vec![0.0; pieces.len()];
-            constraint.mask(&mut logits).unwrap();
+            constraint.mask(&mut logits, usize::MAX).unwrap();
             let allowed: Vec<usize> = (0..logits.len()).filter(|id| logits[*id] == 0.0).collect();
             let id = *if high { allowed.last() } else { allowed.first() }.expect("something is allowed");
             if id == 132 {
@@ -231,6 +330,32 @@ mod tests {
         let nested = json!({"$defs": {"B": {"type": "boolean"}}, "type": "object", "required": ["b"],
             "properties": {"b": {"$ref": "#/$defs/B"}}, "additionalProperties": false});
         assert_eq!(written(&Grammar::Schema(nested), false), r#"{"b": false}"#);
+    }
+
+    #[test]
+    fn a_text_that_could_not_end_in_time_is_ended() {
+        let (grammars, pieces) = grammars();
+        let schema = json!({"type": "object", "required": ["a", "b"], "additionalProperties": false,
+            "properties": {"a": {"type": "array", "items": {"type": "string"}}, "b": {"type": "boolean"}}});
+        for most in [40, 60, 250] {
+            let mut constraint = grammars.compile(&Grammar::Schema(schema.clone())).unwrap();
+            let (mut text, mut left) = (Vec::new(), most);
+            while left > 0 && !constraint.is_complete() {
+                let mut logits = vec![0.0; pieces.len()];
+                constraint.mask(&mut logits, left).unwrap();
+                // A model that never stops a word.
+                let wanted = |id: &usize| logits[*id] == 0.0 && *id != 132;
+                let id = (97..123).find(wanted).or_else(|| (0..pieces.len()).rev().find(wanted));
+                let Some(id) = id else { break };
+                constraint.accept(id as u32).unwrap();
+                text.extend(&pieces[id].bytes);
+                left -= 1;
+            }
+            let value: Value = serde_json::from_slice(&text)
+                .unwrap_or_else(|e| panic!("{most}: {e}: {}", String::from_utf8_lossy(&text)));
+            assert!(value["a"][0].as_str().unwrap().len() > most / 4 && value["b"].is_boolean(), "{value}");
+            assert!(constraint.was_cut() && left < 20, "{left} of {most} tokens were left");
+        }
     }
 
     #[test]

@@ -341,11 +341,13 @@ impl<'a> Scheduler<'a> {
         for (number, slot) in self.slots.iter_mut().enumerate() {
             let row = rows.next_if(|(deciding, _)| **deciding == number);
             let (Some((_, row)), Some(active)) = (row, &mut slot.active) else { continue };
-            work.push((number, &mut active.job.choice, row, self.batch.tokens(number)));
+            let left = (active.job.limits.max_tokens - active.chosen).min(self.batch.room(number) + 1);
+            work.push((number, &mut active.job.choice, row, (self.batch.tokens(number), left)));
         }
         // Sorting a large vocabulary takes a millisecond, and there may be many texts.
-        let chosen =
-            work.into_par_iter().map(|(number, choice, row, read)| (number, choice.choose(row, read)));
+        let chosen = work
+            .into_par_iter()
+            .map(|(number, choice, row, (read, left))| (number, choice.choose(row, read, left)));
         let chosen: Vec<_> = chosen.collect();
         for (number, token) in chosen {
             match token {
@@ -367,12 +369,14 @@ impl<'a> Scheduler<'a> {
             self.shared.metrics.note_first_token(since.elapsed());
         }
         let id = token.id;
+        // What was ended in time to be whole was cut all the same.
+        let at_its_end = if choice.was_cut() { End::Length } else { End::EndToken };
         if limits.end_tokens.contains(&id) {
-            return self.end(number, End::EndToken);
+            return self.end(number, at_its_end);
         }
         reader.tell(*index, News::Token(token));
         let end = match () {
-            () if choice.is_complete() => Some(End::EndToken),
+            () if choice.is_complete() => Some(at_its_end),
             () if active.chosen == limits.max_tokens => Some(End::Length),
             () if room == 0 => Some(End::Context),
             () => None,

@@ -165,7 +165,7 @@ mod tests {
         let mut text = Vec::new();
         while !constraint.is_complete() {
             let mut logits = vec![0.0; pieces.len()];
-            constraint.mask(&mut logits).unwrap();
+            constraint.mask(&mut logits, usize::MAX).unwrap();
             let id = logits.iter().position(|logit| *logit == 0.0).unwrap();
             if id == 129 {
                 break;

@@ -20,6 +20,8 @@ use crate::text::check_ids;
 pub struct Batch<'a> {
     pub(super) engine: &'a mut Engine,
     pub(super) timelines: Vec<Timeline>,
+    /// Hears of prompts' tokens.
+    pub(super) hear: Option<Box<dyn FnMut(u32) + 'a>>,
 }
 
 /// One sequence's tokens and its place in the KV cache.
@@ -173,7 +175,7 @@ impl<'a> Batch<'a> {
             Timeline { tokens: Vec::new(), rows: start..next }
         };
         let timelines = contexts.iter().map(timeline).collect();
-        Batch { engine, timelines }
+        Batch { engine, timelines, hear: None }
     }
 
     /// Forgets everything.
@@ -387,7 +389,8 @@ impl<'a> Batch<'a> {
 
     fn pass(&mut self, draft: &Draft<'_>, class: Class) -> Result<()> {
         os::check_interrupt()?;
-        self.walk(draft, class)
+        self.walk(draft, class)?;
+        if class == Class::Prefill { self.tell_of(draft.tokens) } else { Ok(()) }
     }
 
     pub(super) fn walk(&mut self, draft: &Draft<'_>, class: Class) -> Result<()> {

@@ -2,6 +2,7 @@
 
 mod ahead;
 mod batch;
+mod hearing;
 mod keep;
 mod step;
 

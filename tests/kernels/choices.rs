@@ -93,7 +93,6 @@ impl Choices {
             bias_at: bias.then_some(bias_at),
             kind,
             cached: false,
-            brought: false,
             far: false,
             chosen: chosen as u32,
             choices: choices as u32,

@@ -57,7 +57,6 @@ impl Case<'_> {
             gate: self.gate,
             eps: self.eps,
             tile: self.tile,
-            bring_from: records.record_bytes,
         };
         let args = Args {
             step: step.all(),

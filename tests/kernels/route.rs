@@ -16,7 +16,6 @@ const PLAIN: Spec = Spec {
     scale: 1.0,
     shared_gate: false,
     slots: 0,
-    lent: false,
     counts: true,
 };
 

@@ -92,7 +92,6 @@ fn equals_the_two_apart() {
             scale: 1.0,
             shared_gate,
             slots,
-            lent: slots == 0,
             counts: true,
         };
         let spec = Spec { router, route };

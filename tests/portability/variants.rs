@@ -126,7 +126,6 @@ fn experts(list: &mut List) {
             bias_at,
             kind,
             cached,
-            brought: false,
             far: kind == WeightKind::W4,
             chosen: 8,
             choices: 9,
@@ -142,13 +141,12 @@ fn experts(list: &mut List) {
         if kind.is_coded() {
             let tile = Tile { rows_each: 4, row_lanes: 16, col_lanes: 8, unroll: 1 };
             let eps = cached.then_some(1e-5);
-            let spec = experts_gated::Spec { records, width, cols, gate, eps, tile, bring_from: 1 << 20 };
+            let spec = experts_gated::Spec { records, width, cols, gate, eps, tile };
             list.add_tiled(experts_gated::SHADER, experts_gated::constants(&spec), &tile, 1);
-            let records = Records { brought: cached, ..records };
             let spec = experts_down::Spec { records, rows: 2048, cols: 768, tile };
             list.add_tiled(experts_down::SHADER, experts_down::constants(&spec), &tile, 1);
             let records = Records { tile: 8, room: 4096, far: false, ..records };
-            let spec = experts_gated::Spec { records, width, cols, gate, eps, tile, bring_from: 1 << 20 };
+            let spec = experts_gated::Spec { records, width, cols, gate, eps, tile };
             list.add_tiled(experts_gated::SHADER, experts_gated::constants(&spec), &tile, 8);
             let spec = experts_down::Spec { records, rows: 2048, cols: 768, tile };
             list.add_tiled(experts_down::SHADER, experts_down::constants(&spec), &tile, 8);
@@ -182,7 +180,6 @@ fn experts(list: &mut List) {
             scale: 2.5,
             shared_gate: !grouped,
             slots: if grouped { 64 } else { 0 },
-            lent: !grouped,
             counts: !grouped,
         };
         list.add(route::SHADER, route::constants(&spec));

@@ -232,6 +232,15 @@ fn a_grammar_is_kept_to() {
         assert!(friends.len() <= 2 && friends.iter().all(|friend| friend == "Tom" || friend == "Lily"));
         assert_eq!(child.as_object().unwrap().len(), 3);
     }
+    // What could not end in time is ended, so that it can be read.
+    let list = json!({"type": "object", "required": ["words", "n"], "additionalProperties": false, "properties":
+        {"words": {"type": "array", "items": {"type": "string"}}, "n": {"type": "integer"}}});
+    let format = json!({"type": "json_schema", "json_schema": {"name": "list", "schema": list}});
+    let asked = with(greedy("One day", 60), json!({"response_format": format, "temperature": 1, "seed": 5}));
+    let answer = server.chat(&asked);
+    let list: Value = serde_json::from_str(content(&answer, 0)).unwrap_or_else(|e| panic!("{e}: {answer}"));
+    assert!(list["words"].is_array() && list["n"].as_f64().is_some_and(|n| n.fract() == 0.0), "{list}");
+    assert!(answer["usage"]["completion_tokens"].as_u64().unwrap() <= 60);
     let regex = with(greedy("Call me at", 40), json!({"guided_regex": "[0-9]{3}-[0-9]{4}"}));
     let answer = server.chat(&regex);
     let number = content(&answer, 0);

@@ -9,9 +9,6 @@ use crate::error::Result;
 
 /// The function that makes scores of a router's values: the logistic one, in the third version alone.
 const SIGMOID: u64 = 2;
-/// Experts of DeepSeek-V3 itself, whose older files do not speak of their groups, and those groups.
-const V3_EXPERTS: u64 = 256;
-const V3_GROUPS: [u64; 2] = [8, 4];
 
 /// Whether it is the third version.
 pub(super) fn is_third(keys: &Keys<'_>) -> Result<bool> {
@@ -35,7 +32,12 @@ pub(super) fn deepseek2(keys: &Keys<'_>, gguf: &Gguf) -> Result<()> {
     let scale = keys.number("expert_weights_scale")?.filter(|scale| *scale != 0.0);
     keys.set("routed_scaling_factor", scale.unwrap_or(1.0));
     let groups = keys.size("expert_group_count")?.zip(keys.size("expert_group_used_count")?);
-    let usual = (third && experts == V3_EXPERTS).then_some((V3_GROUPS[0], V3_GROUPS[1]));
+    // Older files of DeepSeek-V2 and V3 themselves do not speak of groups.
+    let usual = match (third, experts) {
+        (false, 160) => Some((8, 3)),
+        (true, 256) => Some((8, 4)),
+        _ => None,
+    };
     if let Some((all, used)) = groups.or(usual) {
         keys.set("n_group", all.max(1));
         keys.set("topk_group", used.max(1));

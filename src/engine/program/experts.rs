@@ -92,7 +92,6 @@ impl Builder<'_> {
         let experts = self.experts();
         let groups = routing.groups;
         let ([places, counts], slots) = self.tables.of(setting.unit, setting.class);
-        let lent = slots == 0 && self.tables.lends(setting.class);
         let spec = route::Spec {
             experts: experts.num_experts,
             chosen: experts.num_experts_per_tok,
@@ -109,7 +108,6 @@ impl Builder<'_> {
             scale: routing.scale,
             shared_gate: experts.shared_gate,
             slots,
-            lent,
             counts: self.tiles(setting.class).is_none(),
         };
         let logits = self.f32(Activation::Router);
@@ -180,7 +178,6 @@ impl Builder<'_> {
                 bias_at,
                 kind: setting.tensors[matrix].kind,
                 cached: slots.is_some(),
-                brought: false,
                 far: false,
                 chosen: self.experts().num_experts_per_tok,
                 choices: self.experts().choices(),
@@ -216,15 +213,12 @@ impl Builder<'_> {
             Gate::Clamped { alpha, limit } => experts::Gate::Clamped { alpha, limit },
         };
         let windows = self.windows(pipelines, (stack, matrix), setting);
-        let stack_of = stack;
         let dispatch = |window: Window<'_>| {
             let (step, stack) = (self.step(false), self.stack_args(&window, setting.class));
             if let Some([out_codes, out_scales]) = self.workspace.expert_groups() {
                 let tile = self.shapes.matvecs.of(Operation::Gated, [tensor.rows, cols], window.records.tile);
                 let records = window.records;
-                let bring_from = setting.memory.sections[stack_of.down()].codes.start
-                    - setting.memory.sections[0].codes.start;
-                let mut spec = experts_gated::Spec { records, width, cols, gate, eps, tile, bring_from };
+                let mut spec = experts_gated::Spec { records, width, cols, gate, eps, tile };
                 spec.records.far = self.tables.is_far(setting.unit, setting.class)
                     && spec.fits_far(&pipelines.gpu().facts.limits);
                 let groups = if eps.is_some() { self.normed_groups() } else { self.complete_groups() };
@@ -263,7 +257,6 @@ impl Builder<'_> {
             let (records, y) = (window.records, self.f32(Activation::ExpertOut));
             if let Some([x_codes, x_scales]) = self.workspace.expert_groups() {
                 let tile = self.shapes.matvecs.of(Operation::Int8, [rows, cols], records.tile);
-                let records = Records { brought: records.cached, ..records };
                 let mut spec = experts_down::Spec { records, rows, cols, tile };
                 spec.records.far = self.tables.is_far(setting.unit, setting.class)
                     && spec.fits_far(&pipelines.gpu().facts.limits);
