@@ -185,7 +185,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
         }
     }
     let first = mix(choice.seed_low ^ mix(rows[selected[token]].position + 0x9e3779b9u));
-    let second = mix(choice.seed_high ^ first);
+    // Not a function of `first` alone, or one id would meet its own number.
+    let second = mix((choice.seed_high + 0x85ebca6bu) ^ mix(first + 0xc2b2ae35u));
     var drawn = vec2<u32>(0u, NONE);
     for (var place = thread; place < kept.places; place += THREADS) {
         let c = candidate(kept, place);

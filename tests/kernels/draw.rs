@@ -37,7 +37,7 @@ fn mix(value: u32) -> u32 {
 /// What the Gumbel variable of an id is.
 fn gumbel(choice: &Choice, position: u32, id: u32) -> f64 {
     let first = mix(choice.seed[0] ^ mix(position.wrapping_add(0x9e37_79b9)));
-    let second = mix(choice.seed[1] ^ first);
+    let second = mix(choice.seed[1].wrapping_add(0x85eb_ca6b) ^ mix(first.wrapping_add(0xc2b2_ae35)));
     let bits = mix(mix(id.wrapping_mul(0x9e37_79b9).wrapping_add(first)) ^ second);
     let uniform = (f64::from(bits) + 0.5) / 4_294_967_296.0;
     -(-(-uniform).ln_1p()).ln()
@@ -77,7 +77,8 @@ fn reference(logits: &[f32], choice: &Choice, position: u32) -> (u32, f64) {
 }
 
 fn choice(temperature: f32, top_k: u32, top_p: f32, min_p: f32, seed: u32) -> Choice {
-    Choice { temperature, top_k, top_p, min_p, seed: [seed, seed ^ 0x55], ..Choice::default() }
+    // Small seeds are those that people give.
+    Choice { temperature, top_k, top_p, min_p, seed: [seed, 0], ..Choice::default() }
 }
 
 /// Logits as flat as `spread` says, with equals among them.
@@ -139,6 +140,22 @@ fn no_draw_depends_on_its_neighbours() {
         assert_eq!(alone, together[i..=i]);
     }
     assert_ne!(drawn(&logits, cols, &choices, &[5, 9, 16, 17, 24]), together, "positions change the draw");
+}
+
+/// Of equally likely tokens, one is drawn as often as another, whatever the seed's words are.
+#[test]
+fn no_id_is_special() {
+    let (tokens, cols) = (2048, 16);
+    let positions: Vec<u32> = (0..tokens as u32).collect();
+    for seed in [[0, 0], [1, 0], [0, 1], [u32::MAX, u32::MAX], [7, 7]] {
+        let choice = Choice { temperature: 1.0, top_p: 1.0, seed, ..Choice::default() };
+        let ids = drawn(&vec![0.5; tokens * cols], cols, &vec![choice; tokens], &positions);
+        let expected = tokens as f64 / cols as f64;
+        let seen = (0..cols as u32).map(|id| ids.iter().filter(|found| **found == id).count() as f64);
+        let chi: f64 = seen.map(|seen| (seen - expected).powi(2) / expected).sum();
+        // Fifteen degrees of freedom: one in 10,000 fair draws exceeds it.
+        assert!(chi < 44.3, "seed {seed:?}: chi squared {chi:.1}");
+    }
 }
 
 /// Tokens are as frequent as their probabilities say (chi-squared).
