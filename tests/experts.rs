@@ -35,11 +35,9 @@ fn float_weights_give_transformers_logits_at_every_position() {
     MODELS.iter().for_each(|name| float_weights_give_transformers_logits(name));
 }
 
-/// Weights on a 4-bit grid are packed without loss, so that only activations round.
-#[test]
-fn four_bit_experts_on_a_grid_give_transformers_logits() {
-    let expected = Expected::new("moe_grid");
-    let model = Model::new(&fixture("moe_grid"), WeightKind::W4);
+/// Checks a model whose weights are those of Transformers: only activations round, and only where all is
+/// not exact.
+fn hold_to_transformers(model: &Model, expected: &Expected) {
     let ids = expected.ids("ids");
     let mut engine = model.resident(&options(true));
     let error = relative_error(&all_logits(&mut engine, &ids), &expected.floats("logits"));
@@ -51,6 +49,14 @@ fn four_bit_experts_on_a_grid_give_transformers_logits() {
     assert!((1e-5..5e-2).contains(&error), "int8 activations: {error}");
 }
 
+/// Weights on a 4-bit grid are packed without loss, so that only activations round.
+#[test]
+fn four_bit_experts_on_a_grid_give_transformers_logits() {
+    let expected = Expected::new("moe_grid");
+    let model = Model::new(&fixture("moe_grid"), WeightKind::W4);
+    hold_to_transformers(&model, &expected);
+}
+
 /// Experts as 4-bit floats in their file, and as such in memory.
 #[test]
 fn four_bit_floats_give_transformers_logits() {
@@ -59,15 +65,7 @@ fn four_bit_floats_give_transformers_logits() {
     let experts = model.decoder.units.iter().find(|unit| unit.spec.name == "block.0.experts").unwrap();
     let kinds: Vec<_> = experts.spec.tensors[..4].iter().map(|tensor| tensor.kind).collect();
     assert_eq!(kinds, [WeightKind::Fp4, WeightKind::F32, WeightKind::Fp4, WeightKind::F32]);
-    let ids = expected.ids("ids");
-    let mut engine = model.resident(&options(true));
-    let error = relative_error(&all_logits(&mut engine, &ids), &expected.floats("logits"));
-    assert!(error < 1e-3, "exact: {error}");
-    let want = expected.ids("greedy");
-    assert_eq!(greedy(&mut engine, &ids, want.len()), want);
-    let found = all_logits(&mut model.resident(&options(false)), &ids);
-    let error = typical_error(&found, &expected.floats("logits"), ids.len());
-    assert!((1e-5..5e-2).contains(&error), "int8 activations: {error}");
+    hold_to_transformers(&model, &expected);
 }
 
 /// One token a pass, whose attention and products are other kernels'.
