@@ -1,13 +1,13 @@
 // Adds what a token's experts gave to the residual stream, each by its weight, in the order of choice,
 // and makes the next norm's input without its factor: int8 groups of y * norm, and the sum of y's
 // squares in each. Eight threads make one group.
+//
+// Behind groups_q8.wgsl and prenorm_groups.wgsl.
 
-override COLS: u32;
 override GROUPS: u32;
 // What is summed for each token, and vectors between the routes of two tokens.
 override CHOICES: u32;
 override ROUTES: u32;
-const THREADS: u32 = 64u;
 
 @group(0) @binding(0) var<uniform> step: Step;
 // Of each choice: the expert, its weight, and two that are not used here.
@@ -18,16 +18,6 @@ const THREADS: u32 = 64u;
 @group(0) @binding(5) var<storage, read_write> codes: array<u32>;
 @group(0) @binding(6) var<storage, read_write> scales: array<vec2<f32>>;
 @group(0) @binding(7) var<storage, read_write> squares: array<f32>;
-
-var<workgroup> peaks: array<u32, THREADS>;
-var<workgroup> sums: array<i32, THREADS>;
-var<workgroup> quad_squares: array<f32, THREADS>;
-
-// The norm's weights of four columns; anything beyond the last one.
-fn weights(column: u32) -> vec4<f32> {
-    let near = min(vec4<u32>(column) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(COLS - 1u));
-    return vec4<f32>(norm[near.x], norm[near.y], norm[near.z], norm[near.w]);
-}
 
 @compute @workgroup_size(THREADS)
 fn main(
@@ -41,7 +31,6 @@ fn main(
     if group_index(id, count) >= GROUPS || token >= step.tokens {
         return;
     }
-    let first = thread / GROUP_QUADS * GROUP_QUADS;
     var value = vec4<f32>(0.0);
     var scaled = vec4<f32>(0.0);
     if i < quads {
@@ -54,30 +43,16 @@ fn main(
         y[token * quads + i] = value;
         scaled = keep_columns(value * weights(i * 4u), i * 4u, COLS);
     }
-    let squared = value * value;
-    quad_squares[thread] = (squared.x + squared.y) + (squared.z + squared.w);
-    peaks[thread] = peak_bits(scaled);
-    workgroupBarrier();
-    var peak = 0u;
-    for (var j = 0u; j < GROUP_QUADS; j++) {
-        peak = max(peak, peaks[first + j]);
-    }
-    let quad_codes = int8_codes(scaled, peak);
-    sums[thread] = sum4(quad_codes);
-    workgroupBarrier();
+    square_quad(thread, value);
+    let peak = group_peak(thread, scaled);
+    let quad_codes = group_codes(thread, scaled, peak);
     if i >= quads {
         return;
     }
     codes[token * quads + i] = pack4xI8(quad_codes);
-    if thread == first {
-        var sum = 0;
-        var group_squares = 0.0;
-        for (var j = 0u; j < GROUP_QUADS; j++) {
-            sum += sums[first + j];
-            group_squares += quad_squares[first + j];
-        }
+    if thread % GROUP_QUADS == 0u {
         let group = (token * quads + i) / GROUP_QUADS;
-        scales[group] = vec2<f32>(int8_scale(peak), f32(sum));
-        squares[group] = group_squares;
+        scales[group] = group_scale(thread, peak);
+        squares[group] = group_squares(thread);
     }
 }

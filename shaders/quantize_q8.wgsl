@@ -1,16 +1,14 @@
 // Quantises activations to int8 per group of 32: eight threads make one group.
+//
+// Behind groups_q8.wgsl.
 
 override COLS: u32;
 override GROUPS: u32;
-const THREADS: u32 = 64u;
 
 @group(0) @binding(0) var<uniform> step: Step;
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read_write> codes: array<u32>;
 @group(0) @binding(3) var<storage, read_write> scales: array<vec2<f32>>;
-
-var<workgroup> peaks: array<u32, THREADS>;
-var<workgroup> sums: array<i32, THREADS>;
 
 @compute @workgroup_size(THREADS)
 fn main(
@@ -24,29 +22,17 @@ fn main(
     if group_index(id, count) >= GROUPS || token >= step.tokens {
         return;
     }
-    let first = thread / GROUP_QUADS * GROUP_QUADS;
     var value = vec4<f32>(0.0);
     if i < quads {
         value = keep_columns(x[token * quads + i], i * 4u, COLS);
     }
-    peaks[thread] = peak_bits(value);
-    workgroupBarrier();
-    var peak = 0u;
-    for (var j = 0u; j < GROUP_QUADS; j++) {
-        peak = max(peak, peaks[first + j]);
-    }
-    let quad_codes = int8_codes(value, peak);
-    sums[thread] = sum4(quad_codes);
-    workgroupBarrier();
+    let peak = group_peak(thread, value);
+    let quad_codes = group_codes(thread, value, peak);
     if i >= quads {
         return;
     }
     codes[token * quads + i] = pack4xI8(quad_codes);
-    if thread == first {
-        var sum = 0;
-        for (var j = 0u; j < GROUP_QUADS; j++) {
-            sum += sums[first + j];
-        }
-        scales[(token * quads + i) / GROUP_QUADS] = vec2<f32>(int8_scale(peak), f32(sum));
+    if thread % GROUP_QUADS == 0u {
+        scales[(token * quads + i) / GROUP_QUADS] = group_scale(thread, peak);
     }
 }

@@ -5,8 +5,13 @@ use crate::error::Result;
 use crate::gpu::{Binding, Dispatch, Grid, Pipelines, Shader};
 
 /// The shader.
-pub const SHADER: Shader =
-    Shader { name: "activate_q8", source: include_str!("../../shaders/activate_q8.wgsl") };
+pub const SHADER: Shader = Shader {
+    name: "activate_q8",
+    source: concat!(
+        include_str!("../../shaders/groups_q8.wgsl"),
+        include_str!("../../shaders/activate_q8.wgsl")
+    ),
+};
 
 /// Sizes and choices.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -5,7 +5,10 @@ use crate::error::Result;
 use crate::gpu::{Binding, Dispatch, Grid, Pipelines, Shader};
 
 /// The shader.
-pub const SHADER: Shader = Shader { name: "glu_q8", source: include_str!("../../shaders/glu_q8.wgsl") };
+pub const SHADER: Shader = Shader {
+    name: "glu_q8",
+    source: concat!(include_str!("../../shaders/groups_q8.wgsl"), include_str!("../../shaders/glu_q8.wgsl")),
+};
 
 /// Sizes and choices.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -148,12 +148,13 @@ impl Cost<'_> {
             read_bytes: self.decode_filled_bytes() * f64::from(self.demand.cache_reads),
             saved_bytes: self.batch() as f64 * self.row_bytes(),
         };
-        let stays = |home: &Home| *home == Home::Vram || (*home == Home::Host && layout.direct);
-        let all_stay = layout.homes.iter().all(stays) && layout.caches.slots == 0;
-        let in_a_row = self.pass(layout, &compute, caches, read);
-        let is_short = in_a_row.seconds < LONG_PASS.as_secs_f64();
-        if self.demand.on_gpu && layout.table && (all_stay || is_short) {
-            return in_a_row;
+        if self.demand.on_gpu && layout.table {
+            let stays = |home: &Home| *home == Home::Vram || (*home == Home::Host && layout.direct);
+            let all_stay = layout.homes.iter().all(stays) && layout.caches.slots == 0;
+            let in_a_row = self.pass(layout, &compute, caches, read);
+            if all_stay || in_a_row.seconds < LONG_PASS.as_secs_f64() {
+                return in_a_row;
+            }
         }
         compute.host += rates.times.as_ref().map_or(0.0, |times| times.reading);
         self.pass(layout, &compute, caches, read)

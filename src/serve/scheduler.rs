@@ -14,7 +14,7 @@ use super::slots::{self, Candidate};
 use super::status::Timeline;
 use crate::engine::{Class, Engine};
 use crate::error::{Error, Result};
-use crate::session::{Batch, End, Reading};
+use crate::session::{Batch, End, Reading, reading_class};
 use crate::trace::Trace;
 
 /// How long an idle thread sleeps at most before it looks around.
@@ -90,10 +90,9 @@ impl Active {
         }
     }
 
-    /// The class of passes that reads the prompt: its length alone decides, so that no bit depends
-    /// on what was known already.
+    /// The class of passes that reads the prompt, whatever of it was known already.
     fn class(&self) -> Class {
-        if self.job.prompt.len() == 1 { Class::Decode } else { Class::Prefill }
+        reading_class(&self.job.prompt)
     }
 
     fn wants_tokens(&self) -> bool {

@@ -9,7 +9,7 @@ mod step;
 use std::time::Duration;
 
 pub use batch::{Batch, Event, PassMost, Request};
-pub use step::Reading;
+pub use step::{Reading, reading_class};
 
 use crate::engine::{Costs, Engine};
 use crate::error::Result;

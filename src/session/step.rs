@@ -20,7 +20,7 @@ pub struct Reading<'r> {
 
 /// The class of passes that reads a prompt. A tile of tokens would be empty work for a single one.
 /// Only the text decides, neither the budget nor the neighbours, so that they change no bit.
-pub(super) fn reading_class(prompt: &[u32]) -> Class {
+pub fn reading_class(prompt: &[u32]) -> Class {
     if prompt.len() == 1 { Class::Decode } else { Class::Prefill }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Files that are no shaders by themselves: what stands in front of others.
-const PARTS: [&str; 31] = [
+const PARTS: [&str; 33] = [
     "prelude",
     "matvec_groups",
     "matvec_codes",
@@ -34,6 +34,8 @@ const PARTS: [&str; 31] = [
     "experts_scales",
     "route_choice",
     "router_row",
+    "groups_q8",
+    "prenorm_groups",
     "rank",
     "draw_kept",
 ];
@@ -58,6 +60,8 @@ fn choices(stem: &str) -> &'static [&'static [&'static str]] {
 fn parts(stem: &str) -> &'static [&'static str] {
     match stem {
         "argmax" => &["rank"],
+        "quantize_q8" | "activate_q8" | "glu_q8" => &["groups_q8"],
+        "prenorm_q8" | "experts_sum_q8" => &["groups_q8", "prenorm_groups"],
         "draw" => &["rank", "draw_kept"],
         "attention_coop" => &PARTS[13..15],
         "matmul_coop" | "matmul_few" => &PARTS[15..16],
