@@ -40,7 +40,9 @@ fn json_has_a_row_for_every_batch_and_test() {
         assert!((link / number(row, "raw_link_bytes_per_second") / share - 1.0).abs() < 1e-6, "{row}");
         let (busy, efficiency) = (number(row, "gpu_busy"), number(row, "pipeline_efficiency"));
         assert!(busy > 0.0 && busy < 1.01, "{row}");
-        assert!(efficiency >= busy.max(share) - 1e-9 && efficiency < 1.1, "{row}");
+        // How near the link came to its probe is physics of one machine, and of its other work:
+        // what must hold is that the figures are those of each other.
+        assert!((efficiency - busy.max(share)).abs() < 1e-9, "{row}");
         let batch = number(row, "batch");
         let decode = row["test"] == "tg6";
         assert_eq!(
