@@ -117,7 +117,7 @@ impl Caches {
     }
 
     /// Rows of each block's cache.
-    pub(super) fn rows(&self) -> u32 {
+    pub(super) fn rows_max(&self) -> u32 {
         self.rows
     }
 

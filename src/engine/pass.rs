@@ -104,7 +104,7 @@ impl Engine {
         assert!(pass.class == Class::Prefill || tokens <= self.batch);
         assert!(pass.selected.iter().all(|index| *index < tokens), "tokens of the pass are selected");
         let row = |token: &PassToken| token.cache_start.checked_add(token.position);
-        let is_kept = |token: &PassToken| row(token).is_some_and(|row| row < self.caches.rows());
+        let is_kept = |token: &PassToken| row(token).is_some_and(|row| row < self.caches.rows_max());
         assert!(pass.tokens.iter().all(is_kept), "every token has a row of the caches");
     }
 

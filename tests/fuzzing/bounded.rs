@@ -46,6 +46,22 @@ fn bounded(name: &str) {
     eprintln!("{name}: {} seeds, {} known, {tried} changed inputs", seeds.len(), known.len());
 }
 
+/// Writes the seeds of all targets, for libFuzzer: each into a folder of its name in the one that the variable
+/// `FUZZ_CORPUS` names.
+#[test]
+#[ignore = "writes files; see tests/fuzz/Cargo.toml"]
+fn seeds_are_written() {
+    let corpus =
+        std::path::PathBuf::from(std::env::var_os("FUZZ_CORPUS").expect("FUZZ_CORPUS names a folder"));
+    for name in TARGETS.map(|target| target.name) {
+        let folder = corpus.join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        for (number, seed) in seeds::of(name).iter().chain(&seeds::regressions(name)).enumerate() {
+            std::fs::write(folder.join(format!("seed-{number:03}")), seed.bytes()).unwrap();
+        }
+    }
+}
+
 /// A test for each target, which run side by side.
 macro_rules! tests {
     ($($name:ident),*) => {

@@ -66,7 +66,8 @@ fn string(state: &State, text: &str, method: &str, args: &[Value]) -> Result<Opt
             let (width, fill): (usize, Option<&str>) = from_args(args)?;
             let fill = fill.unwrap_or(" ");
             if fill.chars().count() != 1 {
-                return Err(wrong(format!("`{method}` fills with one character, found `{fill}`")));
+                let found = fill.chars().count();
+                return Err(wrong(format!("`{method}` fills with one character, found {found}")));
             }
             Value::from(filled(text, method, width, fill)?)
         }

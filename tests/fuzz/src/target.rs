@@ -1,4 +1,4 @@
-//! The fuzz target that this binary is named after; without arguments for libFuzzer, see `seeds`.
+//! The fuzz target that this binary is named after.
 #![no_main]
 
 use std::cell::RefCell;

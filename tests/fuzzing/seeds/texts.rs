@@ -166,9 +166,11 @@ pub(super) fn bodies() -> Vec<Bundle> {
                "tool_choice": "auto", "parallel_tool_calls": false}),
         json!({"messages": [user], "tools": [tool], "tool_choice": {"type": "function", "function": {"name": "add"}}}),
         json!({"messages": [user], "tools": [tool, tool], "tool_choice": "required"}),
-        json!({"messages": [user], "response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": schema}}}),
+        json!({"messages": [user], "response_format": {"type": "json_schema",
+               "json_schema": {"name": "s", "schema": schema}}}),
         json!({"messages": [user], "guided_regex": "[ab]{2,5}", "chat_template_kwargs": {"enable_thinking": false}}),
-        json!({"messages": [user], "structured_outputs": {"choice": ["yes", "no"]}, "documents": [{"title": "t", "text": "u"}]}),
+        json!({"messages": [user], "structured_outputs": {"choice": ["yes", "no"]},
+               "documents": [{"title": "t", "text": "u"}]}),
         json!({"messages": [user], "grammar": "start: \"a\" b\nb: /[0-9]+/", "repetition_penalty": 1.1,
                "ignore_eos": true, "timeline": true}),
         json!({"messages": [user, {"role": "assistant", "content": "It is"}], "continue_final_message": true,
@@ -251,7 +253,8 @@ pub(super) fn benches() -> Vec<Bundle> {
 }
 
 pub(super) fn hub() -> Vec<Bundle> {
-    let file = |name: &str| json!({"rfilename": name, "size": 12, "blobId": "0123", "lfs": {"sha256": "ab", "size": 9}});
+    let lfs = json!({"sha256": "ab", "size": 9});
+    let file = |name: &str| json!({"rfilename": name, "size": 12, "blobId": "0123", "lfs": lfs});
     let of = |names: &[&str]| {
         let files: Vec<Value> = names.iter().map(|name| file(name)).collect();
         Bundle::text(json!({"sha": "0123456789abcdef", "siblings": files}).to_string())

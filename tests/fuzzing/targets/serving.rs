@@ -16,7 +16,8 @@ use super::{refused, text};
 /// Token ids of the model that answers.
 const VOCAB: u32 = 600;
 /// A template with everything that requests bring.
-const TEMPLATE: &str = "{%- if tools %}{{ tools | tojson }}{% endif %}{%- for d in documents or [] %}{{ d.text }}{% endfor %}\
+const TEMPLATE: &str = "{%- if tools %}{{ tools | tojson }}{% endif %}\
+     {%- for d in documents or [] %}{{ d.text }}{% endfor %}\
      {%- for m in messages %}<s>{{ m.role }}: {{ m.content }}{% for c in m.tool_calls or [] %}<tool_call>\
      {{ c.function.arguments | tojson }}</tool_call>{% endfor %}</s>{% endfor %}\
      {%- if add_generation_prompt %}<s>assistant: {% endif %}";
