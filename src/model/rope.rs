@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn what_makes_no_rotation_is_refused() {
-        let yarn = json!({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16});
+        let yarn = json!({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1 << 20});
         let long = json!({
             "rope_type": "longrope", "short_factor": [1, 1, 1, 1], "long_factor": [1, 1, 1, 1],
             "original_max_position_embeddings": 1

@@ -1,6 +1,7 @@
 //! A few seconds of every fuzz target: its seeds, what once went wrong, and changes of both by fixed seeds.
 
 use std::panic::{self, AssertUnwindSafe};
+use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use super::bundle::Bundle;
@@ -30,7 +31,21 @@ fn read(target: &Target, bundle: &Bundle, folder: &std::path::Path, what: &str) 
     }
 }
 
+/// Says nothing of panics that become errors: what would be said takes more memory than an input may.
+fn spare_caught_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let hook = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !pipo_wgpu::text::is_caught() {
+                hook(info);
+            }
+        }));
+    });
+}
+
 fn bounded(name: &str) {
+    spare_caught_panics();
     let target = targets::by_name(name);
     let folder = tempfile::tempdir().unwrap();
     let (seeds, known) = (seeds::of(name), seeds::regressions(name));
