@@ -16,6 +16,18 @@ use hf_hub::{Cache, Repo, RepoType};
 
 pub use self::select::is_quant;
 
+/// The files that a run would download of a repository by the hub's answer about it. For tests of
+/// what the hub may say; the rest of this module asks it.
+///
+/// # Errors
+/// What the answer lacks, or why nothing of it can be taken.
+#[doc(hidden)]
+pub fn files_of_answer(answer: &str, quant: Option<&str>) -> Result<Vec<String>> {
+    let snapshot = Snapshot::of_answer(answer).map_err(|missing| Error::Usage(missing.to_owned()))?;
+    let names: Vec<&str> = snapshot.files.iter().map(|file| file.name.as_str()).collect();
+    Ok(select::select("a/model", &names, quant)?.files)
+}
+
 use self::remote::{Remote, Snapshot};
 use crate::error::{Error, Result};
 

@@ -11,6 +11,7 @@ mod cli;
 mod common;
 mod experts;
 mod families;
+mod fuzzing;
 mod gguf;
 mod gguf_models;
 mod kernels;

@@ -8,7 +8,7 @@ use pipo_wgpu::engine::{Class, Options, Pass, PassToken};
 use pipo_wgpu::gpu::{Facts, Gpu, Grid, Opening, Pipelines, Shader};
 use pipo_wgpu::kernels::matvec_core::{Operation, Tile, candidates};
 use pipo_wgpu::kernels::sizes::SizeClass;
-use pipo_wgpu::kernels::{Shape, Shapes, attention, matmul_few};
+use pipo_wgpu::kernels::{Shape, Shapes, attention, attention_decode, matmul_few};
 use pipo_wgpu::plan::Work;
 use pipo_wgpu::quant::WeightKind;
 
@@ -122,6 +122,7 @@ fn every_adapters_shapes_give_transformers_logits() {
     }
     mixed.matvecs.gated = gated.last().copied().unwrap_or(usual.matvecs.gated);
     mixed.attention = attention::Shape::candidates(&card)[4];
+    mixed.attention_decode = attention_decode::Shape::candidates(&card)[4];
     assert!(usual.fit(&card) && mixed.fit(&card) && usual != mixed);
     let expected = Expected::new("grid_q4");
     let model = Model::new(&fixture("grid_q4"), WeightKind::W4);
@@ -188,6 +189,10 @@ fn shapes_that_no_kernel_has_are_seen() {
         assert!(!wrong.fit(&card), "int8, {col_lanes}");
     }
     assert!(shapes.fit(&card));
+    for (threads, workgroups) in [(16, 8), (96, 8), (512, 8), (128, 0)] {
+        let attention_decode = attention_decode::Shape { threads, workgroups };
+        assert!(!Shapes { attention_decode, ..shapes }.fit(&card), "{attention_decode:?}");
+    }
     shapes.attention.splits = 0;
     assert!(!shapes.fit(&card));
 }

@@ -91,7 +91,8 @@ fn sources(folder: &str) -> Vec<Source> {
         let Ok(entries) = fs::read_dir(root.join(&folder)) else { continue };
         for entry in entries.map(Result::unwrap) {
             let name = entry.file_name().into_string().unwrap();
-            if name == ".git" {
+            // What tools leave beside the sources.
+            if [".git", "target", "corpus", "artifacts", "coverage"].contains(&name.as_str()) {
                 continue;
             }
             let path = if folder.is_empty() { name } else { format!("{folder}/{name}") };

@@ -180,7 +180,7 @@ impl Bench<'_> {
             let shape = self.shapes.attention;
             let context = Context::new(self.gpu, spec, positions, shape.splits)?;
             let mut pipelines = Pipelines::deferred(self.gpu);
-            let (kernel, dispatches) = match context.decode(&mut pipelines)? {
+            let (kernel, dispatches) = match context.decode(&mut pipelines, self.shapes.attention_decode)? {
                 Some(dispatches) => ("attention_decode", dispatches),
                 None => ("attention", context.attention(&mut pipelines, shape)?),
             };

@@ -29,10 +29,15 @@ impl Fp8 {
         blocks: Option<[u64; 2]>,
     ) -> Result<Self> {
         let (rows, cols) = (codes.rows(), codes.cols());
+        if rows == 0 || cols == 0 {
+            let problem = format!("`{name}` has shape {:?}, which is empty; get the file again", codes.shape);
+            return Err(Error::file(&shards[codes.shard].path, problem));
+        }
         let count: u64 = scales.shape.iter().product();
         let of_blocks = blocks.filter(|[r, c]| {
-            scales.shape.last() == Some(&cols.div_ceil((*c).max(1)))
-                && scales.rows() == rows.div_ceil((*r).max(1))
+            [*r, *c].iter().all(|side| *side > 0)
+                && scales.shape.last() == Some(&cols.div_ceil(*c))
+                && scales.rows() == rows.div_ceil(*r)
         });
         let is_by_row = count == rows && (scales.shape.len() < 2 || scales.cols() == 1);
         let block = match of_blocks {

@@ -38,6 +38,7 @@ impl Mxfp4 {
         let bytes = super::Dtype::U8;
         let fits = codes.dtype == bytes
             && scales.dtype == bytes
+            && scales.shape.len() > 1
             && codes.shape.len() == scales.shape.len() + 1
             && codes.shape.starts_with(&scales.shape)
             && codes.cols() == BYTES as u64

@@ -1,6 +1,7 @@
 //! Finds matrices that were quantised by others in a folder of safetensors, by its configuration.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use ::safetensors::Dtype;
@@ -16,6 +17,9 @@ use crate::quant::WeightKind;
 
 /// Keys of `config.json` that say how weights were quantised.
 pub(super) const KEYS: [&str; 2] = ["quantization_config", "compression_config"];
+
+/// Words along a side of a matrix of codes.
+const SIDES: RangeInclusive<u64> = 1..=1 << 28;
 
 type Tensors = BTreeMap<String, TensorInfo>;
 
@@ -141,6 +145,12 @@ fn int(
             Error::file(&shards[0].path, problem)
         };
         let codes = take(&ending[1..]).ok_or_else(|| missing("qweight"))?;
+        // A side that the file has no bytes for may be any number.
+        if codes.shape.len() != 2 || codes.shape.iter().any(|side| !SIDES.contains(side)) {
+            let problem =
+                format!("`{module}{ending}` has shape {:?}, no matrix; get the files again", codes.shape);
+            return Err(Error::file(&shards[codes.shard].path, problem));
+        }
         let [scales, zeros, columns] = match scheme {
             Scheme::Compressed => ["weight_scale", "weight_zero_point", "weight_g_idx"],
             _ => ["scales", "qzeros", "g_idx"],

@@ -1,7 +1,7 @@
 //! The verb `batch`: answers a file of requests, and goes on where it was after an interruption.
 
-mod answers;
-mod requests;
+pub(in crate::cli) mod answers;
+pub(in crate::cli) mod requests;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

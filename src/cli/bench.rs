@@ -1,8 +1,8 @@
 //! The verb `bench`: rates of prefill and decode, beside what the link and the GPU could do.
 
-mod compare;
+pub(in crate::cli) mod compare;
 mod paper;
-mod plot;
+pub(in crate::cli) mod plot;
 pub mod report;
 
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! The interactive chat of `run`: a conversation that is typed, answered, cut short, saved and gone on with.
 
-mod command;
+pub(in crate::cli) mod command;
 mod input;
 
 use std::io::{self, IsTerminal};

@@ -6,6 +6,8 @@ pub mod bench;
 pub mod chat;
 mod described;
 pub mod devices;
+#[doc(hidden)]
+pub mod doors;
 pub mod generate;
 pub mod hub;
 pub mod manual;

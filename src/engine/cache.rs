@@ -32,6 +32,8 @@ pub(super) struct Caches {
     slots: Arc<[KeysValues]>,
     /// Moves rows beside the kernels; without it, the queue copies them between the kernels.
     ring: Option<CacheRing>,
+    /// Rows of each block's cache.
+    rows: u32,
     row_bytes: u64,
     /// Rows that hold something, by the cache row of their sequence's position 0.
     live: BTreeMap<u32, u32>,
@@ -106,11 +108,17 @@ impl Caches {
             travelling,
             slots,
             ring,
+            rows: options.cache_rows,
             row_bytes,
             live: BTreeMap::new(),
             before: Vec::new(),
             written: Arc::new([]),
         })
+    }
+
+    /// Rows of each block's cache.
+    pub(super) fn rows_max(&self) -> u32 {
+        self.rows
     }
 
     /// The memory that a block's kernels can come to use, of which [`Caches::bring`] says one.

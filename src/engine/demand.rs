@@ -18,9 +18,10 @@ pub(super) fn cache_kind(decoder: &Decoder, options: &Options) -> CacheKind {
 /// Bytes that attention of a decode pass needs besides its result.
 pub(super) fn attention_bytes(decoder: &Decoder, facts: &Facts, options: &Options) -> u64 {
     let (cache, batch) = (cache_kind(decoder, options), options.work.batch);
-    let joined = program::attention_bytes(decoder, facts, cache, (options.cache_rows, batch));
-    let splits = options.shapes_on(facts).attention.splits;
-    workspace::split_bytes(decoder, splits, batch).max(joined.unwrap_or(0))
+    let shapes = options.shapes_on(facts);
+    let kept = (cache, shapes.attention_decode);
+    let joined = program::attention_bytes(decoder, facts, kept, (options.cache_rows, batch));
+    workspace::split_bytes(decoder, shapes.attention.splits, batch).max(joined.unwrap_or(0))
 }
 
 /// Whether matrices read activations as halves.

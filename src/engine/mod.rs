@@ -218,8 +218,8 @@ impl Engine {
         let ring = carrier.start_ring(&homes)?;
         let mut pipelines = Pipelines::deferred(gpu);
         let context = options.cache_rows;
-        let attends =
-            program::attention_bytes(&decoder, &gpu.facts, sizes.cache, (context, sizes.batch)).is_some();
+        let kept = (sizes.cache, shapes.attention_decode);
+        let attends = program::attention_bytes(&decoder, &gpu.facts, kept, (context, sizes.batch)).is_some();
         let tiles_decode = demand::tiles_decode(&gpu.facts, options);
         let head_norms = attention_decode::bind_one_more(&gpu.facts);
         let routes = sizes.batch == 1 && router_route::is_supported(&gpu.facts);

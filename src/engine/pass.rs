@@ -96,11 +96,16 @@ impl Engine {
         Ok(())
     }
 
-    /// Sessions split their input so that a pass fits.
+    /// Sessions split their input so that a pass fits. Kernels go by these numbers without a check of
+    /// their own.
     pub(super) fn check(&self, pass: &Pass<'_>) {
         let (tokens, selected) = (pass.tokens.len() as u32, pass.selected.len() as u32);
         assert!((1..=self.plan.chunk).contains(&tokens) && selected <= self.plan.selected);
         assert!(pass.class == Class::Prefill || tokens <= self.batch);
+        assert!(pass.selected.iter().all(|index| *index < tokens), "tokens of the pass are selected");
+        let row = |token: &PassToken| token.cache_start.checked_add(token.position);
+        let is_kept = |token: &PassToken| row(token).is_some_and(|row| row < self.caches.rows_max());
+        assert!(pass.tokens.iter().all(is_kept), "every token has a row of the caches");
     }
 
     /// Encodes a pass whose inputs are on their way, and hands over what is not to wait.

@@ -42,16 +42,20 @@ impl Snapshot {
         let request = api.repo(repo.clone()).info_request().query("blobs", "true");
         let mut response = patient(request, hub).call().map_err(|error| complain(&error))?;
         let text = response.body_mut().read_to_string().map_err(|error| complain(&error))?;
-        let odd = |what: &str| {
+        Self::of_answer(&text).map_err(|missing| {
             Error::Usage(format!(
-                "{}: expected {what} in the hub's answer, found none; is {} a hub?",
+                "{}: expected {missing} in the hub's answer, found none; is {} a hub?",
                 name(repo),
                 hub.endpoint
             ))
-        };
-        let answer: Value = serde_json::from_str(&text).map_err(|_| odd("JSON"))?;
-        let commit = answer["sha"].as_str().filter(|sha| is_plain(sha)).ok_or_else(|| odd("a commit"))?;
-        let listed = answer["siblings"].as_array().ok_or_else(|| odd("a list of files"))?;
+        })
+    }
+
+    /// Reads the answer, or says what it lacks.
+    pub(super) fn of_answer(text: &str) -> Result<Self, &'static str> {
+        let answer: Value = serde_json::from_str(text).map_err(|_| "JSON")?;
+        let commit = answer["sha"].as_str().filter(|sha| is_plain(sha)).ok_or("a commit")?;
+        let listed = answer["siblings"].as_array().ok_or("a list of files")?;
         let mut files = Vec::new();
         for file in listed.iter().take(FILES_MAX) {
             let Some(path) = file["rfilename"].as_str() else { continue };

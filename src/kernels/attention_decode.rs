@@ -2,6 +2,8 @@
 //! values in the KV cache, attends (<https://arxiv.org/abs/2205.14135>), and writes what the next
 //! product reads.
 
+use serde::{Deserialize, Serialize};
+
 use super::{CacheKind, Constant, attention_join};
 use crate::error::Result;
 use crate::gpu::{Binding, Dispatch, Facts, Grid, Pipelines, Shader};
@@ -103,6 +105,58 @@ pub struct Args<'a> {
     pub norms: Option<Binding<'a>>,
 }
 
+/// What adapters differ in: how large and how many workgroups serve a token's attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Shape {
+    /// Threads of a workgroup: a power of two.
+    pub threads: u32,
+    /// About as many workgroups serve one token behind a long context, whatever its heads are; with
+    /// one, no context is split.
+    pub workgroups: u32,
+}
+
+impl Shape {
+    /// The shape by the kind of adapter, where nothing was measured.
+    pub fn for_adapter(facts: &Facts) -> Self {
+        // As many as a large GPU holds at a time: on an H100, 16 splits of 40 heads were the fastest,
+        // on an H200 48 of 8.
+        let workgroups = if facts.is_software() { 1 } else { 384 };
+        Shape { threads: 128, workgroups }
+    }
+
+    /// Shapes worth trying on an adapter.
+    pub fn candidates(facts: &Facts) -> Vec<Shape> {
+        let shapes: &[_] = match facts.is_software() {
+            true => &[(32, 1), (64, 1), (128, 1), (256, 1)],
+            false => &[(128, 384), (128, 256), (128, 128), (64, 384), (64, 256), (256, 384), (256, 192)],
+        };
+        shapes.iter().map(|&(threads, workgroups)| Shape { threads, workgroups }).collect()
+    }
+
+    /// Whether the kernel runs in this shape with WebGPU's default limits.
+    pub const fn fits(&self) -> bool {
+        self.threads.is_power_of_two() && self.threads >= 32 && self.threads <= 256 && self.workgroups >= 1
+    }
+
+    /// The same, asked for by so many sets of heads: workgroups that share a context.
+    const fn splits(&self, pairs: u32) -> u32 {
+        if self.workgroups == 1 {
+            return 1;
+        }
+        let splits = (self.workgroups / pairs).next_multiple_of(8);
+        // More leave more to join than they save.
+        if splits < 8 {
+            8
+        } else if splits > SPLITS_MAX {
+            SPLITS_MAX
+        } else {
+            splits
+        }
+    }
+}
+
+const SPLITS_MAX: u32 = 48;
+
 /// How workgroups are laid over heads, cache rows and a context. Two layouts may round
 /// differently, but [`Layout::joins`] changes no bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -118,32 +172,29 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The layout that an adapter runs best.
-    pub fn for_adapter(facts: &Facts, spec: &Spec) -> Self {
-        // About as many workgroups for one token as a large GPU holds at a time: on an H100, 16 splits
-        // of 40 heads were the fastest, on an H200 48 of 8.
-        let pairs = spec.kv_heads * (spec.heads / spec.kv_heads).div_ceil(each(spec));
-        let splits = if facts.is_software() { 1 } else { (512 / pairs).next_power_of_two().clamp(8, 48) };
+    /// A shape laid over heads on an adapter.
+    pub fn new(facts: &Facts, spec: &Spec, shape: Shape) -> Self {
         // Elsewhere a barrier does not reach beyond the workgroup.
         let joins = matches!(facts.info.backend, wgpu::Backend::Vulkan | wgpu::Backend::Dx12);
-        Layout { threads: 128, splits, tiles_min: 2, joins }
+        let (threads, splits) = (shape.threads, shape.splits(pairs(spec)));
+        Layout { threads, splits, tiles_min: 2, joins }
     }
 
     /// Bytes of [`Args::parts`] for so many tokens.
     pub fn scratch_bytes(&self, spec: &Spec, tokens: u32) -> u64 {
         let part = u64::from(each(spec) * (spec.head_dim + 2));
-        u64::from(tokens * self.pairs(spec)) * (4 + u64::from(self.splits) * part) * 4
-    }
-
-    /// Sets of query heads that a workgroup serves.
-    pub(super) fn pairs(&self, spec: &Spec) -> u32 {
-        spec.kv_heads * (spec.heads / spec.kv_heads).div_ceil(each(spec))
+        u64::from(tokens * pairs(spec)) * (4 + u64::from(self.splits) * part) * 4
     }
 
     /// Cache rows that a workgroup takes at a time.
     fn tile(&self, spec: &Spec) -> u32 {
         4 * self.threads / lanes(spec)
     }
+}
+
+/// Sets of query heads: a workgroup serves one of them.
+pub(super) fn pairs(spec: &Spec) -> u32 {
+    spec.kv_heads * (spec.heads / spec.kv_heads).div_ceil(each(spec))
 }
 
 /// Query heads of a workgroup.
@@ -221,15 +272,20 @@ pub fn constants(spec: &Spec, layout: &Layout) -> Vec<Constant> {
 pub fn grid(spec: &Spec, layout: &Layout) -> Grid {
     let positions = spec.window.map_or(spec.context, |window| window.min(spec.context)).max(1);
     let most = positions.div_ceil(layout.tile(spec)).div_ceil(layout.tiles_min).min(layout.splits);
-    Grid { groups: layout.pairs(spec) * most, tokens_each: 1 }
+    Grid { groups: pairs(spec) * most, tokens_each: 1 }
 }
 
-/// Prepares the kernel in the adapter's layout: one dispatch, or two to be run in order.
+/// Prepares the kernel: one dispatch, or two to be run in order.
 ///
 /// # Errors
 /// When the device refuses a shader or a binding.
-pub fn dispatch(pipelines: &mut Pipelines, spec: &Spec, args: &Args<'_>) -> Result<Vec<Dispatch>> {
-    let layout = Layout::for_adapter(&pipelines.gpu().facts, spec);
+pub fn dispatch(
+    pipelines: &mut Pipelines,
+    spec: &Spec,
+    shape: Shape,
+    args: &Args<'_>,
+) -> Result<Vec<Dispatch>> {
+    let layout = Layout::new(&pipelines.gpu().facts, spec, shape);
     dispatch_laid_out(pipelines, spec, &layout, args)
 }
 
@@ -254,7 +310,7 @@ pub fn dispatch_laid_out(
     bindings.extend(a.sinks.or(a.norms));
     let (constants, grid) = (constants(spec, layout), grid(spec, layout));
     let mut dispatches = vec![pipelines.dispatch(shader, &constants, &bindings, grid)?];
-    if !layout.joins && grid.groups > layout.pairs(spec) {
+    if !layout.joins && grid.groups > pairs(spec) {
         dispatches.push(attention_join::dispatch(pipelines, spec, layout, args)?);
     }
     Ok(dispatches)

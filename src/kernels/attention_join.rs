@@ -1,7 +1,7 @@
 //! Joins what the splits of [`super::attention_decode`] left, where adapters do not order memory
 //! between the workgroups of a dispatch.
 
-use super::attention_decode::{Args, Layout, Spec, result_constants};
+use super::attention_decode::{Args, Layout, Spec, pairs, result_constants};
 use super::{Constant, TOKEN_GRID};
 use crate::error::Result;
 use crate::gpu::{Dispatch, Grid, Pipelines, Shader};
@@ -25,8 +25,8 @@ pub fn constants(spec: &Spec, layout: &Layout) -> Vec<Constant> {
 }
 
 /// Workgroups.
-pub fn grid(spec: &Spec, layout: &Layout) -> Grid {
-    Grid { groups: layout.pairs(spec), ..TOKEN_GRID }
+pub fn grid(spec: &Spec) -> Grid {
+    Grid { groups: pairs(spec), ..TOKEN_GRID }
 }
 
 /// Prepares the kernel.
@@ -41,5 +41,5 @@ pub fn dispatch(
 ) -> Result<Dispatch> {
     let a = args.clone();
     let bindings = [a.step, a.rows, a.parts, a.y, a.scales];
-    pipelines.dispatch(SHADER, &constants(spec, layout), &bindings, grid(spec, layout))
+    pipelines.dispatch(SHADER, &constants(spec, layout), &bindings, grid(spec))
 }

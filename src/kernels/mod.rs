@@ -309,6 +309,8 @@ pub struct Shapes {
     pub matvec_exact: BySize<Shape>,
     /// For [`attention`].
     pub attention: attention::Shape,
+    /// For [`attention_decode`].
+    pub attention_decode: attention_decode::Shape,
 }
 
 impl Shapes {
@@ -316,12 +318,14 @@ impl Shapes {
     /// long ones on a CPU.
     pub fn for_adapter(facts: &Facts) -> Self {
         let matvecs = matvec_core::Tiles::for_adapter(facts);
+        let attention_decode = attention_decode::Shape::for_adapter(facts);
         if facts.is_software() {
             let shape = Shape { rows_each: 4, row_lanes: 8, col_lanes: 1 };
             Shapes {
                 matvecs,
                 matvec_exact: BySize::same(shape),
                 attention: attention::Shape { threads: 64, parts: 1, read_ahead: false, splits: 1 },
+                attention_decode,
             }
         } else {
             let shape = Shape { rows_each: 2, row_lanes: 1, col_lanes: 32 };
@@ -329,6 +333,7 @@ impl Shapes {
                 matvecs,
                 matvec_exact: BySize::same(shape),
                 attention: attention::Shape { threads: 256, parts: 8, read_ahead: true, splits: 16 },
+                attention_decode,
             }
         }
     }
@@ -336,7 +341,8 @@ impl Shapes {
     /// Whether every kernel runs in these shapes on an adapter.
     pub fn fit(&self, facts: &Facts) -> bool {
         let mut exact = self.matvec_exact.iter();
-        self.matvecs.fit(&facts.limits) && exact.all(|(_, shape)| shape.fits(8)) && self.attention.fits()
+        let attention = self.attention.fits() && self.attention_decode.fits();
+        self.matvecs.fit(&facts.limits) && exact.all(|(_, shape)| shape.fits(8)) && attention
     }
 }
 

@@ -27,6 +27,9 @@ use crate::text::marks::{Controls, Writer};
 /// The longest text that messages may become; a model that reads more is far away.
 const RENDERED_BYTES_MAX: usize = 64 << 20;
 
+/// A template may quote all of a message where it complains; a person reads the beginning.
+const COMPLAINT_CHARS_MAX: usize = 600;
+
 /// What is to be rendered: the arguments of Transformers' `apply_chat_template`.
 #[derive(Clone, Debug)]
 pub struct Chat<'a> {
@@ -195,7 +198,11 @@ impl ChatTemplate {
 
 /// One sentence about what went wrong in a template.
 fn complaint(error: &minijinja::Error) -> Error {
-    let words = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
+    let mut words = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
+    if let Some((end, _)) = words.char_indices().nth(COMPLAINT_CHARS_MAX) {
+        words.truncate(end);
+        words.push_str("...");
+    }
     let is_raised = std::error::Error::source(error).is_some_and(|source| source.is::<environment::Raised>());
     if is_raised {
         return Error::Usage(format!("the chat template refuses these messages: {words}"));

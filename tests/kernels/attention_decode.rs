@@ -2,9 +2,9 @@
 
 use super::attending::{Case, Sizes, spoil};
 use super::common::*;
-use pipo_wgpu::gpu::Buffer;
+use pipo_wgpu::gpu::{Buffer, Facts};
 use pipo_wgpu::kernels::CacheKind::{F16, Q8};
-use pipo_wgpu::kernels::attention_decode::{self, Args, Layout, Spec, is_supported};
+use pipo_wgpu::kernels::attention_decode::{self, Args, Layout, Shape, Spec, is_supported};
 use pipo_wgpu::kernels::{Mask, stride};
 
 /// A GPU's, one that splits even short contexts, and one that never splits.
@@ -128,6 +128,30 @@ fn equals_the_reference() {
     for (sizes, layout) in all_sizes().into_iter().zip(LAYOUTS.iter().cycle()) {
         RUNS.iter().for_each(|runs| check(&Case::new(sizes, runs), layout));
     }
+}
+
+/// What tuning may choose, on this adapter or on another.
+#[test]
+fn every_shape_on_offer_equals_the_reference() {
+    let mut shapes = Shape::candidates(&Facts::assumed());
+    shapes.extend(Shape::candidates(&gpu().facts).iter().filter(|shape| shape.threads == 32));
+    for (shape, sizes) in shapes.into_iter().zip(all_sizes().into_iter().cycle().step_by(3)) {
+        assert!(shape.fits(), "{shape:?}");
+        let layout = Layout::new(&gpu().facts, &spec(&sizes), shape);
+        check(&Case::new(sizes, RUNS[5]), &layout);
+    }
+}
+
+/// About as many workgroups for heads of any number; a model with many heads has as many anyway.
+#[test]
+fn workgroups_are_shared_by_sets_of_heads() {
+    let splits = |heads: u32, kv_heads: u32, workgroups: u32| {
+        let spec = spec(&Sizes::new(heads, kv_heads, 64, F16));
+        Layout::new(&Facts::assumed(), &spec, Shape { threads: 128, workgroups }).splits
+    };
+    assert_eq!([1, 8, 16, 40, 128].map(|heads| splits(heads, heads, 384)), [48, 48, 24, 16, 8]);
+    assert_eq!([(32, 8), (64, 8), (32, 4)].map(|(heads, kv)| splits(heads, kv, 384)), [48, 24, 48]);
+    assert_eq!([1, 8, 128].map(|heads| splits(heads, heads, 1)), [1; 3]);
 }
 
 #[test]

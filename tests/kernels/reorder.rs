@@ -30,3 +30,23 @@ fn columns_come_in_the_order_that_is_named() {
         }
     }
 }
+
+/// An order comes from a file; one that names no columns still reads none but its own row's.
+#[test]
+fn an_order_that_is_none_stays_within_its_row() {
+    let (tokens, cols) = (3, 33);
+    let x = activations(&mut Random::new(5), tokens, cols);
+    let mut order: Vec<f32> = (0..cols).map(|column| column as f32).collect();
+    let wild = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -1.0, 33.0, 1e30, 4_294_967_296.0];
+    order[..wild.len()].copy_from_slice(&wild);
+    let (step, order_at, x_at, y) = (step(tokens), upload(&order), upload(&x), poisoned(tokens, cols));
+    let args = Args { step: step.all(), order: order_at.all(), x: x_at.all(), y: y.all() };
+    run(&reorder::dispatch(&mut pipelines(), &Spec { cols: cols as u32 }, &args).unwrap(), tokens);
+    let stride = stride(cols as u32) as usize;
+    let got = unpad(&read(&y, tokens * stride), cols);
+    for (row, got) in x.chunks(stride).zip(got.chunks(cols)) {
+        let own = bits(&row[..cols]);
+        assert!(bits(got).iter().all(|value| own.contains(value)), "{got:?}");
+        assert_eq!(bits(&got[wild.len()..]), bits(&row[wild.len()..cols]));
+    }
+}

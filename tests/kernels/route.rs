@@ -166,6 +166,37 @@ fn what_is_not_finite_spoils_the_weights_of_its_token_alone() {
     }
 }
 
+/// Weights and corrections come from files: whatever they make of a router's values, a choice is an expert
+/// that there is, for kernels go to its weights.
+#[test]
+fn every_choice_is_an_expert_that_there_is() {
+    let grouped = Spec {
+        experts: 16,
+        chosen: 6,
+        scoring: Scoring::Sigmoid,
+        corrected: true,
+        n_group: 4,
+        topk_group: 2,
+        best: 2,
+        ..PLAIN
+    };
+    let wild = [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, -0.0];
+    for spec in [grouped, Spec { experts: 16, chosen: 6, shared_gate: true, ..PLAIN }] {
+        let width = (spec.experts + u32::from(spec.shared_gate)) as usize;
+        for value in wild {
+            let mut logits = Random::new(2).units(3 * width);
+            logits[..width].fill(value);
+            logits[width + 1] = value;
+            let mut correction = vec![0.25; spec.experts as usize];
+            correction[3..9].fill(value);
+            let (found, counts) = route(&spec, &logits, &correction, &vec![0; spec.experts as usize]);
+            assert!(found.iter().flatten().all(|route| route[0] < spec.experts), "{value}: {found:?}");
+            // Each was counted once, on top of the one that was there.
+            assert_eq!(counts.iter().sum::<u32>(), spec.experts + 3 * spec.chosen, "{value}");
+        }
+    }
+}
+
 /// What a block's tables say, by the rules alone.
 struct Slots {
     /// By expert; by slot, whose copy it is and when that was used.

@@ -11,11 +11,11 @@ use crate::error::{Error, Result};
 
 /// The file, open for more.
 #[derive(Debug)]
-pub(super) struct Answers {
+pub(in crate::cli) struct Answers {
     path: PathBuf,
     file: File,
     /// Requests that are answered.
-    pub(super) done: HashSet<String>,
+    pub(in crate::cli) done: HashSet<String>,
 }
 
 impl Answers {
@@ -23,7 +23,7 @@ impl Answers {
     ///
     /// # Errors
     /// When it holds something else, or another process writes it.
-    pub(super) fn open(path: &Path) -> Result<Self> {
+    pub(in crate::cli) fn open(path: &Path) -> Result<Self> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
         let mut file = file.map_err(Error::io("write", path))?;
         match file.try_lock() {
@@ -71,7 +71,7 @@ impl Answers {
     ///
     /// # Errors
     /// When there is no room.
-    pub(super) fn add(&mut self, answer: &Value) -> Result<()> {
+    pub(in crate::cli) fn add(&mut self, answer: &Value) -> Result<()> {
         let line = format!("{answer}\n");
         self.file.write_all(line.as_bytes()).map_err(Error::io("write", &self.path))?;
         self.file.sync_data().map_err(Error::io("write", &self.path))

@@ -17,10 +17,10 @@ const LINE_BYTES_MAX: usize = 32 << 20;
 
 /// One request of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Request {
+pub(in crate::cli) struct Request {
     /// What its answer is known by.
-    pub(super) custom_id: String,
-    pub(super) kind: Kind,
+    pub(in crate::cli) custom_id: String,
+    pub(in crate::cli) kind: Kind,
     /// Where its line is.
     place: Range<u64>,
     number: usize,
@@ -28,10 +28,10 @@ pub(super) struct Request {
 
 /// The requests of a file.
 #[derive(Debug)]
-pub(super) struct Requests {
+pub(in crate::cli) struct Requests {
     path: PathBuf,
     file: File,
-    pub(super) list: Vec<Request>,
+    pub(in crate::cli) list: Vec<Request>,
 }
 
 impl Requests {
@@ -39,7 +39,7 @@ impl Requests {
     ///
     /// # Errors
     /// Naming the line that is wrong.
-    pub(super) fn open(path: &Path) -> Result<Self> {
+    pub(in crate::cli) fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(Error::io("read", path))?;
         let mut reader = BufReader::new(&file);
         let (mut list, mut seen) = (Vec::new(), HashMap::new());
@@ -82,7 +82,7 @@ impl Requests {
     ///
     /// # Errors
     /// When the file has changed.
-    pub(super) fn body(&self, request: &Request) -> Result<Vec<u8>> {
+    pub(in crate::cli) fn body(&self, request: &Request) -> Result<Vec<u8>> {
         let mut line = vec![0; (request.place.end - request.place.start) as usize];
         os::read_exact_at(&self.file, &mut line, request.place.start)
             .map_err(Error::io("read", &self.path))?;

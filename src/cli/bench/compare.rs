@@ -24,7 +24,7 @@ type Key = (String, u64, String);
 ///
 /// # Errors
 /// When a file is not what `bench -o json` writes, or they have nothing in common.
-pub(super) fn compare(before: &Path, after: &Path) -> Result<String> {
+pub(in crate::cli) fn compare(before: &Path, after: &Path) -> Result<String> {
     let (before_rows, after_rows) = (rows(before)?, rows(after)?);
     let mut text =
         "| model | batch | test | A t/s | B t/s | B / A | |\n| --- | --: | --- | --: | --: | --: | --- |\n"

@@ -33,7 +33,7 @@ type Point = (f64, f64, f64);
 ///
 /// # Errors
 /// When a file is not what `bench -o json` writes, or the picture cannot be written.
-pub(super) fn plot(picture: &Path, results: &[std::path::PathBuf]) -> Result<()> {
+pub(in crate::cli) fn plot(picture: &Path, results: &[std::path::PathBuf]) -> Result<()> {
     let mut rows = Vec::new();
     for path in results {
         let text = std::fs::read(path).map_err(Error::io("read", path))?;

@@ -118,7 +118,7 @@ pub(super) fn save(path: &Path, system: Option<&str>, messages: &[Value]) -> Res
 }
 
 /// Reads a conversation: its system message, and the others.
-pub(super) fn load(path: &Path) -> Result<(Option<String>, Vec<Value>)> {
+pub(in crate::cli) fn load(path: &Path) -> Result<(Option<String>, Vec<Value>)> {
     let bytes = path.metadata().map_err(Error::io("read", path))?.len();
     if bytes > FILE_BYTES_MAX {
         return Err(Error::file(

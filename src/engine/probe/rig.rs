@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::Result;
 use crate::gpu::{Buffer, Dispatch, Gpu, Pipelines, Stopwatch};
+use crate::kernels::attention_decode::Layout;
 use crate::kernels::matvec_core::{self, Groups, Operation, Tile};
 use crate::kernels::{Activation, CacheKind, ExactArgs, Int8Args, Matrix, Shape, TOKENS_PER_GROUP_MAX};
 use crate::kernels::{attention, attention_decode, attention_merge, matmul_coop, matmul_few, matmul_int8};
@@ -255,7 +256,8 @@ pub struct Context {
 }
 
 impl Context {
-    /// Takes memory for a context, split by [`attention`] at most `splits_max` times.
+    /// Takes memory for a context, split by [`attention`] at most `splits_max` times, and in any shape
+    /// of [`attention_decode`] that is worth trying.
     ///
     /// # Errors
     /// When there is no memory for it.
@@ -263,8 +265,10 @@ impl Context {
         let width = u64::from((spec.heads + 2 * spec.kv_heads) * spec.head_dim) * 4;
         let cache = u64::from(positions) * spec.cache.row_bytes(spec.kv_heads * spec.head_dim);
         let decode = decode_spec(&spec, positions);
-        let scratch = attention_decode::Layout::for_adapter(&gpu.facts, &decode).scratch_bytes(&decode, 1);
-        let parts = attention::split_bytes(spec.heads, spec.head_dim, splits_max, 1).max(scratch);
+        let scratch = |shape| Layout::new(&gpu.facts, &decode, shape).scratch_bytes(&decode, 1);
+        let scratch = attention_decode::Shape::candidates(&gpu.facts).into_iter().map(scratch).max();
+        let parts =
+            attention::split_bytes(spec.heads, spec.head_dim, splits_max, 1).max(scratch.unwrap_or(0));
         let fill = Some(if spec.cache == CacheKind::F16 { SCALES } else { SMALL });
         Ok(Context {
             spec,
@@ -291,7 +295,11 @@ impl Context {
     ///
     /// # Errors
     /// When the device refuses it.
-    pub fn decode(&self, pipelines: &mut Pipelines) -> Result<Option<Vec<Dispatch>>> {
+    pub fn decode(
+        &self,
+        pipelines: &mut Pipelines,
+        shape: attention_decode::Shape,
+    ) -> Result<Option<Vec<Dispatch>>> {
         let spec = decode_spec(&self.spec, self.positions);
         if !attention_decode::is_supported(&pipelines.gpu().facts, &spec) {
             return Ok(None);
@@ -309,7 +317,7 @@ impl Context {
             sinks: None,
             norms: None,
         };
-        attention_decode::dispatch(pipelines, &spec, &args).map(Some)
+        attention_decode::dispatch(pipelines, &spec, shape, &args).map(Some)
     }
 
     /// The kernels of any pass for one token, in order.

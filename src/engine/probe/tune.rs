@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::gpu::{Dispatch, Gpu, Pipelines, Stopwatch};
 use crate::kernels::matvec_core::{Operation, Tile, candidates};
 use crate::kernels::sizes::{BySize, Form, SizeClass};
-use crate::kernels::{CacheKind, Matrix, Shape, Shapes, attention};
+use crate::kernels::{CacheKind, Matrix, Shape, Shapes, attention, attention_decode};
 use crate::os;
 use crate::quant::WeightKind;
 
@@ -33,8 +33,8 @@ struct Patience {
     /// Tokens of the products that are timed, each with its weight; the first is enough to leave
     /// most candidates behind.
     tokens: &'static [(u32, f64)],
-    /// Positions of the context that attention is timed with.
-    positions: u32,
+    /// Positions of the contexts that attention is timed with, the longest last, each with its weight.
+    positions: &'static [(u32, f64)],
 }
 
 impl Patience {
@@ -48,7 +48,7 @@ impl Patience {
                 rotated_bytes: 0,
                 bytes: 32 << 20,
                 tokens: &[(1, 1.0)],
-                positions: 256,
+                positions: &[(256, 1.0)],
             },
             false => Patience {
                 all: ms(8000),
@@ -57,7 +57,7 @@ impl Patience {
                 bytes: 768 << 20,
                 // One token is what decoding mostly is; for more there are tiles of their own.
                 tokens: &[(1, 0.75), (8, 0.25)],
-                positions: 4096,
+                positions: &[(512, 0.5), (8192, 0.5)],
             },
         }
     }
@@ -127,7 +127,7 @@ impl Tuning<'_> {
                 }
             }
         }
-        shapes.attention = self.attention(shapes.attention)?;
+        self.attentions(&mut shapes)?;
         log::info!("kernel shapes were tried for {:.2} s", self.start.elapsed().as_secs_f64());
         Ok(shapes)
     }
@@ -181,30 +181,70 @@ impl Tuning<'_> {
         })
     }
 
-    fn attention(&mut self, usual: attention::Shape) -> Result<attention::Shape> {
-        let (heads, kv_heads, head_dim) =
-            if self.gpu.facts.is_software() { (12, 4, 64) } else { (32, 8, 128) };
-        let spec = attention::Spec {
-            heads,
-            kv_heads,
-            head_dim,
-            cache: CacheKind::F16,
-            window: None,
-            scale: 0.1,
-            softcap: None,
-        };
-        let candidates = first(usual, attention::Shape::candidates(&self.gpu.facts));
-        let splits_max = candidates.iter().map(|shape| shape.splits).max().unwrap_or(1);
-        let context = Context::new(self.gpu, spec, self.patience.positions, splits_max)?;
+    /// Chooses how attention of decode passes is laid out: its own kernel, and that of any pass where
+    /// the adapter lacks what this needs.
+    fn attentions(&mut self, shapes: &mut Shapes) -> Result<()> {
+        let is_software = self.gpu.facts.is_software();
+        let (heads, kv_heads, head_dim) = if is_software { (12, 4, 64) } else { (32, 8, 128) };
+        let cache = CacheKind::F16;
+        let spec =
+            attention::Spec { heads, kv_heads, head_dim, cache, window: None, scale: 0.1, softcap: None };
+        let usual = *shapes;
+        let own = first(usual.attention_decode, attention_decode::Shape::candidates(&self.gpu.facts));
+        let any = first(usual.attention, attention::Shape::candidates(&self.gpu.facts));
+        let splits_max = any.iter().map(|shape| shape.splits).max().unwrap_or(1);
+        let (mut own_scores, mut any_scores) = (vec![0.0; own.len()], vec![0.0; any.len()]);
+        for &(positions, weight) in self.patience.positions {
+            let one = Context::new(self.gpu, spec, positions, splits_max)?;
+            // Between two uses of a block's cache come all weights: none of it is nearby any more.
+            let more = self.patience.rotated_bytes / one.cache_bytes();
+            let more = (1..more.min(8)).map(|_| Context::new(self.gpu, spec, positions, splits_max));
+            let contexts: Vec<_> = std::iter::once(Ok(one)).chain(more).collect::<Result<_>>()?;
+            let is_supported =
+                self.attention(&contexts, weight, &own, &mut own_scores, |p, context, shape| {
+                    context.decode(p, shape)
+                })?;
+            if !is_supported {
+                self.attention(&contexts, weight, &any, &mut any_scores, |p, context, shape| {
+                    context.attention(p, shape).map(Some)
+                })?;
+            }
+        }
+        let seconds = |scores: Vec<f64>| scores.into_iter().map(f64::exp).collect::<Vec<_>>();
+        shapes.attention_decode = own[winner(&own, &seconds(own_scores))];
+        shapes.attention = any[winner(&any, &seconds(any_scores))];
+        Ok(())
+    }
+
+    /// Adds to each candidate's score what it takes for contexts that take turns; `false` if the
+    /// adapter cannot run it.
+    fn attention<S: Copy>(
+        &mut self,
+        contexts: &[Context],
+        weight: f64,
+        candidates: &[S],
+        scores: &mut [f64],
+        prepare: impl Fn(&mut Pipelines, &Context, S) -> Result<Option<Vec<Dispatch>>>,
+    ) -> Result<bool> {
         let mut pipelines = Pipelines::deferred(self.gpu);
-        let work = |shape: &attention::Shape| Ok((context.attention(&mut pipelines, *shape)?, 1));
-        let works = candidates.iter().map(work).collect::<Result<Vec<Work>>>()?;
+        let mut works = Vec::new();
+        for shape in candidates {
+            let mut all = Vec::new();
+            for context in contexts {
+                match prepare(&mut pipelines, context, *shape)? {
+                    Some(dispatches) => all.extend(dispatches),
+                    None => return Ok(false),
+                }
+            }
+            works.push((all, 1));
+        }
         pipelines.finish()?;
         let seconds = self.least(&works, TURNS)?;
-        // Each dispatch of one attention counts.
-        let seconds: Vec<_> =
-            seconds.iter().zip(&works).map(|(each, (all, _))| each * all.len() as f64).collect();
-        Ok(candidates[winner(&candidates, &seconds)])
+        for ((score, each), (all, _)) in scores.iter_mut().zip(seconds).zip(&works) {
+            // Each dispatch of one attention counts.
+            *score += weight * (each * all.len() as f64 / contexts.len() as f64).ln();
+        }
+        Ok(true)
     }
 
     /// The fastest candidate for all products. The first one is the usual one, which others must

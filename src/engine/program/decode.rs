@@ -261,7 +261,7 @@ impl Builder<'_> {
                 sinks: sinks.map(|sinks| memory.codes(sinks)),
                 norms: norm.map(|norm| memory.codes(norm.weight)),
             };
-            attention_decode::dispatch(pipelines, &spec, &args)
+            attention_decode::dispatch(pipelines, &spec, self.shapes.attention_decode, &args)
         });
         Ok(transposed(dispatches.collect::<Result<_>>()?, false).collect())
     }
@@ -302,7 +302,7 @@ fn attention(decoder: &Decoder, cache: CacheKind, context: u32) -> attention_dec
 pub(in crate::engine) fn attention_bytes(
     decoder: &Decoder,
     facts: &Facts,
-    cache: CacheKind,
+    (cache, shape): (CacheKind, attention_decode::Shape),
     (context, batch): (u32, u32),
 ) -> Option<u64> {
     let spec = attention(decoder, cache, context);
@@ -310,7 +310,7 @@ pub(in crate::engine) fn attention_bytes(
     let mut specs = rotated.map(|rotary_dim| attention_decode::Spec { rotary_dim, ..spec }).chain([spec]);
     let is_supported = specs.all(|spec| attention_decode::is_supported(facts, &spec))
         && (!decoder.has_sinks() || attention_decode::bind_one_more(facts));
-    is_supported.then(|| attention_decode::Layout::for_adapter(facts, &spec).scratch_bytes(&spec, batch))
+    is_supported.then(|| attention_decode::Layout::new(facts, &spec, shape).scratch_bytes(&spec, batch))
 }
 
 /// Where each unit's vectors are in GPU memory at all times, if they are.

@@ -187,7 +187,7 @@ fn message(number: usize, value: &Value) -> Result<Value> {
     if let Some(Value::Array(calls)) = fields.get_mut("tool_calls") {
         for call in calls {
             // Templates write arguments as JSON themselves.
-            let arguments = &mut call["function"]["arguments"];
+            let Some(arguments) = call.pointer_mut("/function/arguments") else { continue };
             if let Some(parsed @ Value::Object(_)) =
                 arguments.as_str().and_then(|text| serde_json::from_str(text).ok())
             {

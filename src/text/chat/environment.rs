@@ -6,8 +6,9 @@ use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Va
 
 use super::{filters, json, methods};
 
-/// Instructions that a template may take, so that one with loops in loops over everything ends.
-const FUEL: u64 = 10_000_000;
+/// Instructions that a template may take, so that one with loops in loops over everything ends. Each 64
+/// bytes that it makes count as one, so that it holds at most four times what it may render.
+const FUEL: u64 = 4 * super::RENDERED_BYTES_MAX as u64 / 64;
 /// The name under which a template is known to its environment.
 pub(super) const NAME: &str = "chat template";
 /// How deep macros may call each other, which takes a thread's stack.

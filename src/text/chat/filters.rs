@@ -6,6 +6,8 @@
 use minijinja::value::{Kwargs, Rest, ValueKind, ValueOrKwargs, from_args};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 
+use super::methods::afford;
+
 /// Adds them.
 pub(super) fn add(env: &mut Environment<'_>) {
     env.add_filter("default", default);
@@ -103,21 +105,17 @@ fn round(value: f64, precision: Option<i32>, method: Option<String>, options: Kw
 }
 
 /// `text | indent(width=4, first=false, blank=false)`; the width may be a text.
-fn indent(
-    text: &str,
-    width: Option<Value>,
-    first: Option<bool>,
-    blank: Option<bool>,
-    options: Kwargs,
-) -> Result<String, Error> {
-    let width = width.or(options.get("width")?).unwrap_or_else(|| Value::from(4));
-    let first = first.or(options.get("first")?).unwrap_or(false);
-    let blank = blank.or(options.get("blank")?).unwrap_or(false);
+fn indent(state: &mut State, text: &str, args: Rest<ValueOrKwargs>) -> Result<String, Error> {
+    let options = named(args, &["width", "first", "blank"])?;
+    let width = options.get::<Option<Value>>("width")?.unwrap_or_else(|| Value::from(4));
+    let first = options.get::<Option<bool>>("first")?.unwrap_or(false);
+    let blank = options.get::<Option<bool>>("blank")?.unwrap_or(false);
     options.assert_all_used()?;
     let space = match width.as_str() {
         Some(text) => text.to_owned(),
         None => " ".repeat(usize::from(u16::try_from(width)?)),
     };
+    afford(state, (1 + text.matches('\n').count()).saturating_mul(space.len()))?;
     let mut out = String::with_capacity(text.len());
     for (number, line) in text.split('\n').enumerate() {
         if number > 0 {
@@ -142,9 +140,16 @@ fn truncate(state: &mut State, value: &Value, args: Rest<ValueOrKwargs>) -> Resu
 }
 
 /// `text | wordwrap(width=79, break_long_words=true, wrapstring=none, break_on_hyphens=true)`.
-fn wordwrap(value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
+fn wordwrap(state: &mut State, value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
     let names = ["width", "break_long_words", "wrapstring", "break_on_hyphens"];
-    minijinja_contrib::filters::wordwrap(value, named(args, &names)?)
+    let options = named(args, &names)?;
+    let width = options.peek::<Option<usize>>("width").ok().flatten().unwrap_or(79).max(1);
+    let end = options.peek::<Option<&str>>("wrapstring").ok().flatten().unwrap_or("\n").len();
+    let text = value.as_str().unwrap_or_default();
+    // Two lines together are longer than one may be.
+    let lines = 2 * text.len() / width + text.matches('\n').count() + 1;
+    afford(state, lines.saturating_mul(end))?;
+    minijinja_contrib::filters::wordwrap(value, options)
 }
 
 /// Arguments by name, of which some may be given by place.

@@ -7,7 +7,7 @@ use minijinja_contrib::pycompat;
 /// Calls a method that minijinja does not know by itself.
 pub(super) fn call(state: &mut State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
     let own = match value.kind() {
-        ValueKind::String => string(value.as_str().unwrap_or_default(), method, args)?,
+        ValueKind::String => string(state, value.as_str().unwrap_or_default(), method, args)?,
         ValueKind::Seq | ValueKind::Iterable => sequence(value, method, args)?,
         _ => None,
     };
@@ -15,7 +15,7 @@ pub(super) fn call(state: &mut State, value: &Value, method: &str, args: &[Value
 }
 
 /// A method of `str`; `None` for one that is minijinja's.
-fn string(text: &str, method: &str, args: &[Value]) -> Result<Option<Value>, Error> {
+fn string(state: &State, text: &str, method: &str, args: &[Value]) -> Result<Option<Value>, Error> {
     Ok(Some(match method {
         "split" | "rsplit" => {
             let (separator, most, options): (Option<&str>, Option<i64>, Kwargs) = from_args(args)?;
@@ -64,11 +64,18 @@ fn string(text: &str, method: &str, args: &[Value]) -> Result<Option<Value>, Err
         }
         "ljust" | "rjust" | "center" | "zfill" => {
             let (width, fill): (usize, Option<&str>) = from_args(args)?;
-            Value::from(filled(text, method, width, fill.unwrap_or(" "))?)
+            let fill = fill.unwrap_or(" ");
+            if fill.chars().count() != 1 {
+                let found = fill.chars().count();
+                return Err(wrong(format!("`{method}` fills with one character, found {found}")));
+            }
+            Value::from(filled(text, method, width, fill)?)
         }
         "expandtabs" => {
             let (size,): (Option<usize>,) = from_args(args)?;
-            Value::from(expanded(text, size.unwrap_or(8).min(WIDTH_MAX)))
+            let size = size.unwrap_or(8).min(WIDTH_MAX);
+            afford(state, text.matches('\t').count() * size)?;
+            Value::from(expanded(text, size))
         }
         _ => return Ok(None),
     }))
@@ -91,6 +98,13 @@ fn sequence(value: &Value, method: &str, args: &[Value]) -> Result<Option<Value>
 
 /// A longer width is a mistake, and would take memory for nothing.
 const WIDTH_MAX: usize = 1 << 16;
+
+/// Takes fuel for so many bytes that are about to be made, as minijinja takes it for those that were: a
+/// text of nothing but short lines can become thousands of times as long.
+pub(super) fn afford(state: &State, bytes: usize) -> Result<(), Error> {
+    const BYTES_EACH: usize = 64;
+    state.consume_fuel((bytes / BYTES_EACH) as u64)
+}
 
 fn wrong(problem: String) -> Error {
     Error::new(ErrorKind::InvalidOperation, problem)

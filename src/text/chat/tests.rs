@@ -130,6 +130,10 @@ fn problems_are_one_sentence() {
             "runs for too long",
         ),
         ("{{ 'x' * 999999999 }}", &message, "chat template fails in line 1"),
+        ("{{ ('a\n' * 200000) | indent(60000) }}", &message, "runs for too long"),
+        ("{{ ('\t' * 200000).expandtabs(60000) }}", &message, "runs for too long"),
+        ("{{ ('a ' * 9000) | wordwrap(1, wrapstring='x' * 200000) }}", &message, "runs for too long"),
+        ("{{ 'a'.center(60000, 'xy') }}", &message, "`center` fills with one character, found 2"),
         ("{{ messages }}", &[json!("x")], "message 1 of the chat: expected an object"),
     ] {
         let problem = render(source, messages).unwrap_err().to_string();
