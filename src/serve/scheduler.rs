@@ -176,6 +176,7 @@ impl<'a> Scheduler<'a> {
         begun: Vec<Active>,
     ) -> Self {
         let mut slots: Vec<_> = contexts.iter().map(|_| Slot::default()).collect();
+        shared.metrics.gpu_peak_bytes.set(engine.gpu().account().peak_bytes());
         let mut batch = Batch::new(engine, contexts);
         let clock = begun.iter().map(|active| active.order).max().unwrap_or(0);
         if !begun.iter().any(|active| active.job.traced) {
