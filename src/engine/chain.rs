@@ -111,33 +111,50 @@ impl Engine {
     /// # Panics
     /// If no chain is on its way.
     pub fn read_chain(&mut self) -> Result<Vec<u32>> {
+        self.read_chain_each().and_then(all)
+    }
+
+    /// The same, with `None` for each token behind which a logit is NaN or infinite: that is nothing to
+    /// its neighbours.
+    ///
+    /// # Errors
+    /// When the GPU fails.
+    ///
+    /// # Panics
+    /// If no chain is on its way.
+    pub fn read_chain_each(&mut self) -> Result<Vec<Option<u32>>> {
         assert!(self.chains.read < self.chains.submitted, "a chain is on its way");
         let slot = self.chains.read % CHAINS_MAX;
         self.chains.read += 1;
         let (count, is_timed) = self.chains.shapes[slot];
-        let read = |bytes: &[u8]| bytemuck::cast_slice::<u8, u32>(bytes).to_vec();
-        let ids = self.chains.readbacks[slot].read(&self.gpu, u64::from(count) * 4, read)?;
+        let ids = self.chains.readbacks[slot].read(&self.gpu, u64::from(count) * 4, each)?;
         if let Some(timer) = self.timer.as_mut().filter(|_| is_timed) {
             timer.record(&self.gpu, &self.trace, &self.names)?;
         }
-        finite(ids)
+        Ok(ids)
     }
 
     /// Waits for all chains on their way and forgets what they found.
     pub fn drop_chains(&mut self) {
         while self.chains.read < self.chains.submitted {
             // What failed has been told by whoever met it first.
-            let _ = self.read_chain();
+            let _ = self.read_chain_each();
         }
     }
 }
 
-/// Ids of which none says that there was no likeliest token.
-pub(super) fn finite(ids: Vec<u32>) -> Result<Vec<u32>> {
-    if ids.contains(&u32::MAX) {
-        return Err(Error::NonFinite(
-            "the model's logits are not finite; its weights or the GPU driver are broken".into(),
-        ));
-    }
-    Ok(ids)
+/// Ids that kernels have written, as far as there was a likeliest token.
+pub(super) fn each(bytes: &[u8]) -> Vec<Option<u32>> {
+    let ids = bytemuck::cast_slice::<u8, u32>(bytes).iter();
+    ids.map(|id| Some(*id).filter(|id| *id != u32::MAX)).collect()
+}
+
+/// Ids, where there is one for every token.
+pub(super) fn all(ids: Vec<Option<u32>>) -> Result<Vec<u32>> {
+    ids.into_iter().collect::<Option<_>>().ok_or_else(not_finite)
+}
+
+/// What is said of logits among which no token can be chosen.
+pub fn not_finite() -> Error {
+    Error::NonFinite("the model's logits are not finite; its weights or the GPU driver are broken".into())
 }
