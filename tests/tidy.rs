@@ -7,7 +7,9 @@ use clap::{CommandFactory, Parser};
 use pipo_wgpu::cli::args::Args;
 
 /// The modules bottom up, each with what it may import; `wgpu` and `ash` are crates.
-const MODULES: [(&str, &[&str]); 22] = [
+const MODULES: [(&str, &[&str]); 23] = [
+    // What cargo runs before it builds the rest.
+    ("build", &[]),
     ("error", &[]),
     ("size", &["error"]),
     ("os", &["error"]),
