@@ -3,7 +3,10 @@
 mod batching;
 mod benching;
 mod chatting;
+mod familiar;
 mod generation;
+#[cfg(unix)]
+mod lively;
 mod measuring;
 mod packing;
 mod planning;
