@@ -23,15 +23,23 @@ pub(super) struct Chains {
     /// Chains that were submitted, and those whose results were read.
     submitted: usize,
     read: usize,
-    /// The ids that each chain on its way will have found, and whether it is timed.
-    shapes: [(u32, bool); CHAINS_MAX],
+    /// What each chain on its way is.
+    shapes: [Shape; CHAINS_MAX],
+}
+
+#[derive(Default)]
+struct Shape {
+    /// Positions of the first pass's tokens.
+    positions: Vec<u32>,
+    passes: u32,
+    is_timed: bool,
 }
 
 impl Chains {
     pub(super) fn new(gpu: &Gpu, batch: u32) -> Result<Self> {
         let readback = || Readback::new(gpu, "tokens on their way", workspace::chain_bytes(batch));
         let readbacks = [readback()?, readback()?];
-        Ok(Chains { readbacks, submitted: 0, read: 0, shapes: [(0, false); CHAINS_MAX] })
+        Ok(Chains { readbacks, submitted: 0, read: 0, shapes: Default::default() })
     }
 }
 
@@ -95,7 +103,10 @@ impl Engine {
             timer.finish(walk.encoder());
         }
         walk.hand_over(&mut self.workspace.inputs, self.ring.as_ref());
-        self.chains.shapes[slot] = (passes * count, self.timer.is_some());
+        let shape = &mut self.chains.shapes[slot];
+        shape.positions.clear();
+        shape.positions.extend(tokens.iter().map(|token| token.position));
+        (shape.passes, shape.is_timed) = (passes, self.timer.is_some());
         self.chains.readbacks[slot].request();
         self.chains.submitted += 1;
         self.timer = self.timer.take().or(resting);
@@ -114,30 +125,26 @@ impl Engine {
         assert!(self.chains.read < self.chains.submitted, "a chain is on its way");
         let slot = self.chains.read % CHAINS_MAX;
         self.chains.read += 1;
-        let (count, is_timed) = self.chains.shapes[slot];
+        let Shape { positions, passes, is_timed } = &self.chains.shapes[slot];
+        let (tokens, is_timed) = (positions.len(), *is_timed);
+        let bytes = u64::from(*passes) * tokens as u64 * 4;
         let read = |bytes: &[u8]| bytemuck::cast_slice::<u8, u32>(bytes).to_vec();
-        let ids = self.chains.readbacks[slot].read(&self.gpu, u64::from(count) * 4, read)?;
+        let ids = self.chains.readbacks[slot].read(&self.gpu, bytes, read)?;
         if let Some(timer) = self.timer.as_mut().filter(|_| is_timed) {
             timer.record(&self.gpu, &self.trace, &self.names)?;
         }
-        finite(ids)
+        let positions = &self.chains.shapes[slot].positions;
+        self.finite(ids, |index| positions[index % tokens] + (index / tokens) as u32)
     }
 
     /// Waits for all chains on their way and forgets what they found.
     pub fn drop_chains(&mut self) {
         while self.chains.read < self.chains.submitted {
-            // What failed has been told by whoever met it first.
-            let _ = self.read_chain();
+            // What failed has been told by whoever met it first, and what does not come now is not
+            // waited for again.
+            if matches!(self.read_chain(), Err(Error::Stuck { .. })) {
+                self.chains.read = self.chains.submitted;
+            }
         }
     }
-}
-
-/// Ids of which none says that there was no likeliest token.
-pub(super) fn finite(ids: Vec<u32>) -> Result<Vec<u32>> {
-    if ids.contains(&u32::MAX) {
-        return Err(Error::NonFinite(
-            "the model's logits are not finite; its weights or the GPU driver are broken".into(),
-        ));
-    }
-    Ok(ids)
 }

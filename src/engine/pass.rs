@@ -3,11 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::chain::finite;
 use super::walk::Walk;
 use super::{Engine, workspace};
 use crate::error::Result;
-use crate::gpu::WAIT_MAX;
 use crate::model::Activation;
 use crate::pipeline::Loader;
 
@@ -111,6 +109,8 @@ impl Engine {
     /// Encodes a pass whose inputs are on their way, and hands over what is not to wait.
     pub(super) fn encode_pass(&mut self, pass: &Pass<'_>, ids: Ids, walk: &mut Walk<'_>) -> Result<()> {
         self.selected = pass.selected.len() as u32;
+        self.positions.clear();
+        self.positions.extend(pass.selected.iter().map(|token| pass.tokens[*token as usize].position));
         self.draws = self.workspace.inputs.draws(pass);
         self.caches.begin_pass(pass.tokens);
         let embed = match ids {
@@ -150,7 +150,7 @@ impl Engine {
         let gathers = !cache_ring && ring.is_some_and(Loader::has_own_queue);
         if let Some(ring) = ring.filter(|_| gathers && !is_there) {
             let start = Instant::now();
-            while !is_there && start.elapsed() < WAIT_MAX && !walk.is_gpu_idle()? {
+            while !is_there && start.elapsed() < self.gpu.wait_max() && !walk.is_gpu_idle()? {
                 is_there = ring.await_arrival(self.next_ticket, GPU_LOOK);
             }
             self.costs.waiting += start.elapsed();
@@ -242,6 +242,6 @@ impl Engine {
         walk.encode_choice(choice, &self.workspace.argmax, (to.buffer(), 0));
         walk.submit();
         let ids = to.read(&self.gpu, bytes, |read| bytemuck::cast_slice::<u8, u32>(read).to_vec())?;
-        finite(ids)
+        self.finite(ids, |index| self.positions[index])
     }
 }

@@ -1,0 +1,38 @@
+//! Says where numbers that are not finite come from: a weight of a unit, or the way of a token.
+
+use super::{Engine, Weights};
+use crate::error::{Error, Result};
+
+impl Engine {
+    /// The complaint that the logits after the tokens at some positions are not finite, with the first
+    /// weight that is to blame; all weights are read for that.
+    pub fn not_finite(&self, position: u32) -> Error {
+        let what = format!("the logits after token {} of a text are not finite", u64::from(position) + 1);
+        Error::NonFinite(match self.weights.first_not_finite() {
+            Ok(Some(place)) => {
+                format!("{what}: {place}, so the packed file is damaged; delete it and pack the model again")
+            }
+            Ok(None) => format!(
+                "{what} although all weights are: numbers grow beyond what activations or the KV cache hold \
+                 (try --exact, or --cache f32), or the GPU driver is broken"
+            ),
+            Err(problem) => format!("{what}, and its weights cannot be looked at: {problem}"),
+        })
+    }
+
+    /// Ids of which none says that there was no likeliest token; `position` is that of the token before
+    /// each.
+    pub(super) fn finite(&self, ids: Vec<u32>, position: impl Fn(usize) -> u32) -> Result<Vec<u32>> {
+        match ids.iter().position(|id| *id == u32::MAX) {
+            None => Ok(ids),
+            Some(bad) => Err(self.not_finite(position(bad))),
+        }
+    }
+}
+
+impl Weights {
+    /// The first weight that is NaN or infinite, in words; none where weights mean nothing.
+    fn first_not_finite(&self) -> Result<Option<String>> {
+        self.packed().map_or(Ok(None), |packed| packed.first_not_finite())
+    }
+}
