@@ -4,11 +4,13 @@ mod batching;
 mod benching;
 mod chatting;
 mod generation;
+mod killed;
 mod measuring;
 mod packing;
 mod planning;
 mod processes;
 mod refusals;
+mod steady;
 mod tuning;
 
 use std::fs;
