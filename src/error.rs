@@ -1,5 +1,6 @@
 //! The one error type: every case says what was expected, what was found and what to do.
 
+use std::any::Any;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -70,6 +71,9 @@ pub enum Error {
     /// A weight, activation or logit is NaN or infinite.
     #[error("{0}")]
     NonFinite(String),
+    /// A thread has met what cannot be.
+    #[error("a bug: {0}; please report it")]
+    Bug(String),
     /// The reader of standard output went away.
     #[error("the output was closed before everything was written")]
     ClosedPipe,
@@ -86,6 +90,13 @@ impl Error {
     pub fn io(doing: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
         move |source| Error::Io { doing, path, source }
+    }
+
+    /// What a thread said that panicked.
+    pub fn of_panic(panic: &(dyn Any + Send)) -> Self {
+        let said = panic.downcast_ref::<&str>().map(|said| (*said).to_owned());
+        let said = said.or_else(|| panic.downcast_ref::<String>().cloned());
+        Error::Bug(said.unwrap_or_else(|| "a thread panicked".into()))
     }
 
     /// A complaint about a file's content.

@@ -95,7 +95,7 @@ impl Model {
         plan::plan(&engine::demand(&self.decoder, &gpu.facts, options, true), budget, &rates)
     }
 
-    fn engine_on(&self, gpu: &Arc<Gpu>, plan: Plan, options: &Options) -> Engine {
+    pub fn engine_on(&self, gpu: &Arc<Gpu>, plan: Plan, options: &Options) -> Engine {
         let weights = Weights::new(Arc::clone(&self.packed), &self.decoder).unwrap();
         Engine::load(gpu, self.decoder.clone(), &weights, plan, options, |_| {}).unwrap()
     }

@@ -68,11 +68,12 @@ pub fn run(args: &BatchArgs) -> Result<()> {
     let shared = Arc::new(Shared::new(usize::MAX));
     let mut service = Service::new(Arc::new(model), Arc::clone(&shared));
     let lengths = Lengths::of(&requests, &open, &service)?;
+    let on_gpu = service.model.sampling.forgets();
     let need = |batch| Need {
         context: lengths.longest.min(most),
         all_logits: false,
         work: Work { batch, prompt_tokens: lengths.prompt, new_tokens: lengths.new },
-        on_gpu: false,
+        on_gpu,
         trace: Trace::off(),
     };
     let texts = u32::try_from(lengths.texts).unwrap_or(u32::MAX).clamp(1, BATCH_MAX);
@@ -86,9 +87,10 @@ pub fn run(args: &BatchArgs) -> Result<()> {
         model.context = prepared.context;
     }
     let contexts = vec![prepared.context; parallel as usize];
+    let remake = prepared.remake(&opened, &args.device)?;
     let engine = prepared.load(&opened)?;
     os::check_interrupt()?;
-    let writer = Writer::start(engine, contexts, &shared, Trace::off());
+    let writer = Writer::start((engine, remake), contexts, &shared, Trace::off());
     let (writer, _) = writer.map_err(Error::io("start", "the engine's thread"))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let runtime = runtime.map_err(Error::io("start threads for", "requests"))?;

@@ -121,6 +121,9 @@ fn one_line(text: &str) -> String {
 fn install_panic_hook() {
     let detailed = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
+        if crate::text::is_caught() {
+            return;
+        }
         let _ = writeln!(io::stderr(), "{}", bug_report(info));
         if std::env::var_os("RUST_BACKTRACE").is_some_and(|value| value != "0") {
             detailed(info);

@@ -16,6 +16,7 @@ use crate::pack::Packed;
 use crate::pipeline::Route;
 use crate::pipeline::cache_ring::CacheRing;
 use crate::plan::{self, Budget, Demand, Home, Plan, Rates, Work};
+use crate::serve::Remake;
 use crate::size;
 use crate::trace::Trace;
 
@@ -292,6 +293,23 @@ impl Prepared {
         });
         bar.finish();
         engine
+    }
+
+    /// What makes the same engine once more after its device has failed, on a new one.
+    ///
+    /// # Errors
+    /// When the packed file is damaged.
+    pub fn remake(&self, opened: &Opened, device: &DeviceArgs) -> Result<Remake> {
+        let weights = Weights::new(Arc::clone(&opened.packed), &opened.decoder)?;
+        let (decoder, plan, options) = (opened.decoder.clone(), self.plan.clone(), self.options.clone());
+        let device = device.clone();
+        Ok(Box::new(move |problem| {
+            note(format_args!("{problem}; loading the model again"));
+            let gpu = open_gpu(&device)?;
+            let engine = Engine::load(&gpu, decoder.clone(), &weights, plan.clone(), &options, |_| {})?;
+            note(format_args!("loaded again; texts go on"));
+            Ok(engine)
+        }))
     }
 }
 

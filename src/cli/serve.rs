@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use crate::cli::args::{ModelArgs, SamplingArgs, ServeArgs};
+use crate::cli::args::{ModelArgs, NetworkArgs, SamplingArgs, ServeArgs};
 use crate::cli::open::Opened;
 use crate::cli::output::{Output, note};
 use crate::cli::prepare::{Need, Prepared, open_gpu, prepare};
@@ -21,7 +21,7 @@ use crate::sampler::SamplerOptions;
 use crate::serve::api::Service;
 use crate::serve::http::{self, Access, Server};
 use crate::serve::status::About;
-use crate::serve::{Ended, Model, Shared, Writer};
+use crate::serve::{Ended, Model, Remake, Shared, Writer};
 use crate::text::{GenerationConfig, Tokenizer};
 use crate::trace::Trace;
 
@@ -32,6 +32,8 @@ const PROMPT_TOKENS: u32 = 512;
 const NEW_TOKENS: u32 = 128;
 /// Spans of a timeline that are kept.
 const SPANS_MAX: usize = 1 << 16;
+/// Threads that take requests apart at most.
+const READERS_MAX: usize = 16;
 /// How often Ctrl-C is looked for.
 const LOOK: Duration = Duration::from_millis(50);
 /// What connections get beyond the patience with answers.
@@ -49,7 +51,8 @@ pub fn run(args: &ServeArgs) -> Result<()> {
     let gpu = open_gpu(&args.device)?;
     let opened = Opened::new(&args.model, &gpu.facts)?;
     // Before the model is loaded, in vain if somebody else has the address.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().max_blocking_threads(READERS_MAX).build();
     let runtime = runtime.map_err(Error::io("start threads for", "the server"))?;
     let address = SocketAddr::new(args.network.host, args.network.port);
     let listener = runtime.block_on(http::listen(address));
@@ -62,13 +65,13 @@ pub fn run(args: &ServeArgs) -> Result<()> {
     os::check_interrupt()?;
     let contexts = vec![loaded.model.context; args.network.parallel as usize];
     let shared = Arc::new(Shared::new(args.network.queue as usize));
-    let Loaded { engine, model, about } = loaded;
+    let Loaded { engine, remake, model, about } = loaded;
     let server = Arc::new(Server {
         service: Service::new(Arc::new(model), Arc::clone(&shared)),
         about,
-        access: Access { api_key: args.network.api_key.clone(), origins: args.network.allow_origin.clone() },
+        access: access(args),
     });
-    let writer = Writer::start(engine, contexts, &shared, trace);
+    let writer = Writer::start((engine, remake), contexts, &shared, trace);
     let (writer, over) = writer.map_err(Error::io("start", "the engine's thread"))?;
     // A closed pipe is no reason not to serve.
     let _ = Output::stdout().line(&format!("listening on http://{address}"));
@@ -88,6 +91,15 @@ pub fn run(args: &ServeArgs) -> Result<()> {
         Ended { cut } => note(format_args!("ended; {cut} answers were cut")),
     }
     Ok(())
+}
+
+fn access(args: &ServeArgs) -> Access {
+    let NetworkArgs { api_key, allow_origin, client_timeout, .. } = &args.network;
+    Access {
+        api_key: api_key.clone(),
+        origins: allow_origin.clone(),
+        client_timeout: (*client_timeout > 0).then(|| Duration::from_secs((*client_timeout).into())),
+    }
 }
 
 /// Serves until Ctrl-C or the end of the engine, and then for as long as answers take, up to a limit.
@@ -125,6 +137,7 @@ async fn serve(
 /// An engine with what is known about it.
 struct Loaded {
     engine: Engine,
+    remake: Remake,
     model: Model,
     about: About,
 }
@@ -134,15 +147,18 @@ impl Loaded {
         let batch = args.network.parallel;
         let context = opened.decoder.context_max.min(CONTEXT);
         let work = Work { batch, prompt_tokens: PROMPT_TOKENS, new_tokens: NEW_TOKENS };
-        let need = Need { context, all_logits: false, work, on_gpu: false, trace: trace.clone() };
+        let sampling = sampling(&args.sampling, &opened.generation)?;
+        let on_gpu = sampling.forgets();
+        let need = Need { context, all_logits: false, work, on_gpu, trace: trace.clone() };
         let prepared = prepare(gpu, opened, &args.budget, &args.device, &need)?;
         let about = about(opened, &prepared);
         let name = args.network.alias.clone().unwrap_or_else(|| name(&args.model, opened));
-        let model = served(opened, name, (prepared.context, sampling(&args.sampling, &opened.generation)?))?;
+        let model = served(opened, name, (prepared.context, sampling))?;
+        let remake = prepared.remake(opened, &args.device)?;
         let start = std::time::Instant::now();
         let engine = prepared.load(opened)?;
         note(format_args!("loaded in {:.2} s", start.elapsed().as_secs_f64()));
-        Ok(Loaded { engine, model, about })
+        Ok(Loaded { engine, remake, model, about })
     }
 }
 

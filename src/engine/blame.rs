@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 impl Engine {
     /// The complaint that the logits after the tokens at some positions are not finite, with the first
     /// weight that is to blame; all weights are read for that.
-    pub fn not_finite(&self, position: u32) -> Error {
+    pub fn blame(&self, position: u32) -> Error {
         let what = format!("the logits after token {} of a text are not finite", u64::from(position) + 1);
         Error::NonFinite(match self.weights.first_not_finite() {
             Ok(Some(place)) => {
@@ -20,13 +20,10 @@ impl Engine {
         })
     }
 
-    /// Ids of which none says that there was no likeliest token; `position` is that of the token before
-    /// each.
-    pub(super) fn finite(&self, ids: Vec<u32>, position: impl Fn(usize) -> u32) -> Result<Vec<u32>> {
-        match ids.iter().position(|id| *id == u32::MAX) {
-            None => Ok(ids),
-            Some(bad) => Err(self.not_finite(position(bad))),
-        }
+    /// Ids, where there is one for every token; `position` is that of the token before each.
+    pub(super) fn finite(&self, ids: Vec<Option<u32>>, position: impl Fn(usize) -> u32) -> Result<Vec<u32>> {
+        let all = ids.iter().enumerate().map(|(index, id)| id.ok_or_else(|| self.blame(position(index))));
+        all.collect()
     }
 }
 

@@ -122,19 +122,31 @@ impl Engine {
     /// # Panics
     /// If no chain is on its way.
     pub fn read_chain(&mut self) -> Result<Vec<u32>> {
+        let ids = self.read_chain_each()?;
+        let Shape { positions, .. } = &self.chains.shapes[(self.chains.read - 1) % CHAINS_MAX];
+        let tokens = positions.len();
+        self.finite(ids, |index| positions[index % tokens] + (index / tokens) as u32)
+    }
+
+    /// The same, with `None` for each token behind which a logit is NaN or infinite: that is nothing to
+    /// its neighbours.
+    ///
+    /// # Errors
+    /// When the GPU fails.
+    ///
+    /// # Panics
+    /// If no chain is on its way.
+    pub fn read_chain_each(&mut self) -> Result<Vec<Option<u32>>> {
         assert!(self.chains.read < self.chains.submitted, "a chain is on its way");
         let slot = self.chains.read % CHAINS_MAX;
         self.chains.read += 1;
         let Shape { positions, passes, is_timed } = &self.chains.shapes[slot];
-        let (tokens, is_timed) = (positions.len(), *is_timed);
-        let bytes = u64::from(*passes) * tokens as u64 * 4;
-        let read = |bytes: &[u8]| bytemuck::cast_slice::<u8, u32>(bytes).to_vec();
-        let ids = self.chains.readbacks[slot].read(&self.gpu, bytes, read)?;
+        let (bytes, is_timed) = (u64::from(*passes) * positions.len() as u64 * 4, *is_timed);
+        let ids = self.chains.readbacks[slot].read(&self.gpu, bytes, each)?;
         if let Some(timer) = self.timer.as_mut().filter(|_| is_timed) {
             timer.record(&self.gpu, &self.trace, &self.names)?;
         }
-        let positions = &self.chains.shapes[slot].positions;
-        self.finite(ids, |index| positions[index % tokens] + (index / tokens) as u32)
+        Ok(ids)
     }
 
     /// Waits for all chains on their way and forgets what they found.
@@ -142,9 +154,20 @@ impl Engine {
         while self.chains.read < self.chains.submitted {
             // What failed has been told by whoever met it first, and what does not come now is not
             // waited for again.
-            if matches!(self.read_chain(), Err(Error::Stuck { .. })) {
+            if matches!(self.read_chain_each(), Err(Error::Stuck { .. })) {
                 self.chains.read = self.chains.submitted;
             }
         }
     }
+}
+
+/// Ids that kernels have written, as far as there was a likeliest token.
+pub(super) fn each(bytes: &[u8]) -> Vec<Option<u32>> {
+    let ids = bytemuck::cast_slice::<u8, u32>(bytes).iter();
+    ids.map(|id| Some(*id).filter(|id| *id != u32::MAX)).collect()
+}
+
+/// What is said of logits among which no token can be chosen.
+pub fn not_finite() -> Error {
+    Error::NonFinite("the model's logits are not finite; its weights or the GPU driver are broken".into())
 }

@@ -44,7 +44,7 @@ pub use crate::plan::LONG_PASS;
 use cache::Caches;
 use carrier::{Carrier, Homes};
 use chain::Chains;
-pub use chain::{CHAINS_MAX, PASSES_MAX};
+pub use chain::{CHAINS_MAX, PASSES_MAX, not_finite};
 pub use demand::demand;
 use demand::{cache_kind, reads_halves};
 use experts::ExpertTables;

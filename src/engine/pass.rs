@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::chain::each;
 use super::walk::Walk;
 use super::{Engine, workspace};
 use crate::error::Result;
@@ -223,7 +224,8 @@ impl Engine {
     /// # Errors
     /// [`crate::error::Error::NonFinite`] when a logit is NaN or infinite, or when the GPU fails.
     pub fn most_likely(&mut self) -> Result<Vec<u32>> {
-        self.choose(false)
+        let ids = self.choose(false)?;
+        self.finite(ids, |index| self.positions[index])
     }
 
     /// The token after each selected token of the last pass, as [`Engine::set_choice`] has said.
@@ -231,17 +233,26 @@ impl Engine {
     /// # Errors
     /// Those of [`Engine::most_likely`].
     pub fn chosen(&mut self) -> Result<Vec<u32>> {
+        let ids = self.chosen_each()?;
+        self.finite(ids, |index| self.positions[index])
+    }
+
+    /// The same, with `None` for each token behind which a logit is NaN or infinite: that is nothing to
+    /// its neighbours.
+    ///
+    /// # Errors
+    /// When the GPU fails.
+    pub fn chosen_each(&mut self) -> Result<Vec<Option<u32>>> {
         self.choose(self.draws)
     }
 
-    fn choose(&mut self, draws: bool) -> Result<Vec<u32>> {
+    fn choose(&mut self, draws: bool) -> Result<Vec<Option<u32>>> {
         let bytes = u64::from(self.selected) * 4;
         let mut walk = Walk::new(&self.gpu, self.selected, self.selected);
         let to = &mut self.workspace.argmax_readback;
         let choice = if draws { &self.draw[..] } else { &self.argmax };
         walk.encode_choice(choice, &self.workspace.argmax, (to.buffer(), 0));
         walk.submit();
-        let ids = to.read(&self.gpu, bytes, |read| bytemuck::cast_slice::<u8, u32>(read).to_vec())?;
-        self.finite(ids, |index| self.positions[index])
+        to.read(&self.gpu, bytes, each)
     }
 }

@@ -18,6 +18,9 @@ pub(super) const CONTEXT_MAX: u32 = 1 << 27;
 /// Columns of a head that the attention kernel handles.
 pub(super) const HEAD_DIM_MAX: u32 = 256;
 
+/// Numbers that are not whole: products and quotients of two of them are still f32 that are finite.
+const POSITIVE: RangeInclusive<f64> = 1e-18..=1e18;
+
 /// A JSON object with the file it came from, for error messages.
 #[derive(Clone, Debug)]
 pub struct Fields {
@@ -89,14 +92,14 @@ impl Fields {
         if self.get(key).is_none() { Ok(default) } else { self.size(key, range) }
     }
 
-    /// A positive finite number.
+    /// A positive number of a size that means something.
     ///
     /// # Errors
-    /// When it is missing, no number, or not positive.
+    /// When it is missing, no number, not positive, or absurd.
     pub fn positive(&self, key: &str) -> Result<f64> {
-        let what = "a positive number";
+        let what = "a positive number that is not absurd";
         let value = self.get(key).ok_or_else(|| self.missing(key, what))?;
-        let number = value.as_f64().filter(|n| n.is_finite() && *n > 0.0);
+        let number = value.as_f64().filter(|n| POSITIVE.contains(n));
         number.ok_or_else(|| self.wrong(key, what, value))
     }
 
@@ -134,7 +137,8 @@ impl Fields {
     /// When it is present and no finite number.
     pub fn number_or(&self, key: &str, default: f64) -> Result<f64> {
         self.get(key).map_or(Ok(default), |value| {
-            value.as_f64().filter(|n| n.is_finite()).ok_or_else(|| self.wrong(key, "a number", value))
+            let number = value.as_f64().filter(|n| n.abs() <= *POSITIVE.end());
+            number.ok_or_else(|| self.wrong(key, "a number that is not absurd", value))
         })
     }
 
@@ -145,7 +149,7 @@ impl Fields {
     pub fn numbers(&self, key: &str, count: usize) -> Result<Vec<f64>> {
         let what = format!("a list of {count} positive numbers");
         let value = self.get(key).ok_or_else(|| self.missing(key, &what))?;
-        let positive = |value: &Value| value.as_f64().filter(|n| n.is_finite() && *n > 0.0);
+        let positive = |value: &Value| value.as_f64().filter(|n| POSITIVE.contains(n));
         let list = value.as_array().filter(|list| list.len() == count);
         let numbers = list.and_then(|list| list.iter().map(positive).collect::<Option<Vec<_>>>());
         numbers.ok_or_else(|| self.wrong(key, &what, value))

@@ -103,7 +103,24 @@ impl Rope {
             rope.scale(fields, scaling, (theta, defaults))?;
             scaling.refuse_others(&PARAMETERS)?;
         }
-        Ok(rope)
+        match rope.is_finite() {
+            true => Ok(rope),
+            false => Err(fields.absurd(format!(
+                "the parameters of its rope contradict each other: with `rope_theta` = {theta}, positions would turn \
+                 queries by what is no number; get the file again"
+            ))),
+        }
+    }
+
+    /// Whether the angles of all positions and the factor on what is rotated are numbers.
+    fn is_finite(&self) -> bool {
+        let longer = match &self.longer {
+            Longer::Other { inverse_frequencies, .. } => &inverse_frequencies[..],
+            _ => &[],
+        };
+        let speeds = self.inverse_frequencies.iter().chain(longer);
+        let last = CONTEXT_MAX as f32;
+        speeds.chain([&self.attention_factor]).all(|number| (number * last).is_finite())
     }
 
     /// Leading values of a head that are rotated.
@@ -240,6 +257,25 @@ mod tests {
         let fields = Fields::new("config.json".as_ref(), config).unwrap();
         let defaults = RopeDefaults { theta: 10_000.0, partial: Some(1.0), head_dim: 8, context_max: 64 };
         Rope::from_config(&fields, &defaults)
+    }
+
+    #[test]
+    fn what_makes_no_rotation_is_refused() {
+        let yarn = json!({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1 << 20});
+        let long = json!({
+            "rope_type": "longrope", "short_factor": [1, 1, 1, 1], "long_factor": [1, 1, 1, 1],
+            "original_max_position_embeddings": 1
+        });
+        let linear = json!({"rope_type": "linear", "factor": 1e-18});
+        for (theta, scaling) in [(1.0, yarn), (1e4, long), (1e-18, linear)] {
+            let problem =
+                rope(&json!({"rope_theta": theta, "rope_scaling": scaling})).unwrap_err().to_string();
+            assert!(problem.contains("contradict each other"), "{problem}");
+        }
+        for theta in [json!(1e300), json!(1e-300), json!(-1)] {
+            let problem = rope(&json!({ "rope_theta": theta })).unwrap_err().to_string();
+            assert!(problem.contains("`rope_theta` should be a positive number"), "{problem}");
+        }
     }
 
     #[test]

@@ -132,6 +132,11 @@ impl Choice {
     }
 }
 
+/// What a model thinks of a token, and which are the likeliest in its place.
+pub(super) fn likelihood(logits: &[f32], top: usize, id: u32) -> Likelihood {
+    Raw::of(logits, top).likelihood(id)
+}
+
 /// Logits before anything changes them, as far as they are reported.
 struct Raw {
     all: Vec<f32>,

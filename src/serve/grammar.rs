@@ -8,6 +8,7 @@ use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{Matcher, ParserFactory};
 use serde_json::{Map, Value, json};
 
+use super::closed::closed;
 use crate::error::{Error, Result};
 use crate::text::Piece;
 
@@ -93,11 +94,11 @@ fn word(piece: &Piece) -> Vec<u8> {
     }
 }
 
-/// A schema in which nothing goes on without reason: its JSON is spaced as Python writes it, and whole
-/// numbers are those that every reader of JSON keeps. A model that is free to write blanks or digits
-/// may never stop doing so.
+/// A schema in which nothing goes on without reason: its JSON is spaced as Python writes it, whole
+/// numbers are those that every reader of JSON keeps, and objects have the members that they list. A
+/// model that is free to write blanks, digits or members may never stop doing so.
 pub(super) fn bounded(schema: &Value) -> Value {
-    match whole_numbers(schema) {
+    match closed(&whole_numbers(schema)) {
         Value::Object(mut fields) if !fields.contains_key("x-guidance") => {
             let spacing =
                 json!({"whitespace_flexible": false, "item_separator": ", ", "key_separator": ": "});

@@ -15,13 +15,19 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures::stream;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use super::api::{Answer, ApiError, Kind, Service};
+use super::connections::Connections;
+use super::shared::Health;
 use super::status::About;
 
 /// Bytes of a request's body at most.
 pub const BODY_BYTES_MAX: usize = 32 << 20;
+/// Bytes of answers on their way to a client at most, about: what a client does not take is soon noticed.
+const SENT_BYTES_MAX: u32 = 128 << 10;
+/// Connections that may wait to be accepted.
+const CONNECTIONS_WAITING_MAX: u32 = 1024;
 /// A stream with nothing to say for so long shows that it is alive.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// Seconds after which a client may ask again where the queue is full.
@@ -36,6 +42,8 @@ pub struct Access {
     pub api_key: Option<String>,
     /// Origins of web pages that may ask, besides those on this machine; `*` is any.
     pub origins: Vec<String>,
+    /// How long a client may take for the next piece of its request or answer.
+    pub client_timeout: Option<Duration>,
 }
 
 /// What all requests share.
@@ -65,15 +73,30 @@ fn json_body(value: &Value) -> impl IntoResponse + use<> {
 
 /// Everything that can be asked for.
 pub fn routes(server: Arc<Server>) -> Router {
-    let chat = |server: State<Arc<Server>>, request: Request| answer(server, Kind::Chat, request);
-    let completion = |server: State<Arc<Server>>, request: Request| answer(server, Kind::Completion, request);
+    let chat =
+        |server: State<Arc<Server>>, request: Request| answer(server, (Kind::Chat, Words::OpenAi), request);
+    let completion = |server: State<Arc<Server>>, request: Request| {
+        answer(server, (Kind::Completion, Words::OpenAi), request)
+    };
+    let llamas = |server: State<Arc<Server>>, request: Request| {
+        answer(server, (Kind::Completion, Words::Llama), request)
+    };
+    let tokenize = |State(server), request| small(server, request, Service::tokenize);
+    let detokenize = |State(server), request| small(server, request, Service::detokenize);
+    let apply_template = |State(server), request| small(server, request, Service::apply_template);
     Router::new()
         .route("/", get(page))
-        .route("/health", get(async || json_body(&json!({"status": "ok"}))))
+        .route("/health", get(health))
+        .route("/v1/health", get(health))
         .route("/metrics", get(metrics))
         .route("/status", get(status))
         .route("/timeline", get(timeline))
         .route("/props", get(props))
+        .route("/slots", get(slots))
+        .route("/completion", post(llamas))
+        .route("/tokenize", post(tokenize))
+        .route("/detokenize", post(detokenize))
+        .route("/apply-template", post(apply_template))
         .route("/v1/models", get(models))
         .route("/models", get(models))
         .route("/v1/models/{*name}", get(model))
@@ -103,7 +126,7 @@ async fn guard(State(server): State<Arc<Server>>, request: Request, next: Next) 
     let origin = request.headers().get(header::ORIGIN).cloned();
     let allowed = origin.filter(|origin| server.access.lets(origin));
     let is_question = request.method() == Method::OPTIONS && allowed.is_some();
-    let is_public = matches!(request.uri().path(), "/" | "/health");
+    let is_public = matches!(request.uri().path(), "/" | "/health" | "/v1/health");
     let mut response = match () {
         () if is_question => StatusCode::NO_CONTENT.into_response(),
         () if is_public || server.access.knows(request.headers()) => next.run(request).await,
@@ -157,6 +180,20 @@ async fn page() -> impl IntoResponse {
     (headers, PAGE)
 }
 
+/// Whether texts can be written, for whoever sends requests here or starts the server again.
+async fn health(State(server): State<Arc<Server>>) -> Response {
+    let unwell = |status: &str, reason: &str| {
+        let body =
+            json!({"status": status, "error": {"code": 503, "message": reason, "type": "server_error"}});
+        (StatusCode::SERVICE_UNAVAILABLE, json_body(&body)).into_response()
+    };
+    match server.service.shared.health() {
+        Health::Well => json_body(&json!({"status": "ok"})).into_response(),
+        Health::Recovering(reason) => unwell("recovering", &format!("{reason}; the model is loaded again")),
+        Health::Broken(reason) => unwell("error", &reason),
+    }
+}
+
 async fn metrics(State(server): State<Arc<Server>>) -> impl IntoResponse {
     let shared = &server.service.shared;
     shared.metrics.queue_length.set(shared.queue.len() as u64);
@@ -175,16 +212,28 @@ async fn timeline(State(server): State<Arc<Server>>) -> impl IntoResponse {
     json_body(&timeline.map_or(Value::Null, |timeline| timeline.json()))
 }
 
-/// What llama.cpp's web clients ask first.
 async fn props(State(server): State<Arc<Server>>) -> impl IntoResponse {
-    let model = &server.service.model;
-    json_body(&json!({
-        "model_path": model.name, "model_alias": model.name,
-        "build_info": concat!("pipo-wgpu ", env!("CARGO_PKG_VERSION")),
-        "total_slots": server.service.shared.metrics.slots.get(),
-        "chat_template": "", "modalities": {"vision": false, "audio": false},
-        "default_generation_settings": {"n_ctx": model.context, "params": {}},
-    }))
+    json_body(&server.service.props())
+}
+
+async fn slots(State(server): State<Arc<Server>>) -> impl IntoResponse {
+    json_body(&server.service.slots())
+}
+
+/// What one of the service's smaller questions comes to.
+async fn small(
+    server: Arc<Server>,
+    request: Request,
+    question: fn(&Service, &[u8]) -> Result<Value, ApiError>,
+) -> Result<Response, ApiError> {
+    let body = server.body(request).await?;
+    let answer = tokio::task::spawn_blocking(move || question(&server.service, &body)).await;
+    let answer = answer.map_err(|_| unread())??;
+    Ok(json_body(&answer).into_response())
+}
+
+fn unread() -> ApiError {
+    ApiError::new(500, "the request could not be read: a bug; please report it")
 }
 
 fn model_object(server: &Server) -> Value {
@@ -206,22 +255,47 @@ async fn model(State(server): State<Arc<Server>>, uri: Uri) -> Result<Response, 
     }
 }
 
+/// In whose words an answer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Words {
+    OpenAi,
+    Llama,
+}
+
 async fn answer(
     State(server): State<Arc<Server>>,
-    kind: Kind,
+    (kind, words): (Kind, Words),
     request: Request,
 ) -> Result<Response, ApiError> {
-    let body = body(request).await?;
+    let body = server.body(request).await?;
     let asking = Arc::clone(&server);
     // Templates and grammars may take a while, in which other streams go on.
-    let asked = tokio::task::spawn_blocking(move || asking.service.understand(kind, &body)).await;
-    let asked =
-        asked.map_err(|_| ApiError::new(500, "the request could not be read: a bug; please report it"))??;
+    let asked = tokio::task::spawn_blocking(move || match words {
+        Words::OpenAi => asking.service.understand(kind, &body),
+        Words::Llama => asking.service.understand(kind, &Service::in_openais_words(&body)?),
+    });
+    let asked = asked.await.map_err(|_| unread())??;
     let answer = server.service.begin(asked)?;
     if answer.stream {
-        return Ok(events(answer));
+        return Ok(events(answer, server, words));
     }
-    Ok(json_body(&answer.whole().await?).into_response())
+    let whole = answer.whole().await?;
+    let whole = match words {
+        Words::OpenAi => whole,
+        Words::Llama => server.service.in_llamas_words(&whole).unwrap_or(whole),
+    };
+    Ok(json_body(&whole).into_response())
+}
+
+impl Server {
+    /// The body of a request, which has to come in time.
+    pub(super) async fn body(&self, request: Request) -> Result<Bytes, ApiError> {
+        let Some(most) = self.access.client_timeout else { return body(request).await };
+        tokio::time::timeout(most, body(request)).await.unwrap_or_else(|_| {
+            let problem = format!("the body did not come within {} s; send it at once", most.as_secs_f32());
+            Err(ApiError::new(408, problem))
+        })
+    }
 }
 
 async fn body(request: Request) -> Result<Bytes, ApiError> {
@@ -245,15 +319,25 @@ async fn body(request: Request) -> Result<Bytes, ApiError> {
 }
 
 /// An answer as server-sent events.
-fn events(answer: Answer) -> Response {
-    let next = |state: Option<Answer>| async {
-        let mut answer = state?;
-        let (line, state) = match tokio::time::timeout(SILENCE_MAX, answer.event()).await {
-            Ok(Some(event)) => (format!("data: {event}\n\n"), Some(answer)),
-            Ok(None) => ("data: [DONE]\n\n".to_owned(), None),
-            Err(_) => (": still at work\n\n".to_owned(), Some(answer)),
-        };
-        Some((Ok::<_, Infallible>(line), state))
+fn events(answer: Answer, server: Arc<Server>, words: Words) -> Response {
+    let next = move |state: Option<Answer>| {
+        let server = Arc::clone(&server);
+        async move {
+            let mut answer = state?;
+            let (line, state) = match tokio::time::timeout(SILENCE_MAX, answer.event()).await {
+                Ok(Some(event)) => {
+                    let event = match words {
+                        Words::OpenAi => Some(event),
+                        Words::Llama => server.service.in_llamas_words(&event),
+                    };
+                    (event.map_or_else(String::new, |event| format!("data: {event}\n\n")), Some(answer))
+                }
+                Ok(None) if words == Words::Llama => return None,
+                Ok(None) => ("data: [DONE]\n\n".to_owned(), None),
+                Err(_) => (": still at work\n\n".to_owned(), Some(answer)),
+            };
+            Some((Ok::<_, Infallible>(line), state))
+        }
     };
     let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-cache")];
     (headers, Body::from_stream(stream::unfold(Some(answer), next))).into_response()
@@ -268,7 +352,8 @@ pub async fn serve(
     server: Arc<Server>,
     end: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    axum::serve(listener, routes(server)).with_graceful_shutdown(end).await
+    let patience = server.access.client_timeout.unwrap_or(Duration::MAX);
+    axum::serve(Connections { listener, patience }, routes(server)).with_graceful_shutdown(end).await
 }
 
 /// Takes an address to listen on.
@@ -276,7 +361,14 @@ pub async fn serve(
 /// # Errors
 /// When somebody else has it, or it is not of this machine.
 pub async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    TcpListener::bind(address).await
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // Whoever ended a moment ago is no reason to wait. Elsewhere that would let two listen at once.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    // Connections have it from here.
+    socket.set_send_buffer_size(SENT_BYTES_MAX)?;
+    socket.bind(address)?;
+    socket.listen(CONNECTIONS_WAITING_MAX)
 }
 
 #[cfg(test)]

@@ -19,6 +19,8 @@ pub struct Job {
     pub limits: Limits,
     /// How its tokens are chosen.
     pub choice: Choice,
+    /// How many of the likeliest tokens are reported for each token of the prompt, if that is wanted.
+    pub scores: Option<usize>,
     /// Its reader.
     pub reader: Reader,
     /// Whether the timeline of its passes is wanted.
@@ -78,9 +80,26 @@ pub struct Said {
     pub news: News,
 }
 
+/// How far a prompt has been read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Tokens of the prompt that were known already.
+    pub cached: usize,
+    /// Tokens that are read by now, the known ones among them.
+    pub read: usize,
+    /// Tokens of the prompt.
+    pub prompt: usize,
+    /// Time since the text joined.
+    pub time: Duration,
+}
+
 /// What happened to a text.
 #[derive(Clone, Debug)]
 pub enum News {
+    /// A pass has read tokens of its prompt.
+    Reading(Progress),
+    /// What the model thinks of the prompt's tokens, from the second on.
+    Prompt(Vec<Likelihood>),
     /// The next token, which belongs to the text, was chosen.
     Token(Token),
     /// The text has ended.
@@ -114,6 +133,8 @@ pub enum Failure {
     ShuttingDown,
     /// What can be said about it in one sentence.
     Broken(String),
+    /// There is no engine any more, for the reason in one sentence.
+    Unavailable(String),
 }
 
 /// What a text took.

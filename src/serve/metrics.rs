@@ -52,6 +52,7 @@ pub struct Metrics {
     pub queue_length: Count,
     pub queue_max: Count,
     pub gpu_peak_bytes: Count,
+    pub engine_failures: Count,
     pub http_requests: Count,
     pub http_errors: Count,
 }
@@ -110,6 +111,11 @@ impl Metrics {
             ("waiting_seconds_total", "Time spent waiting for weights.", seconds(&self.waiting_micros)),
             ("prefill_seconds_total", "Time of passes that read prompts.", seconds(&self.reading_micros)),
             ("decode_seconds_total", "Time of passes that decode.", seconds(&self.writing_micros)),
+            (
+                "engine_failures_total",
+                "Times that the engine had to be made again.",
+                count(&self.engine_failures),
+            ),
             ("http_requests_total", "HTTP requests.", count(&self.http_requests)),
             (
                 "http_errors_total",

@@ -6,10 +6,13 @@
 //! join and any text may end, whose reader has gone. Prompts are read in passes of their own, in turn
 //! with those that decode. What a sequence has read stays in its slot, and the next prompt that
 //! begins like it does not read it again, as long as that changes no bit: only rows that were read as
-//! a prompt are taken over, for decoding may round otherwise.
+//! a prompt are taken over, for decoding may round otherwise. An engine that fails is made again, and
+//! its texts go on where they were ([`Writer`]).
 
 pub mod api;
 pub mod choice;
+mod closed;
+mod connections;
 pub mod grammar;
 pub mod http;
 pub mod job;
@@ -21,6 +24,7 @@ mod shared;
 mod slots;
 pub mod status;
 pub mod tools;
+mod writer;
 
 use std::sync::Arc;
 
@@ -28,7 +32,8 @@ use crate::sampler::SamplerOptions;
 use crate::text::{ChatTemplates, GenerationConfig, Piece, Tokenizer};
 
 pub use scheduler::Ended;
-pub use shared::{Shared, Writer};
+pub use shared::{Health, Shared};
+pub use writer::{Remake, Writer};
 
 /// What requests need to know of the model.
 pub struct Model {

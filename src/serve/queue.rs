@@ -132,6 +132,7 @@ mod tests {
             prompt: [1].into(),
             limits: Limits { max_tokens: 1, end_tokens: Vec::new() },
             choice: Choice::greedy(),
+            scores: None,
             reader: Reader::new(to.clone()),
             traced: false,
             since: Instant::now(),

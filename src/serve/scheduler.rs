@@ -1,24 +1,24 @@
 //! The thread that has the engine: texts join and leave between passes, and share each of them.
 
+mod ahead;
+mod choosing;
+mod scoring;
 mod sharing;
 
 use std::ops::Range;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rayon::iter::{IntoParallelIterator, ParallelIterator};
-
-use super::job::{Failure, Figures, Job, Left, News};
+use super::job::{Failure, Figures, Job, Left, Likelihood, News, Progress};
 use super::shared::Shared;
 use super::slots::{self, Candidate};
-use super::status::Timeline;
 use crate::engine::{Class, Engine};
-use crate::error::{Error, Result};
-use crate::session::{Batch, End, Reading, reading_class};
+use crate::error::Result;
+use crate::session::{Batch, End, Reading, Selected, reading_class};
 use crate::trace::Trace;
 
 /// How long an idle thread sleeps at most before it looks around.
-const IDLE: Duration = Duration::from_millis(200);
+pub(super) const IDLE: Duration = Duration::from_millis(200);
 /// Tokens of prompts in a pass at most while others wait for their next token.
 const CHUNK_BESIDE_OTHERS: u32 = 512;
 
@@ -55,27 +55,64 @@ struct Part {
     slot: usize,
     prompt: Arc<[u32]>,
     range: Range<usize>,
-    /// Whether the prompt ends there, and a token is wanted.
-    decides: bool,
+    selected: Selected,
 }
 
 impl Part {
     fn reading(&self) -> Reading<'_> {
-        Reading { sequence: self.slot, ids: &self.prompt[self.range.clone()], decides: self.decides }
+        Reading { sequence: self.slot, ids: &self.prompt[self.range.clone()], selected: self.selected }
+    }
+
+    /// Rows of logits after the pass.
+    fn rows(&self) -> usize {
+        match self.selected {
+            Selected::None => 0,
+            Selected::Last => 1,
+            Selected::All => self.range.len(),
+        }
     }
 }
 
+/// What a decode pass reads of a text.
+#[derive(Clone, Copy)]
+struct Next {
+    slot: usize,
+    id: u32,
+    /// Whether a further token is wanted; or else the next one is known.
+    decides: bool,
+}
+
+impl Next {
+    fn reading(&self) -> Reading<'_> {
+        let selected = if self.decides { Selected::Last } else { Selected::None };
+        Reading { sequence: self.slot, ids: std::slice::from_ref(&self.id), selected }
+    }
+}
+
+/// A text whose turn it is, and its row among the logits.
+#[derive(Clone, Copy)]
+struct Deciding {
+    slot: usize,
+    row: usize,
+}
+
 /// A text that is being written.
-struct Active {
+pub(super) struct Active {
     job: Job,
     /// Position among all texts by when they joined.
     order: u64,
     cached: usize,
     began: Instant,
+    /// When its prompt had been read.
     read: Option<Instant>,
-    chosen: usize,
-    /// The token that the next decode pass reads.
-    next: Option<u32>,
+    /// Tokens that were chosen, and how many of them a pass has read: all but the last one, or fewer
+    /// where the engine had to be made again.
+    said: Vec<u32>,
+    fed: usize,
+    /// What the model thinks of the prompt's tokens, from the second on, where that is wanted.
+    scores: Vec<Likelihood>,
+    /// How often an engine has failed while it was written.
+    failures: u32,
 }
 
 impl Active {
@@ -86,7 +123,7 @@ impl Active {
             prompt: self.job.prompt.len(),
             reading: read - self.began,
             writing: read.elapsed(),
-            chosen: self.chosen,
+            chosen: self.said.len(),
         }
     }
 
@@ -98,45 +135,86 @@ impl Active {
     fn wants_tokens(&self) -> bool {
         self.job.limits.max_tokens > 0
     }
+
+    /// Whether the token after the prompt is to be chosen, and not known.
+    fn decides_first(&self) -> bool {
+        self.wants_tokens() && self.said.is_empty()
+    }
+
+    /// What the next decode pass reads of it.
+    fn next(&self, slot: usize) -> Option<Next> {
+        if self.read.is_some() {
+            let id = *self.said.get(self.fed)?;
+            return Some(Next { slot, id, decides: self.fed + 1 == self.said.len() });
+        }
+        // A prompt of one token is read as if it had been chosen.
+        let first = || Next { slot, id: self.job.prompt[0], decides: self.decides_first() };
+        (self.class() == Class::Decode).then(first)
+    }
+
+    /// Begins once more, with what it has said as known: an engine has failed that had read it. How often
+    /// that has happened.
+    pub(super) fn begin_again(&mut self) -> u32 {
+        (self.read, self.fed, self.cached) = (None, 0, 0);
+        self.scores.clear();
+        self.failures += 1;
+        self.failures
+    }
+
+    pub(super) fn into_job(self) -> Job {
+        self.job
+    }
 }
 
 impl<'a> Scheduler<'a> {
-    /// For as many texts of `context` tokens as the engine was loaded for.
-    pub fn new(engine: &'a mut Engine, contexts: &[u32], shared: Arc<Shared>, trace: Trace) -> Self {
-        trace.pause();
-        shared.metrics.slots.set(contexts.len() as u64);
-        let slots = contexts.iter().map(|_| Slot::default()).collect();
-        Scheduler { batch: Batch::new(engine, contexts), slots, shared, trace, clock: 0, copies: true }
+    /// For as many texts of `context` tokens as the engine was loaded for, some of which have begun
+    /// elsewhere.
+    pub(super) fn new(
+        engine: &'a mut Engine,
+        contexts: &[u32],
+        (shared, trace): (Arc<Shared>, Trace),
+        begun: Vec<Active>,
+    ) -> Self {
+        let mut slots: Vec<_> = contexts.iter().map(|_| Slot::default()).collect();
+        shared.metrics.gpu_peak_bytes.set(engine.gpu().account().peak_bytes());
+        let mut batch = Batch::new(engine, contexts);
+        let clock = begun.iter().map(|active| active.order).max().unwrap_or(0);
+        if !begun.iter().any(|active| active.job.traced) {
+            trace.pause();
+        }
+        for (number, (slot, active)) in slots.iter_mut().zip(begun).enumerate() {
+            if active.job.choice.is_gpus() {
+                batch.draw_by(number, active.job.choice.options());
+            }
+            slot.active = Some(active);
+        }
+        Scheduler { batch, slots, shared, trace, clock, copies: true }
+    }
+
+    /// The texts that have not ended, for another engine.
+    pub(super) fn leave(&mut self) -> Vec<Active> {
+        self.slots.iter_mut().filter_map(|slot| slot.active.take()).collect()
+    }
+
+    /// Tells all who still wait that the time to end has come.
+    pub(super) fn end_all(&mut self) -> Ended {
+        let mut cut = 0;
+        for number in 0..self.slots.len() {
+            cut += usize::from(self.slots[number].active.is_some());
+            self.fail(number, Failure::ShuttingDown);
+        }
+        Ended { cut }
     }
 
     /// Writes texts until the queue is closed and empty, or the time to end has come.
     ///
     /// # Errors
-    /// When the engine fails; all readers have been told.
-    pub fn run(mut self) -> Result<Ended> {
-        let outcome = self.work();
-        let failure = match &outcome {
-            Ok(_) => Failure::ShuttingDown,
-            Err(error) => Failure::Broken(error.to_string()),
-        };
-        self.shared.queue.fail(&failure);
-        let mut cut = 0;
-        for number in 0..self.slots.len() {
-            cut += usize::from(self.slots[number].active.is_some());
-            self.fail(number, failure.clone());
-        }
-        outcome.map(|()| Ended { cut })
-    }
-
-    fn work(&mut self) -> Result<()> {
+    /// When the engine fails; texts can go on with another one.
+    pub(super) fn work(&mut self) -> Result<()> {
         loop {
             self.let_go();
             self.admit();
-            let metrics = &self.shared.metrics;
-            let busy = self.slots.iter().filter(|slot| slot.active.is_some()).count();
-            self.shared.queue.set_free(self.slots.len() - busy);
-            metrics.slots_busy.set(busy as u64);
-            metrics.queue_length.set(self.shared.queue.len() as u64);
+            let busy = self.count();
             if self.shared.is_over() {
                 return Ok(());
             }
@@ -149,10 +227,26 @@ impl<'a> Scheduler<'a> {
             }
             self.read_prompts()?;
             self.decode()?;
-            let costs = self.batch.engine().costs()?;
-            self.shared.metrics.note_costs(&costs);
-            self.shared.metrics.gpu_peak_bytes.set(self.batch.engine().gpu().account().peak_bytes());
+            self.report()?;
         }
+    }
+
+    /// Counts texts for whoever looks from outside; how many are being written.
+    fn count(&self) -> usize {
+        let metrics = &self.shared.metrics;
+        let busy = self.slots.iter().filter(|slot| slot.active.is_some()).count();
+        self.shared.queue.set_free(self.slots.len() - busy);
+        metrics.slots_busy.set(busy as u64);
+        metrics.queue_length.set(self.shared.queue.len() as u64);
+        busy
+    }
+
+    /// Tells what the engine has counted.
+    fn report(&mut self) -> Result<()> {
+        let costs = self.batch.engine().costs()?;
+        self.shared.metrics.note_costs(&costs);
+        self.shared.metrics.gpu_peak_bytes.set(self.batch.engine().gpu().account().peak_bytes());
+        Ok(())
     }
 
     /// Frees the slots of texts whose readers have left.
@@ -186,7 +280,9 @@ impl<'a> Scheduler<'a> {
             if job.choice.is_gpus() {
                 self.batch.draw_by(number, job.choice.options());
             }
-            let cached = self.batch.keep_of(number, &job.prompt, slot.read_as_prompt);
+            // What is known is not scored.
+            let known = if job.scores.is_some() { 0 } else { slot.read_as_prompt };
+            let cached = self.batch.keep_of(number, &job.prompt, known);
             slot.read_as_prompt = cached;
             self.shared.metrics.cached_tokens.add(cached as u64);
             if job.traced {
@@ -200,8 +296,10 @@ impl<'a> Scheduler<'a> {
                 cached,
                 began: Instant::now(),
                 read: None,
-                chosen: 0,
-                next: None,
+                said: Vec::new(),
+                fed: 0,
+                scores: Vec::new(),
+                failures: 0,
             });
         }
     }
@@ -233,25 +331,39 @@ impl<'a> Scheduler<'a> {
             let Some(active) = &self.slots[number].active else { continue };
             let read = self.batch.tokens(number).len();
             let unread = active.job.prompt.len() - read;
-            let now = unread.min(most.tokens as usize);
-            let decides = now == unread && active.wants_tokens();
-            if now == 0 || (decides && most.selected == 0) {
+            let is_scored = active.job.scores.is_some();
+            let now =
+                unread.min(if is_scored { most.tokens.min(most.selected) } else { most.tokens } as usize);
+            let selected = match now == unread && active.decides_first() {
+                _ if is_scored => Selected::All,
+                true => Selected::Last,
+                false => Selected::None,
+            };
+            let prompt = Arc::clone(&active.job.prompt);
+            let part = Part { slot: number, prompt, range: read..read + now, selected };
+            if now == 0 || part.rows() > most.selected as usize {
                 break;
             }
             most.tokens -= now as u32;
-            most.selected -= u32::from(decides);
-            let prompt = Arc::clone(&active.job.prompt);
-            parts.push(Part { slot: number, prompt, range: read..read + now, decides });
+            most.selected -= part.rows() as u32;
+            parts.push(part);
         }
         let readings: Vec<_> = parts.iter().map(Part::reading).collect();
         let start = Instant::now();
         self.batch.step(&readings, Class::Prefill)?;
-        let deciding: Vec<_> = readings.iter().filter(|r| r.decides).map(|r| r.sequence).collect();
         let tokens: usize = readings.iter().map(|reading| reading.ids.len()).sum();
-        for Part { slot, prompt, range, .. } in &parts {
-            self.slots[*slot].read_as_prompt = range.end;
-            if range.end == prompt.len() {
-                self.note_read(*slot);
+        self.score(&parts)?;
+        let (mut deciding, mut rows) = (Vec::new(), 0);
+        for part in &parts {
+            rows += part.rows();
+            self.slots[part.slot].read_as_prompt = part.range.end;
+            self.tell_progress(part.slot, part.range.end);
+            if part.range.end == part.prompt.len() {
+                self.note_read(part.slot);
+                let decides = |active: &Active| active.decides_first();
+                if self.slots[part.slot].active.as_ref().is_some_and(decides) {
+                    deciding.push(Deciding { slot: part.slot, row: rows - 1 });
+                }
             }
         }
         self.choose(&deciding)?;
@@ -262,168 +374,55 @@ impl<'a> Scheduler<'a> {
         Ok(())
     }
 
+    /// Tells how much of a prompt has been read.
+    fn tell_progress(&self, number: usize, read: usize) {
+        if let Some(active) = &self.slots[number].active {
+            let (cached, prompt, time) = (active.cached, active.job.prompt.len(), active.began.elapsed());
+            active.job.reader.tell(active.job.index, News::Reading(Progress { cached, read, prompt, time }));
+        }
+    }
+
     /// The prompt of a text has been read.
     fn note_read(&mut self, number: usize) {
         let Some(active) = &mut self.slots[number].active else { return };
         active.read = Some(Instant::now());
-        if !active.wants_tokens() {
+        self.tell_scores(number);
+        if self.slots[number].active.as_ref().is_some_and(|active| !active.wants_tokens()) {
             self.end(number, End::Length);
         }
     }
 
-    /// One further token for every text whose prompt has been read, in as few passes as there may be.
+    /// One further token for every text whose prompt has been read, in as few passes as there may be; or
+    /// several, where nothing else is to be done.
     fn decode(&mut self) -> Result<()> {
-        let mut tokens = Vec::new();
-        for (number, slot) in self.slots.iter().enumerate() {
-            let Some(active) = &slot.active else { continue };
-            match active.next {
-                Some(id) => tokens.push((number, [id], true)),
-                // A prompt of one token is read as if it had been chosen.
-                None if active.read.is_none() && active.class() == Class::Decode => {
-                    tokens.push((number, [active.job.prompt[0]], active.wants_tokens()));
-                }
-                None => {}
-            }
+        let slots = self.slots.iter().enumerate();
+        let next: Vec<Next> = slots.filter_map(|(number, slot)| slot.active.as_ref()?.next(number)).collect();
+        if self.goes_ahead(&next)? {
+            return Ok(());
         }
         let most = self.batch.most(Class::Decode);
-        for part in tokens.chunks(most.tokens.min(most.selected).max(1) as usize) {
+        for part in next.chunks(most.tokens.min(most.selected).max(1) as usize) {
             let start = Instant::now();
-            let readings: Vec<_> = part
-                .iter()
-                .map(|(sequence, ids, decides)| Reading { sequence: *sequence, ids, decides: *decides })
-                .collect();
+            let readings: Vec<_> = part.iter().map(Next::reading).collect();
             self.batch.step(&readings, Class::Decode)?;
-            for (number, ..) in part {
-                if self.slots[*number].active.as_ref().is_some_and(|active| active.read.is_none()) {
+            let mut deciding = Vec::new();
+            for next in part {
+                if next.decides {
+                    deciding.push(Deciding { slot: next.slot, row: deciding.len() });
+                }
+                let Some(active) = &mut self.slots[next.slot].active else { continue };
+                if active.read.is_some() {
+                    active.fed += 1;
+                } else {
                     self.shared.metrics.prompt_tokens.add(1);
-                    self.note_read(*number);
+                    self.tell_progress(next.slot, 1);
+                    self.note_read(next.slot);
                 }
             }
-            let deciding: Vec<_> = readings.iter().filter(|r| r.decides).map(|r| r.sequence).collect();
             self.choose(&deciding)?;
             self.shared.metrics.decode_passes.add(1);
             self.shared.metrics.writing_micros.add(start.elapsed().as_micros() as u64);
         }
         Ok(())
-    }
-
-    /// Chooses the next token of each text that the last pass has decided.
-    fn choose(&mut self, deciding: &[usize]) -> Result<()> {
-        if deciding.is_empty() {
-            return Ok(());
-        }
-        let is_gpus = |number: usize| {
-            self.slots[number].active.as_ref().is_some_and(|active| active.job.choice.is_gpus())
-        };
-        let (by_gpu, by_cpu): (Vec<_>, Vec<_>) =
-            deciding.iter().copied().enumerate().partition(|(_, number)| is_gpus(*number));
-        if !by_gpu.is_empty() {
-            match self.batch.engine().chosen() {
-                Ok(ids) => {
-                    for (row, number) in by_gpu {
-                        self.take(number, super::job::Token { id: ids[row], likelihood: None });
-                    }
-                }
-                Err(error) => return self.fail_all(deciding, error),
-            }
-        }
-        if by_cpu.is_empty() {
-            return Ok(());
-        }
-        let vocab = self.batch.engine().decoder().vocab_size as usize;
-        let mut logits = self.batch.engine().logits()?;
-        let is_cpus = |(number, _): &(&usize, _)| by_cpu.iter().any(|(_, other)| other == *number);
-        let mut rows: Vec<_> = deciding.iter().zip(logits.chunks_exact_mut(vocab)).filter(is_cpus).collect();
-        rows.sort_unstable_by_key(|(number, _)| **number);
-        let mut rows = rows.into_iter().peekable();
-        let mut work = Vec::new();
-        for (number, slot) in self.slots.iter_mut().enumerate() {
-            let row = rows.next_if(|(deciding, _)| **deciding == number);
-            let (Some((_, row)), Some(active)) = (row, &mut slot.active) else { continue };
-            let left = (active.job.limits.max_tokens - active.chosen).min(self.batch.room(number) + 1);
-            work.push((number, &mut active.job.choice, row, (self.batch.tokens(number), left)));
-        }
-        // Sorting a large vocabulary takes a millisecond, and there may be many texts.
-        let chosen = work
-            .into_par_iter()
-            .map(|(number, choice, row, (read, left))| (number, choice.choose(row, read, left)));
-        let chosen: Vec<_> = chosen.collect();
-        for (number, token) in chosen {
-            match token {
-                Ok(token) => self.take(number, token),
-                Err(error) => self.fail_all(&[number], error)?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Hands a chosen token on, and ends the text where that is due.
-    fn take(&mut self, number: usize, token: super::job::Token) {
-        let room = self.batch.room(number);
-        let Some(active) = &mut self.slots[number].active else { return };
-        let Job { index, limits, reader, choice, since, .. } = &active.job;
-        active.chosen += 1;
-        self.shared.metrics.new_tokens.add(1);
-        if active.chosen == 1 {
-            self.shared.metrics.note_first_token(since.elapsed());
-        }
-        let id = token.id;
-        // What was ended in time to be whole was cut all the same.
-        let at_its_end = if choice.was_cut() { End::Length } else { End::EndToken };
-        if limits.end_tokens.contains(&id) {
-            return self.end(number, at_its_end);
-        }
-        reader.tell(*index, News::Token(token));
-        let end = match () {
-            () if choice.is_complete() => Some(at_its_end),
-            () if active.chosen == limits.max_tokens => Some(End::Length),
-            () if room == 0 => Some(End::Context),
-            () => None,
-        };
-        active.next = Some(id);
-        if let Some(end) = end {
-            self.end(number, end);
-        }
-    }
-
-    /// A text has ended as it should.
-    fn end(&mut self, number: usize, end: End) {
-        if let Some(active) = &self.slots[number].active {
-            active.job.reader.tell(active.job.index, News::End(end, active.figures()));
-            self.shared.metrics.texts_done.add(1);
-        }
-        self.free(number);
-    }
-
-    /// Some texts cannot go on; what is not about them ends everything.
-    fn fail_all(&mut self, numbers: &[usize], error: Error) -> Result<()> {
-        match error {
-            Error::NonFinite(_) | Error::Usage(_) => {
-                let failure = Failure::Broken(error.to_string());
-                numbers.iter().for_each(|number| self.fail(*number, failure.clone()));
-                Ok(())
-            }
-            other => Err(other),
-        }
-    }
-
-    fn fail(&mut self, number: usize, failure: Failure) {
-        if let Some(active) = &self.slots[number].active {
-            active.job.reader.tell(active.job.index, News::Failed(failure));
-            self.shared.metrics.texts_failed.add(1);
-            self.free(number);
-        }
-    }
-
-    fn free(&mut self, number: usize) {
-        self.clock += 1;
-        let slot = &mut self.slots[number];
-        if slot.active.take().is_some_and(|active| active.job.traced) {
-            self.trace.pause();
-            let timeline = Timeline::of(&self.trace);
-            *self.shared.timeline.lock().unwrap_or_else(PoisonError::into_inner) = Some(timeline);
-        }
-        self.slots[number].used = self.clock;
-        self.batch.rest(number);
     }
 }

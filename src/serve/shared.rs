@@ -1,18 +1,23 @@
 //! What the threads of the server share, and the thread that has the engine.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-
-use tokio::sync::oneshot;
 
 use super::metrics::Metrics;
 use super::queue::Queue;
-use super::scheduler::{Ended, Scheduler};
 use super::status::Timeline;
-use crate::engine::Engine;
-use crate::error::Result;
-use crate::trace::Trace;
+
+/// Whether texts can be written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Health {
+    /// They can.
+    #[default]
+    Well,
+    /// The engine has failed and is made again, for the reason in one sentence; texts wait.
+    Recovering(String),
+    /// There is no engine any more, for the reason in one sentence.
+    Broken(String),
+}
 
 /// What the server's threads share.
 pub struct Shared {
@@ -22,6 +27,7 @@ pub struct Shared {
     pub metrics: Metrics,
     /// The timeline of the last answer that wanted one.
     pub timeline: Mutex<Option<Timeline>>,
+    health: Mutex<Health>,
     /// When what is not finished is cut, once the server is ending.
     deadline: Mutex<Option<Instant>>,
 }
@@ -35,6 +41,7 @@ impl Shared {
             queue: Queue::new(queue_max),
             metrics,
             timeline: Mutex::default(),
+            health: Mutex::default(),
             deadline: Mutex::default(),
         }
     }
@@ -42,50 +49,27 @@ impl Shared {
     /// Takes no more jobs, and cuts those that have not ended after a while.
     pub fn end_within(&self, patience: Duration) {
         self.queue.close();
-        let mut deadline = self.deadline.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut deadline = locked(&self.deadline);
         let end = Instant::now() + patience;
         *deadline = Some(deadline.map_or(end, |earlier| earlier.min(end)));
     }
 
+    /// Whether texts can be written.
+    pub fn health(&self) -> Health {
+        locked(&self.health).clone()
+    }
+
+    pub(super) fn set_health(&self, health: Health) {
+        *locked(&self.health) = health;
+    }
+
     pub(super) fn is_over(&self) -> bool {
-        let deadline = *self.deadline.lock().unwrap_or_else(PoisonError::into_inner);
+        let deadline = *locked(&self.deadline);
         deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 }
 
-/// The thread that has an engine.
-pub struct Writer {
-    thread: JoinHandle<Result<Ended>>,
-}
-
-impl Writer {
-    /// Gives a thread of its own to an engine that was loaded for as many texts of `contexts` tokens; the
-    /// receiver hears of its end.
-    ///
-    /// # Errors
-    /// When there can be no thread.
-    pub fn start(
-        mut engine: Engine,
-        contexts: Vec<u32>,
-        shared: &Arc<Shared>,
-        trace: Trace,
-    ) -> std::io::Result<(Self, oneshot::Receiver<()>)> {
-        let (tell, over) = oneshot::channel();
-        let shared = Arc::clone(shared);
-        let thread = std::thread::Builder::new().name("engine".into()).spawn(move || {
-            let ended = Scheduler::new(&mut engine, &contexts, shared, trace).run();
-            // Nobody listens where the other side has ended first.
-            let _ = tell.send(());
-            ended
-        })?;
-        Ok((Writer { thread }, over))
-    }
-
-    /// Waits for its end.
-    ///
-    /// # Errors
-    /// When the engine has failed.
-    pub fn join(self) -> Result<Ended> {
-        self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    }
+/// The data behind a lock, also after another thread panicked while it held it.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

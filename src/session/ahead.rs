@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::batch::{Batch, Chosen, Event, Progress};
-use crate::engine::{CHAINS_MAX, Choice, Ids, LONG_PASS, PASSES_MAX, PassToken};
+use crate::engine::{CHAINS_MAX, Choice, Class, Ids, LONG_PASS, PASSES_MAX, PassToken};
 use crate::error::Result;
 use crate::os;
 use crate::sampler::SamplerOptions;
@@ -31,11 +31,12 @@ struct Pace {
     pass: Option<Duration>,
     last: Instant,
     passes_max: u32,
+    chain_time: Duration,
 }
 
 impl Pace {
-    fn start(passes_max: u32) -> Self {
-        Pace { pass: None, last: Instant::now(), passes_max }
+    fn start(passes_max: u32, chain_time: Duration) -> Self {
+        Pace { pass: None, last: Instant::now(), passes_max, chain_time }
     }
 
     /// Notes that the results of so many passes are here.
@@ -47,7 +48,7 @@ impl Pace {
 
     /// Passes of the next chain.
     fn passes(&self) -> u32 {
-        let fitting = |pass: Duration| CHAIN_TIME.as_nanos() / pass.as_nanos().max(1);
+        let fitting = |pass: Duration| self.chain_time.as_nanos() / pass.as_nanos().max(1);
         self.pass.map_or(1, |pass| (fitting(pass) as u32).clamp(1, self.passes_max))
     }
 
@@ -57,14 +58,99 @@ impl Pace {
     }
 }
 
+/// Sequences that decode in chains of passes, always the same ones.
+pub struct Ahead {
+    sequences: Vec<usize>,
+    /// What the next chain reads.
+    tokens: Vec<PassToken>,
+    ids: Ids,
+    /// The passes of each chain on its way.
+    chains: VecDeque<u32>,
+    pace: Pace,
+}
+
+impl Ahead {
+    /// The sequences, in the order of what passes choose.
+    pub fn sequences(&self) -> &[usize] {
+        &self.sequences
+    }
+}
+
 impl Batch<'_> {
+    /// Lets sequences, each with the token that it reads next, decode in chains that take about so long;
+    /// `None` where passes over them cannot follow each other without the CPU.
+    pub fn ahead(&self, next: &[(usize, u32)], chain_time: Duration) -> Option<Ahead> {
+        let most = self.most(Class::Decode);
+        let fits = !next.is_empty() && next.len() <= most.tokens.min(most.selected) as usize;
+        let is_straight = next.iter().all(|(sequence, _)| self.room_ahead(*sequence) > 0);
+        (fits && is_straight && self.engine.can_chain()).then(|| {
+            let passes_max = if self.engine.travels() { 1 } else { PASSES_MAX };
+            Ahead {
+                sequences: next.iter().map(|(sequence, _)| *sequence).collect(),
+                tokens: next.iter().map(|(sequence, id)| self.next_token(*sequence, *id)).collect(),
+                ids: Ids::Given,
+                chains: VecDeque::new(),
+                pace: Pace::start(passes_max, chain_time),
+            }
+        })
+    }
+
+    /// Submits as many chains as are good to be on their way, of which no sequence wants more than so
+    /// many tokens in all.
+    ///
+    /// # Errors
+    /// When the GPU fails.
+    pub fn submit_ahead(&mut self, ahead: &mut Ahead, wanted: usize) -> Result<()> {
+        let room = ahead.sequences.iter().map(|sequence| self.room_ahead(*sequence)).min().unwrap_or(0);
+        let wanted = u32::try_from(wanted.min(room)).unwrap_or(u32::MAX);
+        while ahead.chains.len() < ahead.pace.chains() {
+            let open = wanted.saturating_sub(ahead.chains.iter().sum());
+            let passes = ahead.pace.passes().min(open);
+            if passes == 0 {
+                break;
+            }
+            self.engine.submit_chain(&ahead.tokens, ahead.ids, passes)?;
+            ahead.tokens.iter_mut().for_each(|token| token.position += passes);
+            ahead.ids = Ids::Chosen;
+            ahead.chains.push_back(passes);
+        }
+        Ok(())
+    }
+
+    /// Waits for the chain that was submitted first: for each of its passes, what was chosen for each
+    /// sequence, if its logits were finite. `None` where no chain is on its way. What a pass has read is
+    /// to be told to [`Batch::note`].
+    ///
+    /// # Errors
+    /// When the GPU fails.
+    pub fn read_ahead(&mut self, ahead: &mut Ahead) -> Result<Option<Vec<Vec<Option<u32>>>>> {
+        let Some(passes) = ahead.chains.pop_front() else { return Ok(None) };
+        let found = self.engine.read_chain_each()?;
+        ahead.pace.note(passes);
+        Ok(Some(found.chunks_exact(ahead.sequences.len()).map(<[_]>::to_vec).collect()))
+    }
+
+    /// Takes note that a pass of a chain has read a token of a sequence that goes on.
+    pub fn note(&mut self, sequence: usize, id: u32) {
+        self.timelines[sequence].tokens.push(id);
+    }
+
+    /// How many more tokens a sequence can read in chains.
+    fn room_ahead(&self, sequence: usize) -> usize {
+        let timeline = &self.timelines[sequence];
+        let turning_point = self.engine.decoder().turning_point().map(|turning| turning as usize);
+        let until = turning_point.and_then(|turning| turning.checked_sub(timeline.tokens.len()));
+        timeline.room().min(until.unwrap_or(usize::MAX))
+    }
+
     /// Continues sequences with tokens that the GPU chooses until one of them ends; the ones that go on.
     pub(super) fn run_ahead<Each: FnMut(usize, Event) -> Result<bool>>(
         &mut self,
+        ahead: Ahead,
         live: Vec<Chosen>,
         progress: &mut Progress<'_, '_, Each>,
     ) -> Result<Vec<Chosen>> {
-        let outcome = self.chains(live, progress);
+        let outcome = self.chains(ahead, live, progress);
         if outcome.is_err() {
             // Whoever uses the engine next finds no chain of this text.
             self.engine.drop_chains();
@@ -74,43 +160,27 @@ impl Batch<'_> {
 
     fn chains<Each: FnMut(usize, Event) -> Result<bool>>(
         &mut self,
+        mut ahead: Ahead,
         mut live: Vec<Chosen>,
         progress: &mut Progress<'_, '_, Each>,
     ) -> Result<Vec<Chosen>> {
-        let mut tokens: Vec<PassToken> = live.iter().map(|chosen| self.next_token(chosen)).collect();
         let mut goes_on = vec![true; live.len()];
-        let mut ids = Ids::Given;
-        // The passes of each chain on its way.
-        let mut chains = VecDeque::new();
-        let mut pace = Pace::start(if self.engine.travels() { 1 } else { PASSES_MAX });
         loop {
             os::check_interrupt()?;
-            while goes_on.iter().all(|goes_on| *goes_on) && chains.len() < pace.chains() {
-                let wanted = |chosen: &Chosen| {
-                    progress.wanted(chosen.sequence).min(self.timelines[chosen.sequence].room())
-                };
-                let wanted = live.iter().map(wanted).min().unwrap_or(0);
-                let wanted = u32::try_from(wanted).unwrap_or(u32::MAX) - chains.iter().sum::<u32>();
-                let passes = pace.passes().min(wanted);
-                if passes == 0 {
-                    break;
-                }
-                self.engine.submit_chain(&tokens, ids, passes)?;
-                tokens.iter_mut().for_each(|token| token.position += passes);
-                ids = Ids::Chosen;
-                chains.push_back(passes);
+            if goes_on.iter().all(|goes_on| *goes_on) {
+                let wanted = live.iter().map(|chosen| progress.wanted(chosen.sequence)).min();
+                self.submit_ahead(&mut ahead, wanted.unwrap_or(0))?;
             }
-            let Some(passes) = chains.pop_front() else { break };
-            let found = self.engine.read_chain()?;
-            pace.note(passes);
-            for row in found.chunks_exact(live.len()) {
+            let Some(passes) = self.read_ahead(&mut ahead)? else { break };
+            for row in passes {
                 // What a sequence that has ended is found to say further is nobody's text.
                 let going = live.iter_mut().zip(row).zip(&mut goes_on).filter(|(_, goes_on)| **goes_on);
                 for ((chosen, id), goes_on) in going {
-                    let timeline = &mut self.timelines[chosen.sequence];
-                    timeline.tokens.push(chosen.id);
-                    chosen.id = *id;
-                    *goes_on = progress.take(chosen.sequence, *id, timeline.room())?;
+                    self.note(chosen.sequence, chosen.id);
+                    let timeline = &self.timelines[chosen.sequence];
+                    let last = timeline.tokens.len().saturating_sub(1) as u32;
+                    chosen.id = id.ok_or_else(|| self.engine.blame(last))?;
+                    *goes_on = progress.take(chosen.sequence, chosen.id, timeline.room())?;
                     if !*goes_on {
                         self.engine.forget(timeline.rows.start);
                     }
@@ -122,9 +192,20 @@ impl Batch<'_> {
         Ok(live)
     }
 
+    /// How [`Batch::generate`] goes ahead, if it can.
+    pub(super) fn ahead_of<Each: FnMut(usize, Event) -> Result<bool>>(
+        &self,
+        live: &[Chosen],
+        progress: &Progress<'_, '_, Each>,
+    ) -> Option<Ahead> {
+        let is_gpus = live.iter().all(|chosen| progress.forgets(chosen.sequence));
+        let next: Vec<_> = live.iter().map(|chosen| (chosen.sequence, chosen.id)).collect();
+        if is_gpus { self.ahead(&next, CHAIN_TIME) } else { None }
+    }
+
     /// What a pass reads of a sequence next.
-    fn next_token(&self, chosen: &Chosen) -> PassToken {
-        let timeline = &self.timelines[chosen.sequence];
-        PassToken { id: chosen.id, position: timeline.tokens.len() as u32, cache_start: timeline.rows.start }
+    fn next_token(&self, sequence: usize, id: u32) -> PassToken {
+        let timeline = &self.timelines[sequence];
+        PassToken { id, position: timeline.tokens.len() as u32, cache_start: timeline.rows.start }
     }
 }

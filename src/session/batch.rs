@@ -154,6 +154,11 @@ impl<Each: FnMut(usize, Event) -> Result<bool>> Progress<'_, '_, Each> {
         self.requests[sequence].limits.max_tokens - self.chosen[sequence]
     }
 
+    /// Whether a sequence's tokens are chosen by logits alone.
+    pub(super) fn forgets(&self, sequence: usize) -> bool {
+        self.requests[sequence].sampler.options().forgets()
+    }
+
     fn chosen(&self) -> usize {
         self.chosen.iter().sum()
     }
@@ -226,13 +231,8 @@ impl<'a> Batch<'a> {
         let first_tokens = progress.chosen();
         while !live.is_empty() {
             let tokens = std::mem::take(&mut live);
-            let on_gpu = |chosen: &Chosen| progress.requests[chosen.sequence].sampler.options().forgets();
-            let most = self.most(Class::Decode);
-            let fits = tokens.len() <= most.tokens.min(most.selected) as usize;
-            let turns = |chosen: &Chosen| self.turns(chosen.sequence, progress.wanted(chosen.sequence));
-            let is_straight = !tokens.iter().any(turns);
-            if fits && is_straight && self.engine.can_chain() && tokens.iter().all(on_gpu) {
-                live = self.run_ahead(tokens, &mut progress)?;
+            if let Some(ahead) = self.ahead_of(&tokens, &progress) {
+                live = self.run_ahead(ahead, tokens, &mut progress)?;
                 continue;
             }
             let parts: Vec<_> = tokens.iter().map(Chosen::part).collect();
@@ -308,7 +308,7 @@ impl<'a> Batch<'a> {
     /// The complaint about logits after a sequence's last token, if they are not finite.
     fn blamed(&self, sequence: usize, logits: &[f32]) -> Option<Error> {
         let last = self.timelines[sequence].tokens.len().saturating_sub(1) as u32;
-        (!are_finite(logits)).then(|| self.engine.not_finite(last))
+        (!are_finite(logits)).then(|| self.engine.blame(last))
     }
 
     /// Reads the tokens of one sequence; the logits of the last one are then at hand.
@@ -339,7 +339,7 @@ impl<'a> Batch<'a> {
             self.pass(&draft, Class::Prefill)?;
             for logits in self.engine.logits()?.chunks_exact(vocab) {
                 if !are_finite(logits) {
-                    return Err(self.engine.not_finite(index as u32));
+                    return Err(self.engine.blame(index as u32));
                 }
                 each(index, logits)?;
                 index += 1;

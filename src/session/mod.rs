@@ -8,8 +8,9 @@ mod step;
 
 use std::time::Duration;
 
+pub use ahead::Ahead;
 pub use batch::{Batch, Event, PassMost, Request};
-pub use step::{Reading, reading_class};
+pub use step::{Reading, Selected, reading_class};
 
 use crate::engine::{Costs, Engine};
 use crate::error::Result;

@@ -14,8 +14,19 @@ pub struct Reading<'r> {
     pub sequence: usize,
     /// Its next tokens.
     pub ids: &'r [u32],
-    /// Whether the logits after the last of them are wanted.
-    pub decides: bool,
+    /// After which of them logits are wanted.
+    pub selected: Selected,
+}
+
+/// After which tokens of a reading logits are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Selected {
+    /// After none of them.
+    None,
+    /// After the last one.
+    Last,
+    /// After each of them.
+    All,
 }
 
 /// The class of passes that reads a prompt. A tile of tokens would be empty work for a single one.
@@ -25,7 +36,7 @@ pub fn reading_class(prompt: &[u32]) -> Class {
 }
 
 impl Batch<'_> {
-    /// Runs one pass. The logits of the readings that decide are then at hand, in order. Ctrl-C is
+    /// Runs one pass. The logits that are wanted are then at hand, in order. Ctrl-C is
     /// left to the caller, who may have answers to finish.
     ///
     /// # Errors
@@ -39,8 +50,14 @@ impl Batch<'_> {
             check_ids(reading.ids, self.engine.decoder().vocab_size)?;
             assert!(reading.ids.len() <= self.room(reading.sequence), "a reading has room");
             draft.parts.push(Part { sequence: reading.sequence, ids: reading.ids });
+            let first = draft.tokens;
             draft.tokens += reading.ids.len() as u32;
-            draft.ends.extend(reading.decides.then_some((reading.sequence, draft.tokens - 1)));
+            let selected = match reading.selected {
+                Selected::None => draft.tokens..draft.tokens,
+                Selected::Last => draft.tokens - 1..draft.tokens,
+                Selected::All => first..draft.tokens,
+            };
+            draft.ends.extend(selected.map(|token| (reading.sequence, token)));
         }
         self.lengthen(&draft.parts)?;
         self.walk(&draft, class)

@@ -1,5 +1,6 @@
 //! Text to tokens and tokens back to text.
 
+mod caught;
 pub mod chat;
 pub mod files;
 pub mod generation_config;
@@ -12,6 +13,7 @@ pub mod stop;
 pub mod stream;
 pub mod tokenizer;
 
+pub use caught::is_caught;
 pub use chat::{Chat, ChatTemplate, ChatTemplates};
 pub use files::TextFiles;
 pub use generation_config::GenerationConfig;

@@ -6,6 +6,7 @@ use serde_json::Value;
 use tokenizers::models::ModelWrapper;
 
 use crate::error::{Error, Result};
+use crate::text::caught::caught;
 use crate::text::guard::guard;
 use crate::text::marks::{Controls, Writer};
 
@@ -33,7 +34,7 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Usage`] with the parser's complaint; the caller knows the path.
     pub fn from_bytes(json: &[u8]) -> Result<Self> {
-        let inner = tokenizers::Tokenizer::from_bytes(json).map_err(|e| {
+        let inner = caught(|| tokenizers::Tokenizer::from_bytes(json)).map_err(|e| {
             Error::Usage(format!(
                 "expected a Hugging Face tokenizer.json, but it cannot be read ({e}); download it again"
             ))
@@ -51,9 +52,9 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Usage`] where its settings contradict each other.
     pub(crate) fn new(mut inner: tokenizers::Tokenizer) -> Result<Self> {
-        let complain = |e: tokenizers::Error| Error::Usage(format!("the tokenizer cannot be set up ({e})"));
+        let complain = |e: String| Error::Usage(format!("the tokenizer cannot be set up ({e})"));
         inner.with_padding(None);
-        inner.with_truncation(None).map_err(complain)?;
+        caught(|| inner.with_truncation(None).map(drop)).map_err(complain)?;
         let unknown = unknown_token(&inner).map(str::to_owned);
         let control: Arc<[_]> = inner
             .get_added_tokens_decoder()
@@ -61,7 +62,7 @@ impl Tokenizer {
             .filter(|(_, token)| token.special && Some(token.content.as_str()) != unknown.as_deref())
             .map(|(id, token)| (token.content, id))
             .collect();
-        let controls = guard(&mut inner, unknown.as_deref()).map_err(complain)??;
+        let controls = caught(|| guard(&mut inner, unknown.as_deref())).map_err(complain)??;
         Ok(Self { inner: Arc::new(inner), control, controls: Arc::new(controls), start: None })
     }
 
@@ -93,7 +94,7 @@ impl Tokenizer {
     /// [`Error::Usage`] where the tokenizer refuses the text.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
         let marked = self.controls.mark_spellings(text, Writer::Trusted);
-        let encoding = self.inner.encode_fast(marked, add_special).map_err(|error| cannot_encode(&error))?;
+        let encoding = caught(|| self.inner.encode_fast(marked, add_special)).map_err(cannot_encode)?;
         // The template's own control tokens are marked in the mask; whatever the text itself
         // yields must be ordinary. Only vocabularies that list control tokens among their
         // pieces can break this, so it is checked rather than prevented.
@@ -114,7 +115,7 @@ impl Tokenizer {
 
     /// The ids of a text in which what must stay text is marked, without any that are put around it.
     pub(super) fn encode_marked(&self, marked: &str) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode_fast(marked, false).map_err(|error| cannot_encode(&error))?;
+        let encoding = caught(|| self.inner.encode_fast(marked, false)).map_err(cannot_encode)?;
         let ids = encoding.get_ids().to_vec();
         let found = ids.iter().filter(|id| self.control.iter().any(|(_, control)| control == *id)).count();
         match found <= self.controls.specials_in(marked) {
@@ -142,8 +143,7 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Usage`] where the tokenizer's decoder fails.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        self.inner
-            .decode(ids, true)
+        caught(|| self.inner.decode(ids, true))
             .map_err(|e| Error::Usage(format!("the tokenizer cannot decode the ids: {e}")))
     }
 
@@ -153,7 +153,9 @@ impl Tokenizer {
     }
 }
 
-fn cannot_encode(error: &tokenizers::Error) -> Error {
+// It takes what `map_err` gives.
+#[allow(clippy::needless_pass_by_value)]
+fn cannot_encode(error: String) -> Error {
     Error::Usage(format!("the tokenizer cannot encode the text: {error}"))
 }
 

@@ -14,7 +14,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A running server; it is ended with the test.
 pub(super) struct Server {
-    child: Child,
+    /// None where it runs in a thread of this process.
+    child: Option<Child>,
     pub(super) address: String,
 }
 
@@ -44,7 +45,17 @@ impl Server {
             child.stderr.take().unwrap().read_to_string(&mut problem).unwrap();
             panic!("no server: {said}{problem}");
         };
-        Server { child, address }
+        Server { child: Some(child), address }
+    }
+
+    /// A server of this process.
+    pub(super) fn at(address: String) -> Server {
+        Server { child: None, address }
+    }
+
+    /// The process that it is.
+    pub(super) fn process(&self) -> u32 {
+        self.child.as_ref().map_or_else(std::process::id, Child::id)
     }
 
     /// Opens a connection and sends a request, whose answer is yet to be read.
@@ -101,28 +112,31 @@ impl Server {
     /// Sends a signal.
     #[cfg(unix)]
     pub(super) fn signal(&self, name: &str) {
-        let id = self.child.id().to_string();
+        let id = self.process().to_string();
         assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
     }
 
     /// Waits for its end; its exit code and remarks.
     pub(super) fn end(mut self) -> (Option<i32>, String) {
         let start = Instant::now();
-        while self.child.try_wait().unwrap().is_none() {
+        let mut child = self.child.take().unwrap();
+        while child.try_wait().unwrap().is_none() {
             assert!(start.elapsed() < PATIENCE, "the server still runs");
             std::thread::sleep(Duration::from_millis(10));
         }
         let mut remarks = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut remarks).unwrap();
-        (self.child.wait().unwrap().code(), remarks)
+        child.stderr.take().unwrap().read_to_string(&mut remarks).unwrap();
+        (child.wait().unwrap().code(), remarks)
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         // It may have ended as the test wanted.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 

@@ -2,8 +2,11 @@
 
 mod client;
 mod crowds;
+mod faults;
+mod llama;
 mod openai;
 mod page;
+mod soak;
 mod tools;
 
 use serde_json::{Value, json};
@@ -65,6 +68,8 @@ fn answers_have_openais_form() {
     assert!(echoed["choices"][0]["text"].as_str().unwrap().starts_with("One day,"), "{echoed}");
     assert!(echoed["choices"][1]["text"].as_str().unwrap().starts_with("The"), "{echoed}");
 
+    a_prompt_is_scored(&server);
+
     // Stop texts, which are not shown, also where they lie across tokens.
     let (before, _) = text.split_at(text.find("girl").unwrap());
     for more in [json!({"stop": "girl"}), json!({"stop": ["xyz", "girl"], "stream": true})] {
@@ -119,6 +124,43 @@ fn answers_have_openais_form() {
     the_prefix_of_a_conversation_is_known(&server);
 }
 
+/// `echo` with `logprobs`: the prompt's own tokens have likelihoods, the same as if they were chosen.
+fn a_prompt_is_scored(server: &Server) {
+    let body = json!({"prompt": "One day", "max_tokens": 6, "temperature": 0, "logprobs": 2});
+    let written = server.complete(&body);
+    let (text, chosen) = (&written["choices"][0]["text"], &written["choices"][0]["logprobs"]);
+    let whole = format!("One day{}", text.as_str().unwrap());
+    let score = json!({"prompt": [whole, "One day"], "max_tokens": 0, "echo": true, "logprobs": 2});
+    let scored = server.complete(&score);
+    let choice = &scored["choices"][0];
+    assert_eq!((&choice["text"], &choice["finish_reason"]), (&json!(whole), &json!("length")));
+    let likelihoods = &choice["logprobs"];
+    let count = |name: &str| likelihoods[name].as_array().unwrap().len();
+    let tokens = count("tokens");
+    assert!(["token_logprobs", "top_logprobs", "text_offset"].iter().all(|name| count(name) == tokens));
+    assert_eq!(
+        (&likelihoods["token_logprobs"][0], &likelihoods["top_logprobs"][0]),
+        (&Value::Null, &Value::Null)
+    );
+    // Reading many tokens rounds otherwise than writing one.
+    for (place, own) in chosen["token_logprobs"].as_array().unwrap().iter().enumerate() {
+        let place = tokens - 6 + place;
+        let scored = likelihoods["token_logprobs"][place].as_f64().unwrap();
+        assert!((scored - own.as_f64().unwrap()).abs() < 0.05, "token {place}: {scored} and {own}");
+    }
+    let end = likelihoods["text_offset"][tokens - 1].as_u64().unwrap() as usize;
+    let last = likelihoods["tokens"][tokens - 1].as_str().unwrap();
+    assert_eq!(&whole[end..], last);
+    assert_eq!(scored["usage"]["completion_tokens"], 0);
+    // The same as a stream, with tokens behind.
+    let more = json!({"max_tokens": 2, "stream": true, "temperature": 0, "prompt": "One day"});
+    let events = server.post("/v1/completions", &with(score, more)).events();
+    assert_eq!(events[0]["choices"][0]["text"], "One day");
+    let first = events[0]["choices"][0]["logprobs"]["token_logprobs"].as_array().unwrap();
+    assert!(first.len() > 1 && first[1].as_f64() == likelihoods["token_logprobs"][1].as_f64(), "{first:?}");
+    assert_eq!(events[1]["choices"][0]["logprobs"]["text_offset"][0], 7);
+}
+
 fn wrong_requests_are_named(server: &Server) {
     let chat = "/v1/chat/completions";
     for (path, body, status, words) in [
@@ -143,6 +185,7 @@ fn wrong_requests_are_named(server: &Server) {
         ("/v1/completions", r#"{"prompt": [5000]}"#, 400, "vocabulary"),
         ("/v1/completions", r#"{"prompt": {"a": 1}}"#, 400, "`prompt`"),
         ("/v1/completions", r#"{"prompt": "a", "suffix": "b"}"#, 400, "`suffix`"),
+        ("/v1/completions", r#"{"prompt": "a", "mirostat": 2}"#, 400, "`mirostat`"),
         ("/v1/embeddings", "{}", 404, "/v1/embeddings"),
     ] {
         let error = &server.ask("POST", path, &[], body).json(status)["error"];

@@ -107,6 +107,8 @@ def scenes(page):
     assert "built-in" in page.value("document.querySelector('#model').textContent")
     assert page.value("document.querySelectorAll('#units i').length") == 18
     assert page.value("document.querySelectorAll('.bar i').length") > 2
+    # The counts of the moment are there at once.
+    assert page.value("document.querySelectorAll('#now dd').length") == 6
 
     # Types, and sees the answer grow token by token.
     page.value("document.querySelector('#max').value = 60")

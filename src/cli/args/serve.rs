@@ -51,6 +51,9 @@ pub struct NetworkArgs {
     /// Origin of web pages that may ask, besides those on this machine; * is any
     #[arg(long, value_name = "ORIGIN", hide_short_help = true)]
     pub allow_origin: Vec<String>,
+    /// Seconds a client may take for the next piece of its request or answer; 0 is for ever
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, hide_short_help = true)]
+    pub client_timeout: u32,
     /// Seconds that answers get to finish after Ctrl-C
     #[arg(long, value_name = "SECONDS", default_value_t = 10, hide_short_help = true)]
     pub patience: u32,

@@ -10,6 +10,9 @@ use crate::error::{Error, Result};
 /// Differences within so many standard errors are noise: 95 of 100 are.
 const NOISE: f64 = 2.0;
 
+/// No machine comes near this rate.
+const RATE_END: f64 = 1e18;
+
 /// What is compared of a row.
 struct Rate {
     mean: f64,
@@ -85,8 +88,8 @@ fn rows(path: &Path) -> Result<BTreeMap<Key, Rate>> {
         let text = |name: &str| row[name].as_str().map(str::to_owned);
         let key = (text("model")?, row["batch"].as_u64()?, text("test")?);
         let rate = Rate {
-            mean: row["tokens_per_second"].as_f64().filter(|mean| *mean > 0.0)?,
-            sd: row["tokens_per_second_sd"].as_f64()?,
+            mean: row["tokens_per_second"].as_f64().filter(|mean| *mean > 0.0 && *mean < RATE_END)?,
+            sd: row["tokens_per_second_sd"].as_f64().filter(|sd| (0.0..RATE_END).contains(sd))?,
             repetitions: row["repetitions"].as_array()?.len(),
         };
         Some((key, rate))

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::ops::Range;
 use std::path::Path;
 
 use serde_json::Value;
@@ -18,6 +19,9 @@ const TOP: f64 = 36.0;
 const RIGHT: f64 = 190.0;
 /// Colours that those who see few tell apart (Okabe and Ito).
 const COLORS: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"];
+
+/// What may be drawn: no machine comes near the largest, and its sums are still numbers.
+const FIGURES: Range<f64> = 0.0..1e18;
 
 /// What is drawn along.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +60,7 @@ pub(in crate::cli) fn plot(picture: &Path, results: &[std::path::PathBuf]) -> Re
 }
 
 fn draw(rows: &[Value]) -> Option<String> {
-    let number = |row: &Value, name: &str| row[name].as_f64();
+    let number = |row: &Value, name: &str| row[name].as_f64().filter(|number| FIGURES.contains(number));
     let distinct = |name: &str| {
         let mut values: Vec<u64> = rows.iter().filter_map(|row| row[name].as_u64()).collect();
         values.sort_unstable();

@@ -78,7 +78,7 @@ fn yarn_scale(fields: &Fields) -> Result<f64> {
         Some(key) => scaling.text(key)? != "default",
         None => false,
     };
-    let all = scaling.get("mscale_all_dim").and_then(serde_json::Value::as_f64).unwrap_or(0.0);
+    let all = scaling.number_or("mscale_all_dim", 0.0)?;
     if !is_scaled || all == 0.0 {
         return Ok(1.0);
     }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde_json::Value;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -9,10 +10,10 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use super::Kind;
 use super::chat::Tools;
 use super::error::{ApiError, Result};
-use super::objects::{Finish, Objects, Usage};
+use super::objects::{Echo, Finish, Objects, Usage, timings};
 use super::options::Options;
 use crate::serve::Model;
-use crate::serve::job::{Failure, Figures, News, Reader, Said, Token};
+use crate::serve::job::{Failure, Figures, News, Progress, Reader, Said, Token};
 use crate::serve::reasoning::{Parter, Reasoning};
 use crate::serve::tools::{Found, Watch};
 use crate::session::End;
@@ -31,8 +32,11 @@ pub(super) struct Text {
     called: bool,
     reader: Reader,
     /// What stands in front of it.
-    pub(super) echo: Option<String>,
+    pub(super) echo: Option<Echo>,
     taken: usize,
+    /// How much of its prompt has been read, and when that was heard.
+    progress: Progress,
+    heard: Instant,
     figures: Figures,
     pub(super) finish: Option<Finish>,
 }
@@ -42,7 +46,7 @@ impl Text {
         model: &Model,
         prompt: &[u32],
         stop: &[String],
-        ((tools, reasoning), echo, reader): ((Option<&Tools>, Reasoning), Option<String>, Reader),
+        ((tools, reasoning), echo, reader): ((Option<&Tools>, Reasoning), Option<Echo>, Reader),
     ) -> Result<Self> {
         let marks = tools.iter().flat_map(|tools| tools.format.marks()).copied();
         let marks = marks.chain(reasoning.marks()).filter_map(|spelling| {
@@ -61,6 +65,8 @@ impl Text {
             reader,
             echo,
             taken: 0,
+            progress: Progress::default(),
+            heard: Instant::now(),
             figures: Figures::default(),
             finish: None,
         })
@@ -85,6 +91,12 @@ impl Text {
             self.reader.has_enough();
         }
         Ok(found)
+    }
+
+    /// What the text has taken so far, about.
+    fn figures_now(&self) -> Figures {
+        let Progress { cached, prompt, time: reading, .. } = self.progress;
+        Figures { cached, prompt, reading, writing: self.heard.elapsed(), chosen: self.taken }
     }
 
     /// Ends the text; what is left of it.
@@ -159,6 +171,9 @@ pub struct Answer {
     pub stream: bool,
     include_usage: bool,
     with_likelihoods: bool,
+    /// Whether events tell how much of a prompt is read, and how fast tokens come.
+    with_progress: bool,
+    with_timings: bool,
     /// Events that are ready.
     ready: VecDeque<Value>,
     /// Texts that the thread with the engine still has.
@@ -183,6 +198,8 @@ impl Answer {
             stream: options.stream,
             include_usage: options.include_usage,
             with_likelihoods,
+            with_progress: options.stream && options.progress,
+            with_timings: options.timings,
             ready: VecDeque::new(),
             has_begun: false,
             is_over: false,
@@ -204,6 +221,22 @@ impl Answer {
                 let was_going = text.finish.is_none();
                 let found = text.token(&token);
                 Some(found.map(|found| (index, found, Some(token).filter(|_| was_going))))
+            }
+            News::Reading(progress) => {
+                (text.progress, text.heard) = (progress, Instant::now());
+                if self.with_progress {
+                    self.ready.push_back(self.objects.progress_chunk(index, &progress, self.include_usage));
+                }
+                Some(Ok((index, Vec::new(), None)))
+            }
+            News::Prompt(scores) => {
+                if let Some((_, found)) = text.echo.as_mut().and_then(|echo| echo.scored.as_mut()) {
+                    *found = scores;
+                }
+                if self.stream {
+                    self.ready.extend(self.objects.echo_chunk(index, text.echo.as_ref(), self.include_usage));
+                }
+                Some(Ok((index, Vec::new(), None)))
             }
             News::End(end, figures) => {
                 self.open -= 1;
@@ -239,7 +272,7 @@ impl Answer {
         }
         let choices = self.texts.iter().zip(parts).enumerate().map(|(index, (text, (found, tokens)))| {
             let likelihoods = self.with_likelihoods.then_some(&tokens[..]);
-            self.objects.choice(index, found, (text.echo.as_deref(), likelihoods, text.finish))
+            self.objects.choice(index, found, (text.echo.as_ref(), likelihoods, text.finish))
         });
         let choices: Vec<Value> = choices.collect();
         Ok(self.objects.whole(&choices, &self.usage(), self.texts.first().map(|text| &text.figures)))
@@ -250,7 +283,7 @@ impl Answer {
         if !self.has_begun {
             self.has_begun = true;
             for index in 0..self.texts.len() {
-                let echo = self.texts[index].echo.clone();
+                let echo = self.texts[index].echo.as_ref().filter(|echo| echo.scored.is_none());
                 self.ready.extend(self.objects.first_chunk(index, echo, self.include_usage));
             }
         }
@@ -280,7 +313,10 @@ impl Answer {
         let mut token = token.filter(|_| self.with_likelihoods);
         let is_silent = found.is_empty();
         for part in found {
-            let chunk = self.objects.chunk(index, part, token.take().as_slice(), self.include_usage);
+            let mut chunk = self.objects.chunk(index, part, token.take().as_slice(), self.include_usage);
+            if self.with_timings {
+                chunk["timings"] = timings(&self.texts[index].figures_now());
+            }
             self.ready.push_back(chunk);
         }
         if let Some(token) = token.filter(|_| is_silent) {

@@ -61,6 +61,23 @@ pub(super) fn prompt(body: &Fields<'_>, model: &Model) -> Result<Prompt> {
     Ok(Prompt { ids, tools: (!tools.callable.is_empty()).then_some(tools), reasoning })
 }
 
+/// The template for plain chats, as it is written; nothing where there is none.
+pub(super) fn template_source(model: &Model) -> String {
+    let template = model.chat.as_ref().map(|templates| templates.for_chat(&Chat::new(&[])));
+    template
+        .and_then(std::result::Result::ok)
+        .map(|template| template.source().to_owned())
+        .unwrap_or_default()
+}
+
+/// The text of a chat's prompt, for whoever only wants to see it.
+pub(super) fn text(body: &Fields<'_>, model: &Model) -> Result<String> {
+    let ids = prompt(body, model)?.ids;
+    let pieces = ids.iter().filter_map(|id| model.pieces.get(*id as usize));
+    let bytes: Vec<u8> = pieces.flat_map(|piece| piece.bytes.iter().copied()).collect();
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
 /// Whether and which tools are called.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum ToolChoice {
@@ -225,7 +242,8 @@ fn rendered(
     let template = templates.for_chat(&chat(messages)).map_err(template_error)?;
     let messages = template.with_system(messages).map_err(template_error)?;
     let rendered = template.encode(&chat(&messages), &model.tokenizer).map_err(template_error)?;
-    let reasoning = if goes_on { Reasoning::None } else { Reasoning::of(template.source(), &rendered.text) };
+    let is_plain = goes_on || body.text("reasoning_format")? == Some("none");
+    let reasoning = if is_plain { Reasoning::None } else { Reasoning::of(template.source(), &rendered.text) };
     Ok((rendered.ids, reasoning))
 }
 

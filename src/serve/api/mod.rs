@@ -4,6 +4,7 @@ mod answer;
 mod chat;
 mod error;
 mod fields;
+mod llama;
 mod objects;
 mod options;
 
@@ -20,13 +21,15 @@ pub use options::TEXTS_MAX;
 use self::answer::Text;
 use self::chat::Tools;
 use self::fields::{Fields, brief};
+use self::objects::Echo;
 use self::options::Options;
 use super::Model;
 use super::choice::Choice;
 use super::grammar::{Constraint, Grammars};
-use super::job::{Job, Reader};
+use super::job::{Failure, Job, Reader};
+use super::queue::Refused;
 use super::reasoning::Reasoning;
-use super::shared::Shared;
+use super::shared::{Health, Shared};
 use crate::sampler::{Sampler, SamplerOptions};
 use crate::session::Limits;
 use crate::text::check_ids;
@@ -66,7 +69,8 @@ impl Asked {
     }
 
     fn most(&self) -> Option<usize> {
-        self.options.max_tokens.or((self.kind == Kind::Completion).then_some(COMPLETION_TOKENS))
+        let is_short = self.kind == Kind::Completion && !self.options.endless;
+        self.options.max_tokens.or(is_short.then_some(COMPLETION_TOKENS))
     }
 }
 
@@ -112,11 +116,6 @@ impl Service {
                 (prompts, options::completion_top(&body)?, echo)
             }
         };
-        if !echo.is_empty() && top.is_some() {
-            let advice =
-                "the likelihood of a prompt's tokens is not reported; leave out `echo` or `logprobs`";
-            return Err(ApiError::unsupported("echo", advice));
-        }
         for prompt in &prompts {
             self.check(prompt)?;
         }
@@ -165,16 +164,27 @@ impl Service {
                 prompt: Arc::clone(prompt),
                 limits: Limits { max_tokens, end_tokens: end_tokens.clone() },
                 choice: choice.within(constraint.clone()).reporting(top),
+                scores: top.filter(|_| !echo.is_empty()),
                 reader: reader.clone(),
                 traced: options.traced,
                 since: Instant::now(),
             });
-            let echo = echo.get(index / options.n).cloned();
+            let echo = echo.get(index / options.n).map(|text| Echo {
+                text: text.clone(),
+                scored: top.map(|_| (Arc::clone(prompt), Vec::new())),
+            });
             let parts = (tools.as_ref(), reasoning);
             texts.push(Text::new(&self.model, prompt, &options.stop, (parts, echo, reader))?);
         }
         let count = jobs.len() as u64;
-        self.shared.queue.push(jobs).inspect_err(|_| self.shared.metrics.texts_rejected.add(count))?;
+        let pushed = self.shared.queue.push(jobs);
+        pushed.map_err(|refused| {
+            self.shared.metrics.texts_rejected.add(count);
+            match self.shared.health() {
+                Health::Broken(reason) if refused == Refused::Closed => Failure::Unavailable(reason).into(),
+                _ => ApiError::from(refused),
+            }
+        })?;
         Ok(Answer::new(kind, &self.model, &options, (heard, texts, top.is_some())))
     }
 

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::Kind;
 use crate::serve::Model;
-use crate::serve::job::{Figures, Likelihood, Token};
+use crate::serve::job::{Figures, Likelihood, Progress, Token};
 use crate::serve::tools::{Call, Found};
 
 /// Why a text ended, in OpenAI's words.
@@ -45,6 +45,14 @@ impl Usage {
             "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
         })
     }
+}
+
+/// What stands in front of a completion.
+#[derive(Clone)]
+pub(super) struct Echo {
+    pub(super) text: String,
+    /// The prompt's tokens, and what the model thinks of them from the second on, where that is wanted.
+    pub(super) scored: Option<(Arc<[u32]>, Vec<Likelihood>)>,
 }
 
 /// Makes the objects of one answer.
@@ -108,9 +116,9 @@ impl Objects {
         &self,
         index: usize,
         found: Vec<Found>,
-        (echo, likelihoods, finish): (Option<&str>, Option<&[Token]>, Option<Finish>),
+        (echo, likelihoods, finish): (Option<&Echo>, Option<&[Token]>, Option<Finish>),
     ) -> Value {
-        let mut text = echo.unwrap_or_default().to_owned();
+        let mut text = echo.map(|echo| echo.text.clone()).unwrap_or_default();
         let (mut calls, mut thoughts) = (Vec::new(), String::new());
         for part in found {
             match part {
@@ -121,7 +129,7 @@ impl Objects {
         }
         let finish = finish.map(Finish::word);
         if self.kind == Kind::Completion {
-            let logprobs = likelihoods.map(|tokens| self.completion_logprobs(tokens, &mut 0));
+            let logprobs = likelihoods.map(|tokens| self.completion_logprobs(echo, tokens, &mut 0));
             return json!({"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish});
         }
         let mut message = json!({"role": "assistant", "content": text, "refusal": null});
@@ -155,7 +163,7 @@ impl Objects {
     }
 
     /// What a stream begins with.
-    pub(super) fn first_chunk(&mut self, index: usize, echo: Option<String>, usage: bool) -> Option<Value> {
+    pub(super) fn first_chunk(&mut self, index: usize, echo: Option<&Echo>, usage: bool) -> Option<Value> {
         self.calls.resize(self.calls.len().max(index + 1), 0);
         self.lengths.resize(self.lengths.len().max(index + 1), 0);
         match (self.kind, echo) {
@@ -164,12 +172,33 @@ impl Objects {
                 let choice = json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": null});
                 Some(self.chunk_of(choice, usage))
             }
-            (Kind::Completion, Some(text)) => {
-                let choice = json!({"index": index, "text": text, "logprobs": null, "finish_reason": null});
-                Some(self.chunk_of(choice, usage))
-            }
+            (Kind::Completion, echo @ Some(_)) => self.echo_chunk(index, echo, usage),
             (Kind::Completion, None) => None,
         }
+    }
+
+    /// What stands in front of a completion.
+    pub(super) fn echo_chunk(&mut self, index: usize, echo: Option<&Echo>, usage: bool) -> Option<Value> {
+        let echo = echo?;
+        let mut offset = 0;
+        let is_scored = echo.scored.is_some();
+        let logprobs = is_scored.then(|| self.completion_logprobs(Some(echo), &[], &mut offset));
+        self.lengths[index] = offset;
+        let choice = json!({"index": index, "text": echo.text, "logprobs": logprobs, "finish_reason": null});
+        Some(self.chunk_of(choice, usage))
+    }
+
+    /// How much of a prompt has been read, by the names that llama.cpp gives to that.
+    pub(super) fn progress_chunk(&self, index: usize, progress: &Progress, usage: bool) -> Value {
+        let choice = match self.kind {
+            Kind::Chat => json!({"index": index, "delta": {}, "logprobs": null, "finish_reason": null}),
+            Kind::Completion => json!({"index": index, "text": "", "logprobs": null, "finish_reason": null}),
+        };
+        let Progress { cached, read, prompt, time } = *progress;
+        let mut chunk = self.chunk_of(choice, usage);
+        chunk["prompt_progress"] =
+            json!({"total": prompt, "cache": cached, "processed": read, "time_ms": time.as_millis() as u64});
+        chunk
     }
 
     /// A part of a text.
@@ -178,7 +207,7 @@ impl Objects {
         let choice = match self.kind {
             Kind::Completion => {
                 let mut offset = self.lengths[index];
-                let logprobs = has_likelihoods.then(|| self.completion_logprobs(tokens, &mut offset));
+                let logprobs = has_likelihoods.then(|| self.completion_logprobs(None, tokens, &mut offset));
                 self.lengths[index] = offset;
                 let text = match part {
                     Found::Text(text) => text,
@@ -245,17 +274,27 @@ impl Objects {
         json!({"content": content.collect::<Vec<_>>(), "refusal": null})
     }
 
-    fn completion_logprobs(&self, tokens: &[Token], offset: &mut usize) -> Value {
+    fn completion_logprobs(&self, echo: Option<&Echo>, tokens: &[Token], offset: &mut usize) -> Value {
+        let prompt = echo.and_then(|echo| echo.scored.as_ref());
+        // Nothing comes before the first token, so that nothing can be said of it.
+        let prompt = prompt.into_iter().flat_map(|(ids, scores)| {
+            ids.iter().copied().zip([None].into_iter().chain(scores.iter().map(Some)))
+        });
+        let written = tokens.iter().filter_map(|token| Some((token.id, Some(token.likelihood.as_ref()?))));
         let (mut texts, mut own, mut tops, mut offsets) = (vec![], vec![], vec![], vec![]);
-        for token in tokens {
-            let Some(likelihood) = &token.likelihood else { continue };
-            let (text, _) = self.token_text(token.id);
+        for (id, likelihood) in prompt.chain(written) {
+            let (text, _) = self.token_text(id);
             offsets.push(*offset);
-            *offset += text.chars().count();
+            // No text shows control tokens.
+            let is_shown = self.model.pieces.get(id as usize).is_some_and(|piece| !piece.control);
+            *offset += if is_shown { text.chars().count() } else { 0 };
             texts.push(text);
-            own.push(finite(likelihood.own));
-            let top = likelihood.top.iter().map(|(id, logprob)| (self.token_text(*id).0, finite(*logprob)));
-            tops.push(Value::Object(top.map(|(text, logprob)| (text, logprob.into())).collect()));
+            own.push(likelihood.map(|likelihood| finite(likelihood.own)));
+            tops.push(likelihood.map(|likelihood| {
+                let top = likelihood.top.iter();
+                let top = top.map(|(id, logprob)| (self.token_text(*id).0, finite(*logprob).into()));
+                Value::Object(top.collect())
+            }));
         }
         json!({"tokens": texts, "token_logprobs": own, "top_logprobs": tops, "text_offset": offsets})
     }
@@ -272,7 +311,7 @@ fn call_json(call: &Call) -> Value {
 }
 
 /// How long a text took, by the names that llama.cpp gives to that.
-fn timings(figures: &Figures) -> Value {
+pub(super) fn timings(figures: &Figures) -> Value {
     let Figures { cached, prompt, reading, writing, chosen } = *figures;
     let (read, seconds) = (prompt - cached.min(prompt), |time: std::time::Duration| time.as_secs_f64());
     // The first token comes from the pass that reads the prompt.

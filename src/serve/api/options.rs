@@ -27,12 +27,17 @@ pub(super) struct Options {
     pub(super) include_usage: bool,
     /// Tokens to choose at most, if that is said.
     pub(super) max_tokens: Option<usize>,
+    /// Whether it is said that there may be as many as there is room for.
+    pub(super) endless: bool,
     pub(super) stop: Vec<String>,
     pub(super) sampling: SamplerOptions,
     pub(super) shaping: Shaping,
     pub(super) grammar: Option<Grammar>,
     pub(super) ignore_eos: bool,
     pub(super) traced: bool,
+    /// Whether a stream tells how much of the prompt is read, and in each event how fast tokens come.
+    pub(super) progress: bool,
+    pub(super) timings: bool,
 }
 
 /// Fields that would change an answer and are not implemented, with what to do instead.
@@ -43,11 +48,30 @@ const UNSUPPORTED: [(&str, &str); 4] = [
     ("suffix", "leave it out"),
 ];
 
+/// Numbers of llama.cpp's that change how tokens are drawn and are not implemented, with what turns each
+/// of them off.
+const OFF: [(&str, f64); 9] = [
+    ("dry_multiplier", 0.0),
+    ("dynatemp_range", 0.0),
+    ("mirostat", 0.0),
+    ("thinking_budget_tokens", -1.0),
+    ("top_a", 0.0),
+    ("top_n_sigma", -1.0),
+    ("typ_p", 1.0),
+    ("typical_p", 1.0),
+    ("xtc_probability", 0.0),
+];
+
 impl Options {
     pub(super) fn read(body: &Fields<'_>, model: &Model) -> Result<Self> {
         for (name, advice) in UNSUPPORTED {
             if body.has(name) {
                 return Err(ApiError::unsupported(name, advice));
+            }
+        }
+        for (name, off) in OFF {
+            if body.value(name).is_some_and(|value| value.as_f64() != Some(off)) {
+                return Err(ApiError::unsupported(name, &format!("leave it out, or give {off}")));
             }
         }
         let n = body.whole("n", 1..=TEXTS_MAX as u64)?.unwrap_or(1);
@@ -63,22 +87,30 @@ impl Options {
         StopMatcher::new(&stop).map_err(|problem| ApiError::bad("stop", problem.to_string()))?;
         let usage = body.inside("stream_options", "stream_options.")?;
         let include_usage = usage.map(|usage| usage.flag("include_usage")).transpose()?.flatten();
-        let most = 0..=u64::from(u32::MAX);
-        let max_tokens = match body.whole("max_completion_tokens", most.clone())? {
+        // As many as there is room for, in llama.cpp's words.
+        let is_endless = |name: &str| body.value(name).and_then(Value::as_i64) == Some(-1);
+        let most = |name: &str| match is_endless(name) {
+            true => Ok(None),
+            false => body.whole(name, 0..=u64::from(u32::MAX)),
+        };
+        let max_tokens = match most("max_completion_tokens")? {
             Some(most) => Some(most),
-            None => body.whole("max_tokens", most)?,
+            None => most("max_tokens")?,
         };
         Ok(Options {
             n: n as usize,
             stream: body.flag("stream")?.unwrap_or(false),
             include_usage: include_usage.unwrap_or(false),
             max_tokens: max_tokens.map(|most| most as usize),
+            endless: is_endless("max_completion_tokens") || is_endless("max_tokens"),
             stop,
             sampling: sampling(body, &model.sampling)?,
             shaping: shaping(body, model.vocab_size)?,
             grammar: grammar(body)?,
             ignore_eos: body.flag("ignore_eos")?.unwrap_or(false),
             traced: body.flag("timeline")?.unwrap_or(false),
+            progress: body.flag("return_progress")?.unwrap_or(false),
+            timings: body.flag("timings_per_token")?.unwrap_or(false),
         })
     }
 }

@@ -22,7 +22,8 @@ impl Scheduler<'_> {
     ) -> Result<bool> {
         let Some(active) = &self.slots[number].active else { return Ok(false) };
         let read = self.batch.tokens(number).len();
-        if read > active.cached || !self.copies {
+        // What is known is not scored.
+        if read > active.cached || !self.copies || active.job.scores.is_some() {
             return Ok(false);
         }
         let prompt = Arc::clone(&active.job.prompt);

@@ -13,7 +13,17 @@ thread_local! {
     static FOLDER: RefCell<tempfile::TempDir> = RefCell::new(tempfile::tempdir().expect("a folder"));
 }
 
-fuzz_target!(|data: &[u8]| {
+/// What becomes an error is no failure.
+fn spare_caught_panics() {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if !pipo_wgpu::text::is_caught() {
+            hook(info);
+        }
+    }));
+}
+
+fuzz_target!(init: spare_caught_panics(), |data: &[u8]| {
     let bundle = Bundle::parse(data);
     FOLDER.with_borrow(|folder| targets::by_name(env!("CARGO_BIN_NAME")).run(&bundle, folder.path()));
 });

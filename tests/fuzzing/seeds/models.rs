@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use pipo_wgpu::model;
+use pipo_wgpu::model::kinds::KINDS_FILE;
 use pipo_wgpu::pack::{Watch, write_dummy};
 use pipo_wgpu::quant::WeightKind;
 use serde_json::json;
@@ -152,13 +153,24 @@ pub(super) fn packed() -> Vec<Bundle> {
         "model_type": "opt", "hidden_size": 32, "ffn_dim": 32, "num_attention_heads": 2, "num_hidden_layers": 1,
         "vocab_size": 40, "max_position_embeddings": 16, "word_embed_proj_dim": 32, "activation_function": "relu"
     });
+    let kinds = json!({
+        "base": "w8", "orders": {"model.layers.0.mlp.down_proj.weight": 5},
+        "tensors": {"model.layers.0.self_attn.q_proj.weight": "w4", "model.layers.0.mlp.gate_proj.weight": "f16"}
+    });
     let mut seeds = Vec::new();
-    for (config, kind) in [(&llama, WeightKind::W4), (&llama, WeightKind::F16), (&opt, WeightKind::W8)] {
-        let decoder = model::describe(&path, config, kind).expect("a model");
-        let files = [
+    let no = json!(null);
+    for (config, kind, kinds) in
+        [(&llama, WeightKind::W4, &no), (&llama, WeightKind::W8, &kinds), (&opt, WeightKind::W8, &no)]
+    {
+        let mut decoder = model::describe(&path, config, kind).expect("a model");
+        let mut files = vec![
             ("config.json".to_owned(), config.to_string().into_bytes()),
             ("chat_template.jinja".to_owned(), b"{{ messages[0].content }}".to_vec()),
         ];
+        if let Ok(kinds) = serde_json::from_value::<model::Kinds>(kinds.clone()) {
+            decoder.adapt(&kinds).expect("kinds that go together");
+            files.push((KINDS_FILE.to_owned(), json!(kinds).to_string().into_bytes()));
+        }
         write_dummy(&path, &decoder.packed_units(), &files, 1, Watch::NONE).expect("writable");
         seeds.push(Bundle::of([Item::new("model.safetensors", read(&path))]));
     }

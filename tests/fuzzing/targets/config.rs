@@ -41,6 +41,7 @@ pub(super) fn inspect(decoder: &Decoder) {
         }
     }
     assert!(!decoder.units.is_empty() && decoder.vocab_size > 0);
+    numbers(decoder);
     let last = decoder.vocab_size - 1;
     let (part, row) = decoder.table_row(last);
     assert!(row < decoder.table_tensor(part).rows, "token {last} has no row");
@@ -69,6 +70,21 @@ pub(super) fn inspect(decoder: &Decoder) {
             Err(error) => refused(&error),
         }
     }
+}
+
+/// No number that kernels get is infinite or none.
+fn numbers(decoder: &Decoder) {
+    let ops: Vec<_> = decoder.units.iter().flat_map(|unit| &unit.ops).take(64).collect();
+    let all = format!("{ops:?} {:?}", decoder.ropes);
+    let odd = all.split(|c: char| !c.is_alphanumeric()).find(|word| ["NaN", "inf"].contains(word));
+    assert_eq!(odd, None, "{all}");
+    let mut angles = Vec::new();
+    for rope in &decoder.ropes {
+        for position in [0, 1, decoder.context_max - 1] {
+            rope.angles(position, false, &mut angles).unwrap_or_else(|error| refused(&error));
+        }
+    }
+    assert!(angles.iter().all(|angle| angle.is_finite()), "{:?}", decoder.ropes);
 }
 
 /// Both files that say how a text ends and is drawn.

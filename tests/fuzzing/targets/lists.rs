@@ -9,7 +9,7 @@ use pipo_wgpu::hub::{self, HubName};
 use pipo_wgpu::size;
 
 use super::super::bundle::Bundle;
-use super::refused;
+use super::{refused, told};
 
 /// Requests and answers of a batch.
 pub(super) fn batch(bundle: &Bundle, folder: &Path) {
@@ -72,11 +72,11 @@ pub(super) fn sizes(bundle: &Bundle, _: &Path) {
         // What is shown in larger units than are read is more than any machine has.
         Ok(bytes) if bytes >= 1 << 49 => assert!(!size::format_up(bytes).is_empty()),
         Ok(bytes) => assert!(size::parse(&size::format_up(bytes)).is_ok_and(|up| up >= bytes), "{text}"),
-        Err(error) => refused(&error),
+        Err(error) => told(&error),
     }
     match size::parse_rate(&text) {
         Ok(rate) => assert!(rate.is_finite() && rate > 0.0),
-        Err(error) => refused(&error),
+        Err(error) => told(&error),
     }
     if let Some(name) = HubName::parse(&text) {
         assert!(!format!("{name:?}").is_empty());

@@ -10,6 +10,7 @@ mod speech;
 mod text;
 mod weights;
 
+use std::cell::Cell;
 use std::path::Path;
 
 use pipo_wgpu::error::Error;
@@ -72,11 +73,28 @@ impl Target {
     }
 }
 
-/// A refusal is one line that says something.
+thread_local! {
+    /// Refusals so far.
+    static REFUSALS: Cell<usize> = const { Cell::new(0) };
+}
+
+/// How often this thread's readers have refused something.
+pub fn refusals() -> usize {
+    REFUSALS.get()
+}
+
+/// Of a reader whose input this is.
 fn refused(error: &Error) {
+    REFUSALS.set(REFUSALS.get() + 1);
+    told(error);
+}
+
+/// A refusal says something, and not too much.
+fn told(error: &Error) {
     let text = error.to_string();
     assert!(!text.trim().is_empty(), "says nothing");
-    assert!(text.len() < 1 << 16, "a refusal of {} bytes", text.len());
+    // What a user typed may be quoted whole.
+    assert!(text.len() < 1 << 18, "a refusal of {} bytes", text.len());
 }
 
 const WEIGHT_WORDS: &[&str] = &[
@@ -105,7 +123,7 @@ const WEIGHT_WORDS: &[&str] = &[
     "file.",
     "w4zero",
     "fp4",
-    "kinds.json",
+    "weights.json",
     "config.json",
 ];
 const GGUF_WORDS: &[&str] = &[

@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
+use pipo_wgpu::error::Error;
 use pipo_wgpu::sampler::SamplerOptions;
-use pipo_wgpu::serve::api::{Asked, Kind, Service};
+use pipo_wgpu::serve::api::{ApiError, Asked, Kind, Service};
 use pipo_wgpu::serve::grammar::{Constraint, Grammar, Grammars};
 use pipo_wgpu::serve::{Model, Shared};
 use pipo_wgpu::text::{ChatTemplates, GenerationConfig, Piece};
@@ -58,8 +59,7 @@ pub(super) fn body(bundle: &Bundle, _: &Path) {
     let asked: Asked = match service.understand(kind, &item.bytes) {
         Ok(asked) => asked,
         Err(error) => {
-            assert!(!error.message.is_empty());
-            return;
+            return said(&error);
         }
     };
     let (longest, _, texts) = asked.lengths();
@@ -73,8 +73,12 @@ pub(super) fn body(bundle: &Bundle, _: &Path) {
             }
             drop(answer);
         }
-        Err(error) => assert!(!error.message.is_empty()),
+        Err(error) => said(&error),
     }
+}
+
+fn said(error: &ApiError) {
+    refused(&Error::Usage(error.message.clone()));
 }
 
 /// A grammar: `schema.json`, `regex.txt`, or else rules in Lark's notation; and a text of some tokens in it.

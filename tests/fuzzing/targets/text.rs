@@ -25,7 +25,7 @@ pub(super) fn tokenizer(bundle: &Bundle, _: &Path) {
     let names: Vec<&str> = bundle.items.iter().map(|item| item.name.as_str()).collect();
     let config = bundle.get("config.json").and_then(|item| serde_json::from_slice(&item.bytes).ok());
     let file = |name: &str| bundle.get(name).map(|item| &item.bytes);
-    match TextFiles::read(&config.unwrap_or(Value::Null), &names, file) {
+    match TextFiles::read(&config.unwrap_or_else(|| json!({})), &names, file) {
         Ok(found) => inspect(&found),
         Err(error) => refused(&error),
     }

@@ -10,7 +10,7 @@ use pipo_wgpu::engine::Weights;
 use pipo_wgpu::pack::{Packed, Watch};
 use pipo_wgpu::quant::WeightKind;
 use pipo_wgpu::text::TextFiles;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::super::bundle::Bundle;
 use super::{config, refused, text};
@@ -60,7 +60,7 @@ fn inspect_gguf(gguf: &Gguf) {
     };
     let file = |name: &str| files.iter().find(|(found, _)| found == name).map(|(_, bytes)| bytes);
     let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
-    match TextFiles::read(&Value::Null, &names, file) {
+    match TextFiles::read(&json!({}), &names, file) {
         Ok(found) => text::inspect(&found),
         Err(error) => refused(&error),
     }
@@ -157,7 +157,7 @@ pub(super) fn packed(bundle: &Bundle, folder: &Path) {
     }
     packed.verify_all(Watch::NONE).unwrap_or_else(|error| refused(&error));
     let json = |name: &str| packed.file(name).and_then(|bytes| serde_json::from_slice(bytes).ok());
-    let config: Value = json("config.json").unwrap_or(Value::Null);
+    let config: Value = json("config.json").unwrap_or_else(|| json!({}));
     let names: Vec<&str> = packed.file_names().collect();
     match TextFiles::read(&config, &names, |name| packed.file(name)) {
         Ok(found) => text::inspect(&found),
