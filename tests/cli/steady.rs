@@ -66,8 +66,8 @@ fn long_text(place: &Place, words: usize) {
 #[test]
 fn a_long_text_takes_no_more_memory() {
     let place = Place::new();
-    stays_flat(&place, "run -p Once -n 500 --ignore-eos --seed 1 --vram 6MiB --route staged", true);
-    long_text(&place, 1500);
+    stays_flat(&place, "run -p Once -n 200 --ignore-eos --seed 1 --vram 6MiB --route staged", true);
+    long_text(&place, 300);
     stays_flat(&place, "perplexity text.txt --vram 8MiB --context 64", false);
 }
 
@@ -92,7 +92,7 @@ fn very_long_texts_take_no_more_memory() {
 #[test]
 fn budgets_change_no_text_and_are_kept() {
     let place = Place::new();
-    let line = "run -p Once -n 40 --ignore-eos --temperature 0.8 --top-k 40 --seed 5 --context 200";
+    let line = "run -p Once -n 24 --ignore-eos --temperature 0.8 --top-k 40 --seed 5 --context 200";
     let right = place.output(line);
     assert!(right.len() > 40, "{right}");
     for (more, mib) in [

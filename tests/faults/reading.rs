@@ -132,10 +132,9 @@ fn try_points(name: &str, setup: &Setup, most: Option<u64>) -> usize {
 #[test]
 fn a_read_that_fails_is_named_and_the_next_run_works() {
     let setups = setups();
-    // One of each kind of home, by routes in turn.
-    for (number, setup) in setups.iter().step_by(4).take(3).enumerate() {
-        let name = ["llama_mha", "opt", "llama_mha"][number];
-        assert!(try_points(name, setup, Some(4)) > 10);
+    // Of all, by another route with other homes.
+    for (number, setup) in setups.iter().step_by(5).take(2).enumerate() {
+        assert!(try_points(["llama_mha", "opt"][number], setup, Some(3)) > 10);
     }
 }
 
