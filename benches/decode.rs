@@ -7,7 +7,7 @@ use std::error::Error;
 use std::path::Path;
 
 use pipo_wgpu::cli::args::{BudgetArgs, DeviceArgs, ModelArgs, SourceArgs, TableFormat};
-use pipo_wgpu::cli::bench::{Case, measure, report};
+use pipo_wgpu::cli::bench::{Case, measure, tables};
 use pipo_wgpu::cli::open::Opened;
 use pipo_wgpu::cli::output::{Output, note};
 use pipo_wgpu::cli::prepare::open_gpu;
@@ -53,9 +53,9 @@ fn main() -> Result<(), Box<dyn Error>> {
             repetitions: 3,
         })?);
     }
-    Output::stdout().piece(&report::table(&rows, TableFormat::Md))?;
+    Output::stdout().piece(&tables::table(&rows, TableFormat::Md))?;
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("decode.json");
-    std::fs::write(&path, report::table(&rows, TableFormat::Json))?;
+    std::fs::write(&path, tables::table(&rows, TableFormat::Json))?;
     note(format_args!("the same as JSON: {}", path.display()));
     Ok(())
 }

@@ -65,6 +65,15 @@ pub fn free_ram_bytes() -> Option<u64> {
     Some(container.map_or(machine, |container| container.min(machine)))
 }
 
+/// The processor's name, or at least its kind.
+pub fn cpu_name() -> String {
+    let name = sysinfo::System::new().ok().and_then(|mut system| {
+        system.refresh_cpu_list(sysinfo::CpuRefreshKind::nothing());
+        system.cpus().first().map(|cpu| cpu.brand().trim().to_owned())
+    });
+    name.filter(|name| !name.is_empty()).unwrap_or_else(|| std::env::consts::ARCH.to_owned())
+}
+
 static RAISED: AtomicBool = AtomicBool::new(false);
 
 /// A flag that the first Ctrl-C (or request to terminate) raises; the second ends the process at once with

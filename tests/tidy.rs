@@ -7,7 +7,9 @@ use clap::{CommandFactory, Parser};
 use pipo_wgpu::cli::args::Args;
 
 /// The modules bottom up, each with what it may import; `wgpu` and `ash` are crates.
-const MODULES: [(&str, &[&str]); 22] = [
+const MODULES: [(&str, &[&str]); 23] = [
+    // What cargo runs before it builds the rest.
+    ("build", &[]),
     ("error", &[]),
     ("size", &["error"]),
     ("os", &["error"]),
@@ -393,6 +395,22 @@ fn usage(source: &Source) -> Vec<String> {
         Args::try_parse_from(words).err().filter(clap::Error::use_stderr).map(|error| (command, error))
     });
     wrong.map(|(command, error)| format!("{}: `{command}`: {error}", source.path)).collect()
+}
+
+/// The files that read the clock on the wall, which jumps: for dates that answers have, and for nothing
+/// that is waited for.
+const DATING_FILES: [&str; 2] = ["src/cli/serve.rs", "src/serve/api/objects.rs"];
+
+/// Who reads that clock and should not.
+fn dated(source: &Source) -> Vec<String> {
+    let reads = |line: &&str| line.contains("SystemTime::now") || line.contains("UNIX_EPOCH.elapsed");
+    let found = source.text.lines().filter(reads).filter(|_| !DATING_FILES.contains(&&*source.path));
+    found.map(|line| format!("{}: {} waits by a clock that jumps", source.path, line.trim())).collect()
+}
+
+#[test]
+fn nothing_waits_by_a_clock_that_jumps() {
+    hold(dated, &with_extension("src", "rs"), &[("src/a.rs", "let now = SystemTime::now();")]);
 }
 
 /// Splits a command at white space outside quotes.

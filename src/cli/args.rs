@@ -3,6 +3,7 @@
 mod batch;
 mod bench;
 mod plan;
+mod run;
 mod serve;
 
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ use crate::size;
 use crate::text::GenerationConfig;
 
 pub use plan::{CardArgs, PlanArgs, WorkArgs};
+pub use run::{ChatArgs, PromptArgs, RunArgs, TextArgs};
 pub use serve::{NetworkArgs, ServeArgs};
 
 /// Slots of the ring at most: beyond a few, more slots only take memory from resident units.
@@ -35,12 +37,6 @@ Examples:
   pipo-wgpu run -p \"Once upon a time\"
   pipo-wgpu run ./Llama-3.2-1B --vram 1GiB -p \"The sea is\"
   pipo-wgpu plan ./Llama-3.1-8B --vram 6GiB --link 12GB/s";
-
-const RUN_EXAMPLES: &str = "\
-Examples:
-  pipo-wgpu run -p \"Once upon a time\"              a story from the small model inside
-  pipo-wgpu run ./TinyLlama --vram 512MiB < prompt.txt
-  pipo-wgpu run --dummy llama-2-7b --vram 1GiB --ids 1 -n 32 --trace trace.json";
 
 /// Runs language models larger than the GPU's memory, on any vendor's GPU
 #[derive(Debug, Parser)]
@@ -55,7 +51,7 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Write text that continues a prompt
-    #[command(after_help = RUN_EXAMPLES)]
+    #[command(after_help = run::EXAMPLES)]
     Run(RunArgs),
     /// Answer requests over HTTP as OpenAI's API has it, many at once
     #[command(after_help = serve::EXAMPLES)]
@@ -104,7 +100,7 @@ pub struct SourceArgs {
     /// Named shape with random weights instead of a model, e.g. llama-2-7b
     #[arg(long, value_name = "SHAPE")]
     pub dummy: Option<String>,
-    /// How weights are coded: w4, w8, f16 or f32 [default: w4, or as the file has them if it is quantised]
+    /// Weights as w4, w8, f16 or f32 [default: w4; of a quantised file, its own]
     #[arg(long, value_name = "KIND", value_parser = weight_kind(), hide_possible_values = true)]
     pub weights: Option<WeightKind>,
     /// Branch, tag or commit of a model on the hub [default: main]
@@ -125,17 +121,17 @@ pub struct BudgetArgs {
     /// Host memory to pin at most, e.g. 16GiB [default: half of what is free]
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     pub ram: Option<u64>,
-    /// Tokens of each text to remember [default: what it can need and the model takes]
+    /// Tokens of each text to remember [default: what it can need]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub context: Option<u32>,
     /// Keys and values in f16, q8 (about half of it) or f32 [default: f16; f32 if exact]
-    #[arg(long, value_name = "KIND", value_parser = cache_kind(), hide_possible_values = true)]
+    #[arg(long, value_name = "KIND", value_parser = cache_kind(), hide_possible_values = true, hide_short_help = true)]
     pub cache: Option<CacheKind>,
     /// Slots of the ring of travelling weights; 1 is no overlap [default: by the plan]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=DEPTH_MAX))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=DEPTH_MAX), hide_short_help = true)]
     pub depth: Option<u32>,
     /// Where KV caches live: vram or host [default: by the plan]
-    #[arg(long, value_name = "HOME", value_parser = cache_home(), hide_possible_values = true)]
+    #[arg(long, value_name = "HOME", value_parser = cache_home(), hide_possible_values = true, hide_short_help = true)]
     pub cache_home: Option<Home>,
 }
 
@@ -147,10 +143,10 @@ pub struct DeviceArgs {
     #[arg(long, value_name = "GPU")]
     pub adapter: Option<String>,
     /// Keep activations in f32 instead of int8: slower, for comparisons
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub exact: bool,
     /// How weights travel: direct, dma, mapped, staged or write-buffer [default: the fastest]
-    #[arg(long, value_name = "ROUTE", value_parser = route(), hide_possible_values = true)]
+    #[arg(long, value_name = "ROUTE", value_parser = route(), hide_possible_values = true, hide_short_help = true)]
     pub route: Option<RouteChoice>,
     /// Measure the adapter again instead of remembering its rates and shapes
     #[arg(long, hide_short_help = true)]
@@ -158,22 +154,6 @@ pub struct DeviceArgs {
     /// Use the usual kernel shapes, not the fastest; so does PIPO_WGPU_NO_TUNE=1
     #[arg(long, hide_short_help = true)]
     pub no_tune: bool,
-}
-
-/// What a text starts from.
-#[derive(Clone, Debug, Default, clap::Args)]
-#[command(next_help_heading = "Text")]
-#[group(multiple = false)]
-pub struct PromptArgs {
-    /// Text to continue; may be repeated [default: what is piped in, else nothing]
-    #[arg(short, long, value_name = "TEXT")]
-    pub prompt: Vec<String>,
-    /// File with the text to continue
-    #[arg(long, value_name = "FILE")]
-    pub prompt_file: Option<PathBuf>,
-    /// Token ids to continue, as they are, e.g. 3,17,42
-    #[arg(long, value_name = "IDS", value_delimiter = ',')]
-    pub ids: Vec<u32>,
 }
 
 /// How the next token is chosen; what is absent comes from the model's `generation_config.json`.
@@ -190,10 +170,10 @@ pub struct SamplingArgs {
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub top_p: Option<f32>,
     /// Keep tokens at least P times as likely as the likeliest; 0 is all
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    #[arg(long, value_name = "P", allow_negative_numbers = true, hide_short_help = true)]
     pub min_p: Option<f32>,
     /// Above 1 makes recent tokens less likely
-    #[arg(long, value_name = "R", allow_negative_numbers = true)]
+    #[arg(long, value_name = "R", allow_negative_numbers = true, hide_short_help = true)]
     pub repetition_penalty: Option<f32>,
     /// Equal seeds give equal texts [default: a new one each time]
     #[arg(long)]
@@ -223,65 +203,6 @@ impl SamplingArgs {
         };
         options.validate().map(|()| options)
     }
-}
-
-/// Options of `run`.
-#[derive(Clone, Debug, clap::Args)]
-#[allow(missing_docs)]
-pub struct RunArgs {
-    #[command(flatten)]
-    pub model: ModelArgs,
-    #[command(flatten)]
-    pub budget: BudgetArgs,
-    #[command(flatten)]
-    pub device: DeviceArgs,
-    #[command(flatten)]
-    pub prompt: PromptArgs,
-    #[command(flatten)]
-    pub text: TextArgs,
-    #[command(flatten)]
-    pub chat: ChatArgs,
-    #[command(flatten)]
-    pub sampling: SamplingArgs,
-    /// Write a timeline for ui.perfetto.dev
-    #[arg(long, value_name = "FILE", help_heading = "GPU")]
-    pub trace: Option<PathBuf>,
-}
-
-/// When a text ends and how it is shown.
-#[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "Text")]
-pub struct TextArgs {
-    /// Continue each prompt N times, all texts in the same passes
-    #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = batch())]
-    pub batch: u32,
-    /// Tokens to write at most [default: 256; in a chat, what fits]
-    #[arg(short = 'n', long, value_name = "N")]
-    pub max_tokens: Option<u32>,
-    /// Text that ends the output; may be given several times
-    #[arg(long, value_name = "TEXT")]
-    pub stop: Vec<String>,
-    /// Go on after the model's own end of text
-    #[arg(long, hide_short_help = true)]
-    pub ignore_eos: bool,
-    /// Print token ids instead of text
-    #[arg(long, hide_short_help = true)]
-    pub print_ids: bool,
-}
-
-/// What becomes of a prompt where the model has a chat template.
-#[derive(Clone, Debug, Default, clap::Args)]
-#[command(next_help_heading = "Text")]
-pub struct ChatArgs {
-    /// Chat until Ctrl-D, also where the input is no terminal
-    #[arg(long, conflicts_with_all = ["raw", "prompt", "prompt_file", "ids", "batch", "print_ids"])]
-    pub chat: bool,
-    /// Continue the prompt as it is, although the model has a chat template
-    #[arg(long, alias = "no-chat-template")]
-    pub raw: bool,
-    /// What the model is told in front of the messages, by its chat template
-    #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
-    pub system: Option<String>,
 }
 
 /// Options of `pack`.
@@ -344,6 +265,9 @@ pub struct PerplexityArgs {
     /// Text between documents that are scored apart, e.g. "<|endoftext|>"
     #[arg(long, value_name = "TEXT", help_heading = None)]
     pub separator: Option<String>,
+    /// Print JSON
+    #[arg(long, help_heading = None)]
+    pub json: bool,
 }
 
 /// Options of `completions`.

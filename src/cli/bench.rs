@@ -1,9 +1,12 @@
 //! The verb `bench`: rates of prefill and decode, beside what the link and the GPU could do.
 
 pub(in crate::cli) mod compare;
+mod familiar;
 mod paper;
 pub(in crate::cli) mod plot;
 pub mod report;
+mod results;
+pub mod tables;
 
 use std::time::Duration;
 
@@ -13,10 +16,10 @@ use rand_chacha::ChaCha8Rng;
 use crate::cli::args::{BenchArgs, BudgetArgs, DeviceArgs};
 use crate::cli::open::Opened;
 use crate::cli::output::{Output, note};
-use crate::cli::prepare::{Need, Prepared, open_gpu, prepare};
-use crate::cli::progress::Waiting;
-use crate::engine::Engine;
+use crate::cli::prepare::{Need, Prepared, open_gpu, prepare, probing};
+use crate::cli::progress::{Progress, Waiting};
 use crate::engine::probe::{self, RouteChoice, Wanted};
+use crate::engine::{Engine, cache_kind};
 use crate::error::{Error, Result};
 use crate::os;
 use crate::plan::Work;
@@ -24,6 +27,7 @@ use crate::sampler::{Sampler, SamplerOptions};
 use crate::session::{Batch, Figures, Limits, Phase, Request};
 use crate::trace::Trace;
 
+use familiar::Setup;
 use report::{Ceiling, Facts, Row, Seen, Spread};
 
 /// Decode passes that warm up, and that are traced, at most: enough for clocks to rise and for a
@@ -61,19 +65,27 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     if let [picture, results @ ..] = &args.work.plot[..] {
         return plot::plot(picture, results);
     }
-    if args.work.paper {
-        return paper::run(args);
+    if let Some(points) = &args.work.paper {
+        return paper::run(args, points);
     }
     let opened = Opened::new(&args.model, &open_gpu(&args.device)?.facts)?;
     let context = args.budget.context.unwrap_or(opened.decoder.context_max);
     let (n_prompt, n_gen) = args.work.lengths(context)?;
+    let (depths, without) = args.work.depths(context, (n_prompt, n_gen));
+    if let Some(depth) = without {
+        note(format_args!("depth  {depth} is left out: this run can remember {context} tokens"));
+    }
     let mut rows = Vec::new();
     for &batch in &args.work.batch {
-        for &n_depth in &args.work.n_depth {
+        for &n_depth in &depths {
             let (budget, device, repetitions) = (&args.budget, &args.device, args.work.repetitions);
             let case = Case { opened: &opened, budget, device, batch, n_depth, n_prompt, n_gen, repetitions };
             match measure(&case) {
                 Ok(measured) => rows.extend(measured),
+                // Nobody asked for this depth.
+                Err(Error::Budget(why)) if args.work.n_depth.is_empty() && n_depth > 0 => {
+                    note(format_args!("depth  {n_depth} is left out with batch {batch}: {why}"));
+                }
                 // What was measured before took its time, and is shown.
                 Err(error) if !rows.is_empty() => return show(&rows, args).and(Err(error)),
                 Err(error) => return Err(error),
@@ -84,7 +96,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
 }
 
 fn show(rows: &[Row], args: &BenchArgs) -> Result<()> {
-    Output::stdout().piece(&report::table(rows, args.work.format()))
+    Output::stdout().piece(&tables::table(rows, args.work.format()))
 }
 
 /// Measures one batch: a row for prefill, one for decode, as far as they are wanted.
@@ -109,17 +121,20 @@ pub fn measure(case: &Case<'_>) -> Result<Vec<Row>> {
     prepared.check_fits(context as usize)?;
     let ceilings = Ceilings::measure(&prepared, case.opened)?;
     let (vram_budget_bytes, context, route) = (prepared.vram_bytes, prepared.context, prepared.options.route);
+    let cache = cache_kind(&case.opened.decoder, &prepared.options);
     let mut engine = prepared.load(case.opened)?;
+    let test_time = familiar::now();
     let mut runs = Runs::new(case, &mut engine, context);
     note(format_args!("batch {}: warming up", case.batch));
-    let waiting = Waiting::new("warming up".to_owned());
+    let bar = Progress::runs("measuring", u64::from(case.repetitions) + 2);
+    bar.note("warming up");
     runs.once(case.n_gen.min(SHORT_GEN))?;
-    drop(waiting);
+    bar.add(1);
     let mut all = Vec::new();
     for number in 1..=case.repetitions {
-        let waiting = Waiting::new(format!("run {number} of {}", case.repetitions));
+        bar.note("");
         let figures = runs.once(case.n_gen)?;
-        drop(waiting);
+        bar.add(1);
         note(format_args!(
             "batch {}: run {number} of {}: prefill {:.2} tokens/s, decode {:.2} tokens/s",
             case.batch,
@@ -130,11 +145,12 @@ pub fn measure(case: &Case<'_>) -> Result<Vec<Row>> {
         all.push(figures);
     }
     note(format_args!("batch {}: tracing", case.batch));
-    let waiting = Waiting::new("tracing".to_owned());
+    bar.note("tracing");
     let traced = Traced::run(&mut runs, &trace, case.n_gen.min(SHORT_GEN))?;
-    drop(waiting);
+    bar.finish();
     drop(runs);
-    let facts = Facts::of(case, &engine, vram_budget_bytes, route);
+    let setup = Setup::of(case, &engine, cache, test_time);
+    let facts = Facts::of(case, &engine, (vram_budget_bytes, route), setup);
     let promised = &engine.plan().prediction;
     let (prefills, decodes): (Vec<_>, Vec<_>) = all.iter().map(|f| (f.prefill, f.decode)).unzip();
     let prefill = Seen {
@@ -170,8 +186,8 @@ impl Ceilings {
         let rates = |choice| {
             let shapes = prepared.options.shapes_on(&prepared.gpu.facts);
             let wanted = Wanted { choice, vram_bytes: prepared.vram_bytes, again: true, shapes, model: None };
-            let say = &mut |what: &str| note(format_args!("probe  measuring {what}"));
-            Ok(probe::measure(&prepared.gpu, &wanted, say)?.rates)
+            let waiting = Waiting::new("looking at the GPU".to_owned());
+            Ok(probe::measure(&prepared.gpu, &wanted, &mut |what| probing(&waiting, what))?.rates)
         };
         let mut prefill = Ceiling {
             link: Some(rates(RouteChoice::Only(prepared.options.route))?.link),
@@ -180,7 +196,8 @@ impl Ceilings {
         // Without memory to read ahead into, units come by way of the page cache, whose rate says
         // nothing about the disk.
         if plan.read_ahead_bytes > 0 && opened.packed.is_file() {
-            note(format_args!("probe  measuring the disk"));
+            let waiting = Waiting::new("measuring".to_owned());
+            probing(&waiting, "the disk");
             prefill.disk_bytes_per_pass = plan.streamed_bytes - plan.pinned_bytes;
             prefill.disk = Some(os::disk_rate(opened.packed.path())?.bytes_per_second);
         }
@@ -210,7 +227,16 @@ impl<'a> Runs<'a> {
 
     /// Reads the prompts and makes `n_gen` decode passes.
     fn once(&mut self, n_gen: u32) -> Result<Figures> {
-        self.batch.clear();
+        // What was read before the prompts stays where it is, from the first run on.
+        let mut sequences = 0..self.prompts.len();
+        let is_known = sequences.all(|sequence| {
+            let (before, prompt) = (&self.before[sequence], &self.prompts[sequence]);
+            let kept = self.batch.keep_of(sequence, &[&before[..], &prompt[..]].concat(), before.len());
+            kept == before.len()
+        });
+        if !is_known {
+            self.batch.clear();
+        }
         let sampler = |_: &Vec<u32>| Sampler::new(SamplerOptions::default());
         let mut samplers = self.prompts.iter().map(sampler).collect::<Result<Vec<_>>>()?;
         let mut generate = |prompts: &[Vec<u32>], max_tokens| {
@@ -220,7 +246,7 @@ impl<'a> Runs<'a> {
                 requests.map(|(prompt, sampler)| Request { prompt, limits: &limits, sampler }).collect();
             self.batch.generate(&mut requests, |_, _| Ok(true))
         };
-        if self.before.iter().any(|before| !before.is_empty()) {
+        if !is_known {
             generate(&self.before, 0)?;
         }
         generate(&self.prompts, n_gen as usize + 1)

@@ -4,7 +4,7 @@ pub(in crate::cli) mod command;
 mod input;
 
 use std::io::{self, IsTerminal};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ use crate::cli::generate;
 use crate::cli::open::Opened;
 use crate::cli::output::{Output, note};
 use crate::cli::prepare::{Need, prepare};
-use crate::cli::progress::Waiting;
+use crate::cli::progress::{Progress, Waiting};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::os;
@@ -37,6 +37,7 @@ pub fn is_wanted(args: &RunArgs) -> bool {
         || args.prompt.prompt_file.is_some()
         || !args.prompt.ids.is_empty()
         || args.text.print_ids
+        || args.text.json
         || args.text.batch > 1;
     args.chat.chat
         || (!args.chat.raw && !has_prompt && io::stdin().is_terminal() && io::stdout().is_terminal())
@@ -54,6 +55,8 @@ struct Talk<'a> {
     system: Option<String>,
     messages: Vec<Value>,
     output: Output,
+    /// How far the prompt at hand is read, where that takes several passes.
+    reading: Arc<Mutex<Option<Progress>>>,
 }
 
 /// Talks until the user has had enough.
@@ -91,8 +94,15 @@ pub fn run(args: &RunArgs, gpu: Arc<Gpu>, opened: &Opened) -> Result<()> {
         system: args.chat.system.clone(),
         messages: Vec::new(),
         output: Output::stdout(),
+        reading: Arc::default(),
     };
-    let outcome = talk.converse(&mut input, &mut Session::new(&mut engine, context));
+    let mut session = Session::new(&mut engine, context);
+    let bar = Arc::clone(&talk.reading);
+    session.tell(move |tokens| {
+        bar.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(|bar| bar.add(tokens.into()));
+    });
+    let outcome = talk.converse(&mut input, &mut session);
+    drop(session);
     if let Some(path) = &args.trace {
         trace.write_chrome(path)?;
         note(format_args!("timeline in {}; open it at ui.perfetto.dev", path.display()));
@@ -198,7 +208,10 @@ impl Talk<'_> {
         let mut decoder = StreamDecoder::new(self.tokenizer, &ids)?;
         let mut stop = StopMatcher::new(&self.stop)?;
         let mut text = String::new();
-        let mut waiting = Some(Waiting::new(format!("reading {} tokens", ids.len())));
+        let (unread, is_long) = session.unread(&ids);
+        let reading = |bar| *self.reading.lock().unwrap_or_else(PoisonError::into_inner) = bar;
+        reading(is_long.then(|| Progress::tokens("reading", unread as u64)));
+        let mut waiting = (!is_long).then(|| Waiting::new(format!("reading {unread} tokens")));
         let (output, sampler) = (&mut self.output, &mut self.sampler);
         let mut show = |piece: &str| {
             text.push_str(piece);
@@ -206,12 +219,14 @@ impl Talk<'_> {
         };
         let figures = session.go_on(&ids, &self.limits, sampler, |token| {
             drop(waiting.take());
+            reading(None);
             if let Some(piece) = decoder.push(token)? {
                 show(&stop.push(&piece))?;
             }
             Ok(!stop.stopped())
         });
         drop(waiting);
+        reading(None);
         let rest = decoder.flush()?.map(|piece| stop.push(&piece)).unwrap_or_default();
         show(&(rest + &stop.flush()))?;
         show("\n")?;

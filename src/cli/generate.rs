@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::cli::args::RunArgs;
 use crate::cli::chat;
+use crate::cli::collect::{Collection, figures_json};
 use crate::cli::open::Opened;
 use crate::cli::output::{self, Output, note};
 use crate::cli::prepare::{Need, open_gpu, prepare};
@@ -48,7 +49,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let copies = |ids: &'_ Vec<u32>| vec![ids.clone(); args.text.batch as usize];
     let prompts: Vec<_> = prompts.iter().flat_map(copies).collect();
     let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
-    let mut writer = writer(args, &opened, &prompts)?;
+    let mut sink = sink(args, &opened, &prompts)?;
     let options = args.sampling.resolve(&opened.generation)?;
     let trace = if args.trace.is_some() { Trace::on() } else { Trace::off() };
     let context = (longest as u64 + u64::from(max_tokens(args))).min(u64::from(u32::MAX)) as u32;
@@ -73,6 +74,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
         .collect();
     // Of several passes there is something to tell, of one a sign of life.
     let all = prompts.iter().map(|prompt| prompt.len() as u64).sum();
+    let most = prompts.len() as u64 * u64::from(max_tokens(args));
     let is_long = longest > engine.plan().chunk as usize;
     let bar = is_long.then(|| Progress::tokens("reading", all));
     let mut waiting = (!is_long).then(|| Waiting::new(format!("reading {longest} tokens")));
@@ -81,21 +83,37 @@ pub fn run(args: &RunArgs) -> Result<()> {
         batch.tell(|tokens| bar.add(u64::from(tokens)));
     }
     let mut is_first = true;
+    // Where nothing is to be seen of the text, there is of its length.
+    let is_hidden = args.text.json || !io::stdout().is_terminal();
+    let mut writing = None;
     let figures = batch.generate(&mut requests, |sequence, event| {
         drop(waiting.take());
         if std::mem::take(&mut is_first) {
             bar.iter().for_each(Progress::clear);
+            writing = is_hidden.then(|| Progress::tokens("writing", most));
         }
-        match event {
-            Event::Token(token) => writer.token(sequence, token),
-            Event::End(_) => writer.end(sequence).map(|()| false),
-        }
+        writing.iter().filter(|_| matches!(event, Event::Token(_))).for_each(|bar| bar.add(1));
+        sink.take(sequence, event)
     });
     drop((waiting, batch));
-    bar.into_iter().for_each(Progress::finish);
-    let figures = writer.finish().and(figures);
+    bar.into_iter().chain(writing).for_each(Progress::finish);
+    let figures = sink.finish().and(figures);
     if let Ok(figures) = &figures {
         report(&engine, figures);
+    }
+    if let (Sink::Kept(texts), Ok(_) | Err(Error::Interrupted)) = (&sink, &figures) {
+        let seed = (!options.takes_likeliest()).then_some(options.seed);
+        let texts = texts.json(args.text.batch as usize, seed);
+        let facts = json!({
+            "model": opened.name.display().to_string(),
+            "gpu": engine.gpu().facts.describe(),
+            "texts": texts,
+            "figures": figures.as_ref().ok().map(figures_json),
+            "gpu_memory_peak_bytes": engine.gpu().account().peak_bytes(),
+            "predicted_tokens_per_second": engine.plan().predicted_rate,
+            "plan": engine.plan(),
+        });
+        Output::stdout().line(&facts.to_string())?;
     }
     // Also after Ctrl-C: what was recorded up to then may be what the user wants to see.
     if let Some(path) = &args.trace {
@@ -185,7 +203,33 @@ fn prompt_ids(args: &RunArgs, opened: &Opened, prompt: Prompt) -> Result<Vec<u32
     Ok(ids)
 }
 
-fn writer(args: &RunArgs, opened: &Opened, prompts: &[Vec<u32>]) -> Result<Writer> {
+/// Where tokens go.
+enum Sink {
+    /// To standard output, as they come.
+    Shown(Writer),
+    /// Into one JSON object at the end.
+    Kept(Collection),
+}
+
+impl Sink {
+    fn take(&mut self, sequence: usize, event: Event) -> Result<bool> {
+        match (self, event) {
+            (Sink::Shown(writer), Event::Token(token)) => writer.token(sequence, token),
+            (Sink::Shown(writer), Event::End(_)) => writer.end(sequence).map(|()| false),
+            (Sink::Kept(texts), Event::Token(token)) => texts.token(sequence, token),
+            (Sink::Kept(texts), Event::End(end)) => texts.end(sequence, end).map(|()| false),
+        }
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        match self {
+            Sink::Shown(writer) => writer.finish(),
+            Sink::Kept(texts) => texts.finish(),
+        }
+    }
+}
+
+fn sink(args: &RunArgs, opened: &Opened, prompts: &[Vec<u32>]) -> Result<Sink> {
     let tokenizer = match (args.text.print_ids, &opened.tokenizer) {
         (true, _) => None,
         (false, Some(tokenizer)) => Some(tokenizer),
@@ -198,7 +242,11 @@ fn writer(args: &RunArgs, opened: &Opened, prompts: &[Vec<u32>]) -> Result<Write
     }
     // A file or a pipe gets the text and nothing else; a terminal's next prompt its own line.
     let style = Style { tokenizer, stop: &args.text.stop, is_terminal: io::stdout().is_terminal() };
-    Writer::new(Output::stdout(), &style, prompts.iter().map(Vec::as_slice))
+    let prompts = prompts.iter().map(Vec::as_slice);
+    match args.text.json {
+        true => Collection::new(&style, prompts).map(Sink::Kept),
+        false => Writer::new(Output::stdout(), &style, prompts).map(Sink::Shown),
+    }
 }
 
 fn report(engine: &Engine, figures: &Figures) {

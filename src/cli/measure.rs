@@ -1,8 +1,10 @@
 //! The verbs `logits` and `perplexity`: what a model thinks of given tokens.
 
 use std::borrow::Cow;
+use std::time::Instant;
 
 use safetensors::tensor::{Dtype, View};
+use serde_json::json;
 
 use crate::cli::args::{LogitsArgs, PerplexityArgs};
 use crate::cli::open::Opened;
@@ -104,6 +106,7 @@ pub fn perplexity(args: &PerplexityArgs) -> Result<()> {
     let tokens = documents.iter().map(Vec::len).sum::<usize>() as u64;
     let bar = crate::cli::progress::Progress::tokens("scoring", tokens);
     let mut score = Score::default();
+    let start = Instant::now();
     for document in &documents {
         for window in windows(document.len(), context as usize, stride as usize) {
             session.clear();
@@ -119,7 +122,21 @@ pub fn perplexity(args: &PerplexityArgs) -> Result<()> {
         }
     }
     bar.finish();
-    let mean = score.mean();
+    let (mean, seconds) = (score.mean(), start.elapsed().as_secs_f64());
+    if args.json {
+        let figures = json!({
+            "model": opened.name.display().to_string(),
+            "perplexity": mean.exp(),
+            "nats_per_token": mean,
+            "tokens": score.tokens,
+            "documents": documents.len(),
+            "context": context,
+            "stride": stride,
+            "seconds": seconds,
+            "tokens_per_second": tokens as f64 / seconds,
+        });
+        return Output::stdout().line(&figures.to_string());
+    }
     Output::stdout().line(&format!(
         "perplexity {:.4} ({mean:.4} nats a token) over {} tokens, context {context}, stride {stride}",
         mean.exp(),

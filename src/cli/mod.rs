@@ -4,6 +4,7 @@ pub mod args;
 pub mod batch;
 pub mod bench;
 pub mod chat;
+mod collect;
 mod described;
 pub mod devices;
 #[doc(hidden)]

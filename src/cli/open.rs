@@ -11,7 +11,7 @@ use crate::cli::args::{ModelArgs, SourceArgs};
 use crate::cli::described::{Described, describe_kinds, describe_packed, refuse_other_kind};
 use crate::cli::hub;
 use crate::cli::output::note;
-use crate::cli::progress::Progress;
+use crate::cli::progress::{Progress, Waiting};
 use crate::cli::vocabulary;
 use crate::engine::Weights;
 use crate::error::{Error, Result};
@@ -59,6 +59,7 @@ impl Opened {
             binding_bytes: facts.limits.max_storage_buffer_binding_size,
         };
         let model = args.model.as_deref().map(|model| hub::localized(model, &args.source)).transpose()?;
+        let _waiting = Waiting::new("opening the model".to_owned());
         let packed = match (&model, &args.source.dummy) {
             (_, Some(shape)) => Packed::open(dummy_in_cache(shape, &args.source, &limits)?)?,
             (None, None) => Packed::from_static(BUILT_IN)?,
@@ -246,12 +247,17 @@ pub(super) fn pack_dummy(shape: &str, kind: WeightKind, dst: &Path) -> Result<()
     })
 }
 
+/// Where the random weights of a shape are kept.
+pub(super) fn dummy_path(shape: &str, source: &SourceArgs) -> Result<PathBuf> {
+    cache::cached_pack_path(&format!("dummy-{shape}"), source.weights.unwrap_or(WeightKind::W4).name())
+}
+
 fn dummy_in_cache(shape: &str, source: &SourceArgs, limits: &Limits) -> Result<PathBuf> {
     let kind = source.weights.unwrap_or(WeightKind::W4);
     // A misspelt name is refused before it becomes part of a path.
     let decoder = model::describe(Path::new(shape), &dummy::config(shape)?, kind)?;
     decoder.check_limits(limits)?;
-    let path = cache::cached_pack_path(&format!("dummy-{shape}"), kind.name())?;
+    let path = dummy_path(shape, source)?;
     if !is_usable(&path, &decoder) {
         make_folder_for(&path)?;
         pack_dummy(shape, kind, &path)?;

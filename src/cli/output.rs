@@ -4,13 +4,13 @@ use std::fmt;
 use std::io::{self, Write};
 use std::path::Path;
 
+use crate::cli::progress;
 use crate::error::{Error, Result};
 use crate::os;
 
-/// Writes a remark as a line on standard error. Where nobody reads it, as in
-/// `pipo-wgpu run 2>&1 | head`, it is dropped; `eprintln!` would end the process.
+/// Writes a remark as a line on standard error, above what moves there.
 pub fn note(remark: fmt::Arguments<'_>) {
-    let _ = writeln!(io::stderr(), "{remark}");
+    progress::line(remark);
 }
 
 /// Refuses a file that could not be written, before the work whose result it is to hold.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::cli::args::{BudgetArgs, DeviceArgs};
 use crate::cli::open::Opened;
 use crate::cli::output::note;
-use crate::cli::progress::Progress;
+use crate::cli::progress::{Progress, Waiting};
 use crate::engine::probe::{self, Measured, RouteChoice, Wanted};
 use crate::engine::{self, Engine, Options, Planned, Weights};
 use crate::error::{Error, Result};
@@ -69,6 +69,7 @@ struct Basis {
 /// # Errors
 /// When there is no such adapter.
 pub fn open_gpu(device: &DeviceArgs) -> Result<Arc<Gpu>> {
+    let _waiting = Waiting::new("opening the GPU".to_owned());
     let choice = device.adapter.as_deref().map_or(Ok(AdapterChoice::Best), str::parse);
     let Ok(adapter) = choice;
     // Without a cache folder, pipelines are compiled at every start.
@@ -121,6 +122,7 @@ pub fn fastest_batch(
     // What was timed holds for its own number of texts.
     let rates = Rates { times: None, ..measured.rates };
     let limits = limits(gpu, budget, device, &measured);
+    let _waiting = Waiting::new("planning how many texts at once are fastest".to_owned());
     let mut best: Option<(f64, u32)> = None;
     let doubled = std::iter::successors(Some(1_u32), |batch| Some(batch * 2));
     for batch in doubled.take_while(|batch| *batch < most).chain([most]) {
@@ -150,10 +152,13 @@ pub(super) fn plan_with_disk(
     rates: &Rates,
     packed: Option<&Packed>,
 ) -> Result<(Plan, Rates)> {
+    let waiting = Waiting::new("planning".to_owned());
     let plan = plan::plan(demand, budget, rates)?;
     let file = packed.filter(|packed| packed.is_file() && plan.homes.contains(&Home::Disk));
     let Some(file) = file else { return Ok((plan, *rates)) };
+    waiting.set("measuring how fast the packed file is read");
     let rates = Rates { disk: probe::file_rate(file)?, ..*rates };
+    waiting.set("planning");
     note(format_args!("disk   {:.2} GB/s", rates.disk / 1e9));
     Ok((plan::plan(demand, budget, &rates)?, rates))
 }
@@ -189,8 +194,8 @@ pub(super) fn tuned(
     if device.no_tune || std::env::var_os(NO_TUNE_VARIABLE).is_some_and(|value| !value.is_empty()) {
         return Ok(options);
     }
-    let say = &mut |what: &str| note(format_args!("probe  measuring {what}"));
-    let shapes = probe::tune(gpu, vram_bytes, device.probe, say)?;
+    let waiting = Waiting::new("looking at the GPU".to_owned());
+    let shapes = probe::tune(gpu, vram_bytes, device.probe, &mut |what| probing(&waiting, what))?;
     Ok(Options { shapes: Some(shapes), ..options })
 }
 
@@ -204,7 +209,14 @@ pub(super) fn measure(
     let choice = device.route.unwrap_or(RouteChoice::Fastest);
     let shapes = model.1.shapes_on(&gpu.facts);
     let wanted = Wanted { choice, vram_bytes, again: device.probe, shapes, model: Some(model) };
-    probe::measure(gpu, &wanted, &mut |what| note(format_args!("probe  measuring {what}")))
+    let waiting = Waiting::new("looking at the GPU".to_owned());
+    probe::measure(gpu, &wanted, &mut |what| probing(&waiting, what))
+}
+
+/// Says what is being measured: as a line that stays, and beside what moves meanwhile.
+pub(super) fn probing(waiting: &Waiting, what: &str) {
+    note(format_args!("probe  measuring {what}"));
+    waiting.set(&format!("measuring {what}"));
 }
 
 /// What the plan may use of this machine.
@@ -275,7 +287,8 @@ impl Prepared {
     pub fn load(self, opened: &Opened) -> Result<Engine> {
         note(format_args!("{}", self.describe()));
         let weights = Weights::new(Arc::clone(&opened.packed), &opened.decoder)?;
-        let bar = Progress::bytes("loading", self.plan.resident_bytes + self.plan.pinned_bytes);
+        let whole = self.plan.resident_bytes + self.plan.pinned_bytes;
+        let bar = Progress::bytes("loading", whole);
         let mut before = 0;
         let Basis { demand, budget, rates } = self.basis;
         let again = |less: &Budget| plan::plan(&demand, less, &rates);
@@ -290,6 +303,9 @@ impl Prepared {
             // Another plan begins anew.
             bar.add(done.saturating_sub(before));
             before = done;
+            if done == whole {
+                bar.note("compiling kernels");
+            }
         });
         bar.finish();
         engine

@@ -1,10 +1,10 @@
 //! Progress of long steps on stderr: a bar for people, sparse lines for logs.
 
 use std::io::{self, IsTerminal, Write};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::size;
 
@@ -14,12 +14,37 @@ const LINE_PAUSE: Duration = Duration::from_secs(5);
 /// How often a sign of life moves.
 const SPIN: Duration = Duration::from_millis(250);
 
+/// All that moves on the terminal; set once something does.
+static SCREEN: OnceLock<MultiProgress> = OnceLock::new();
+
+/// Puts a bar below those that are there, and lets it move by itself.
+fn show(bar: ProgressBar) -> ProgressBar {
+    let screen = SCREEN.get_or_init(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr()));
+    let bar = screen.add(bar);
+    bar.enable_steady_tick(SPIN);
+    bar
+}
+
+/// Writes a line to stderr, above whatever moves there.
+pub fn line(line: std::fmt::Arguments<'_>) {
+    // Where nobody reads it, as in `pipo-wgpu run 2>&1 | head`, it is dropped; `eprintln!` would end
+    // the process.
+    let write = || {
+        let _ = writeln!(io::stderr(), "{line}");
+    };
+    match SCREEN.get() {
+        Some(screen) => screen.suspend(write),
+        None => write(),
+    }
+}
+
 /// What a step counts.
 #[derive(Clone, Copy)]
 enum Unit {
     Bytes,
     Tokens,
     Texts,
+    Runs,
 }
 
 /// The progress of one step; threads may share it.
@@ -55,6 +80,11 @@ impl Progress {
         Self::new(step, total, Unit::Texts)
     }
 
+    /// Starts a step of `total` runs of the same work, which are told of one by one elsewhere.
+    pub fn runs(step: &str, total: u64) -> Self {
+        Self::new(step, total, Unit::Runs)
+    }
+
     fn new(step: &str, total: u64, unit: Unit) -> Self {
         let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
         if io::stderr().is_terminal() {
@@ -62,6 +92,7 @@ impl Progress {
                 Unit::Bytes => "{binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}",
                 Unit::Tokens => "{pos}/{len} tokens {per_sec}",
                 Unit::Texts => "{pos}/{len} texts {per_sec}",
+                Unit::Runs => "{pos}/{len} runs {elapsed}",
             };
             let template = format!("{{prefix:>12}} {{spinner}} [{{bar:32}}] {counts} eta {{eta}} {{msg}}");
             // A template that cannot be read would leave indicatif's own, which serves as well.
@@ -69,8 +100,9 @@ impl Progress {
                 ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar()),
             );
             bar.set_prefix(step.to_owned());
-            bar.set_draw_target(ProgressDrawTarget::stderr());
-            bar.enable_steady_tick(SPIN);
+            return Self { bar: show(bar), lines: None };
+        }
+        if matches!(unit, Unit::Runs) {
             return Self { bar, lines: None };
         }
         Self { bar, lines: Some(Mutex::new(Lines::new(step, total, unit, Instant::now()))) }
@@ -87,8 +119,7 @@ impl Progress {
         if let Some(lines) = &self.lines {
             let line = lines.lock().unwrap_or_else(PoisonError::into_inner).add(count, Instant::now());
             if let Some(line) = line {
-                // Progress that cannot be shown must not stop the work.
-                let _ = writeln!(io::stderr(), "{line}");
+                self::line(format_args!("{line}"));
             }
         }
     }
@@ -111,6 +142,13 @@ impl Progress {
     }
 }
 
+impl Drop for Progress {
+    /// What was interrupted leaves no bar behind.
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
 /// A sign of life while something of unknown length goes on; gone when dropped.
 pub struct Waiting(ProgressBar);
 
@@ -122,10 +160,15 @@ impl Waiting {
             let style = ProgressStyle::with_template("{spinner} {msg} {elapsed}");
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
             bar.set_message(what);
-            bar.set_draw_target(ProgressDrawTarget::stderr());
-            bar.enable_steady_tick(SPIN);
+            return Waiting(show(bar));
         }
         Waiting(bar)
+    }
+
+    /// Says what goes on from now on, and counts its time from there.
+    pub fn set(&self, what: &str) {
+        self.0.set_message(what.to_owned());
+        self.0.reset_elapsed();
     }
 }
 
@@ -158,7 +201,7 @@ impl Lines {
         }
         let [done, total, rate] = [self.done, self.total, rate as u64].map(|count| match self.unit {
             Unit::Bytes => size::format(count),
-            Unit::Tokens | Unit::Texts => format!("{count} tokens"),
+            Unit::Tokens | Unit::Texts | Unit::Runs => format!("{count} tokens"),
         });
         Some(format!("{}: {done} of {total}, {rate}/s, {eta}", self.step))
     }

@@ -8,7 +8,7 @@ use crate::plan::{Demand, UnitDemand};
 use crate::quant::WeightKind;
 
 /// How keys and values are kept.
-pub(super) fn cache_kind(decoder: &Decoder, options: &Options) -> CacheKind {
+pub fn cache_kind(decoder: &Decoder, options: &Options) -> CacheKind {
     let float = WeightKind::F32;
     let all_float = decoder.units.iter().flat_map(|u| &u.spec.tensors).all(|t| t.kind == float);
     let default = if options.exact || all_float { CacheKind::F32 } else { CacheKind::F16 };

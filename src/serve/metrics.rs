@@ -40,6 +40,7 @@ pub struct Metrics {
     pub new_tokens: Count,
     pub prefill_passes: Count,
     pub decode_passes: Count,
+    pub chained_passes: Count,
     pub streamed_bytes: Count,
     pub cache_bytes: Count,
     pub waiting_micros: Count,
@@ -103,6 +104,11 @@ impl Metrics {
             ],
         );
         for (name, help, value) in [
+            (
+                "chained_passes_total",
+                "Decode passes that went ahead of the CPU.",
+                count(&self.chained_passes),
+            ),
             ("prompt_tokens_total", "Tokens of prompts that were read.", count(&self.prompt_tokens)),
             ("cached_tokens_total", "Tokens of prompts that were known already.", count(&self.cached_tokens)),
             ("new_tokens_total", "Tokens that were chosen.", count(&self.new_tokens)),

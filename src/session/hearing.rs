@@ -1,7 +1,15 @@
 //! Who hears of prompts' tokens as they are read.
 
+use super::Session;
 use super::batch::Batch;
 use crate::error::Result;
+
+impl<'a> Session<'a> {
+    /// [`Batch::tell`].
+    pub fn tell(&mut self, hear: impl FnMut(u32) + 'a) {
+        self.0.tell(hear);
+    }
+}
 
 impl<'a> Batch<'a> {
     /// Tells `hear` of each pass over prompts how many tokens it has read, once the GPU has.

@@ -9,15 +9,21 @@ impl Batch<'_> {
         self.keep_of(sequence, prompt, usize::MAX)
     }
 
-    /// The same, but of at most so many of its first tokens.
-    pub fn keep_of(&mut self, sequence: usize, prompt: &[u32], most: usize) -> usize {
+    /// What [`Batch::keep`] would keep.
+    pub fn known(&self, sequence: usize, prompt: &[u32]) -> usize {
         let turning_point =
             self.engine.decoder().turning_point().map_or(usize::MAX, |turning| turning as usize);
-        let timeline = &mut self.timelines[sequence];
+        let timeline = &self.timelines[sequence];
         // All positions of a longer text are turned otherwise.
         let is_turned = timeline.tokens.len() > turning_point && prompt.len() <= turning_point;
         let common = timeline.tokens.iter().zip(prompt).take_while(|(a, b)| a == b).count();
-        let kept = if is_turned { 0 } else { common.min(most).min(prompt.len().saturating_sub(1)) };
+        if is_turned { 0 } else { common.min(prompt.len().saturating_sub(1)) }
+    }
+
+    /// The same as [`Batch::keep`], but of at most so many of its first tokens.
+    pub fn keep_of(&mut self, sequence: usize, prompt: &[u32], most: usize) -> usize {
+        let kept = self.known(sequence, prompt).min(most);
+        let timeline = &mut self.timelines[sequence];
         timeline.tokens.truncate(kept);
         if kept == 0 {
             self.engine.forget(timeline.rows.start);

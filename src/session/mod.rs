@@ -100,6 +100,13 @@ impl<'a> Session<'a> {
         self.0.read_scored(0, ids, each)
     }
 
+    /// How many tokens of a prompt [`Session::go_on`] would have to read, and whether that takes
+    /// several passes.
+    pub fn unread(&self, prompt: &[u32]) -> (usize, bool) {
+        let tokens = prompt.len() - self.0.known(0, prompt);
+        (tokens, tokens > self.0.engine.plan().chunk as usize)
+    }
+
     /// [`Session::generate`] for a prompt that begins as the timeline does: only what is new of it
     /// is read, and what the timeline has beyond the common beginning is forgotten.
     ///

@@ -44,6 +44,48 @@ fn ids_in_and_out_equal_the_recording() {
 }
 
 #[test]
+fn json_has_what_is_shown_otherwise() {
+    let place = Place::new();
+    let line = "run model -p Hello -p Lily --batch 2 -n 8 --temperature 1 --seed 18446744073709551615";
+    let shown = place.output(line);
+    let json: Value = serde_json::from_str(&place.output(&format!("{line} --json"))).unwrap();
+    let texts = json["texts"].as_array().unwrap();
+    let lines = texts
+        .iter()
+        .enumerate()
+        .map(|(number, text)| format!("--- {} of 4 ---\n{}\n", number + 1, text["text"].as_str().unwrap()));
+    assert_eq!(lines.collect::<String>(), shown);
+    let ids: Vec<_> = texts.iter().map(|text| text["ids"].as_array().unwrap()).collect();
+    let printed: Vec<String> = ids
+        .iter()
+        .map(|ids| ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",") + "\n")
+        .collect();
+    assert_eq!(printed.concat(), place.output(&format!("{line} --print-ids")));
+    for (number, text) in texts.iter().enumerate() {
+        assert_eq!((&text["prompt"], &text["new_tokens"]), (&(number / 2).into(), &ids[number].len().into()));
+        // Seeds are counted up, and begin anew behind the largest.
+        assert_eq!(text["seed"], [u64::MAX, 0, 1, 2][number]);
+        let reasons = (text["finish_reason"].as_str().unwrap(), text["end"].as_str().unwrap());
+        assert!([("length", "max_tokens"), ("stop", "end_token")].contains(&reasons), "{text}");
+        assert_eq!(reasons.0 == "length", ids[number].len() == 8, "{text}");
+    }
+    assert_eq!(texts[0]["prompt_tokens"], texts[1]["prompt_tokens"]);
+    let sum = ids.iter().map(|ids| ids.len()).sum::<usize>();
+    let figures = &json["figures"];
+    assert_eq!(figures["new_tokens"], sum);
+    assert!(figures["decode"]["tokens_per_second"].as_f64().unwrap() > 0.0, "{figures}");
+    assert!(json["plan"]["homes"].is_array() && json["gpu_memory_peak_bytes"].as_u64().unwrap() > 0);
+    // A stop text is not part of the text, and greedy texts have no seed.
+    let greedy = "run model -p Hello -n 16 --temperature 0 --ignore-eos";
+    let text = place.output(greedy);
+    let stop = text.chars().skip(2).find(char::is_ascii_graphic).unwrap();
+    let json: Value = serde_json::from_str(&place.output(&format!("{greedy} --stop {stop} --json"))).unwrap();
+    let found = &json["texts"][0];
+    assert_eq!(found["text"], text[..text.find(stop).unwrap()]);
+    assert_eq!((&found["end"], &found["seed"]), (&"stop_text".into(), &Value::Null));
+}
+
+#[test]
 fn stop_texts_end_the_output_before_themselves() {
     let place = Place::new();
     let line = "run model -p Hello -n 16 --temperature 0 --ignore-eos";

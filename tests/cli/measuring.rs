@@ -58,6 +58,18 @@ fn perplexity_follows_from_logits() {
     }
     let windows = place.output("perplexity model text.txt --weights f32 --context 8 --stride 4");
     assert!(windows.contains("context 8, stride 4"), "{windows}");
+    let json = place.output("perplexity model text.txt --weights f32 --context 8 --stride 4 --json");
+    let json: Value = serde_json::from_str(&json).unwrap();
+    let shown = format!(
+        "perplexity {:.4} ({:.4} nats a token) over {} tokens, context {}, stride {}\n",
+        json["perplexity"].as_f64().unwrap(),
+        json["nats_per_token"].as_f64().unwrap(),
+        json["tokens"],
+        json["context"],
+        json["stride"]
+    );
+    assert_eq!(shown, windows);
+    assert!(json["tokens_per_second"].as_f64().unwrap() > 0.0 && json["documents"] == 1, "{json}");
 }
 
 #[test]
@@ -101,7 +113,9 @@ fn help_is_asked_for_and_usage_is_corrected() {
         ("bench -b 1,257", "1..=256"),
         ("bench -b", "--batch"),
         ("bench -r 0", "0 is not in 1.."),
-        ("bench -o xml", "md, json, csv"),
+        ("bench -o xml", "md, json, jsonl, csv, sql"),
+        ("bench --paper x", "cannot be used with"),
+        ("run --json --print-ids", "cannot be used with"),
         ("bench -o md --json", "cannot be used with"),
         ("bench -p many", "--n-prompt"),
         ("logits model --ids 1", "--out"),
@@ -110,6 +124,24 @@ fn help_is_asked_for_and_usage_is_corrected() {
         let outcome = place.run(line);
         assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(2), ""), "{line}");
         assert!(outcome.stderr.contains(hint), "{line}: {}", outcome.stderr);
+    }
+}
+
+/// Short help is what fits a screen; the rest is in `--help`.
+#[test]
+fn help_fits_a_screen() {
+    let place = Place::new();
+    let help = place.output("help");
+    let verbs =
+        help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let verbs: Vec<&str> = verbs.filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(verbs.len() > 10 && help.lines().count() < 40, "{help}");
+    for verb in verbs.into_iter().filter(|verb| *verb != "help") {
+        let mut command = place.command(&format!("{verb} -h"));
+        let output = command.env("COLUMNS", "100").output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!((2..=42).contains(&text.lines().count()), "{verb}: {} lines", text.lines().count());
+        assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
     }
 }
 

@@ -3,8 +3,11 @@
 mod batching;
 mod benching;
 mod chatting;
+mod familiar;
 mod generation;
 mod killed;
+#[cfg(unix)]
+mod lively;
 mod measuring;
 mod packing;
 mod planning;

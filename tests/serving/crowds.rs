@@ -50,6 +50,7 @@ fn sixty_four_clients_each_have_the_text_that_they_would_have_alone() {
     let passes = server.metric("pipo_passes_total{class=\"decode\"}") - before;
     // Each alone would take five or six passes of its own.
     assert!(passes < 64.0 * 5.0 / 3.0, "{passes} passes for 64 texts: they are to share them");
+    assert!(server.metric("pipo_chained_passes_total") > 0.0, "the CPU was between any two tokens");
     assert_eq!(server.metric("pipo_texts_total{outcome=\"done\"}"), 72.0);
     assert_eq!(server.metric("pipo_texts_total{outcome=\"failed\"}"), 0.0);
 }
@@ -113,6 +114,49 @@ fn who_leaves_frees_a_slot_and_who_comes_too_late_is_told_so() {
     third.set_read_timeout(Some(PATIENCE)).unwrap();
     drop(first);
     assert_eq!(Reply::read(third).json(200)["usage"]["completion_tokens"], 2);
+}
+
+/// Passes that go ahead of the CPU are for nobody's harm: who comes waits for two of them, and whoever
+/// wants what the GPU does not do has it.
+#[test]
+fn passes_go_ahead_until_somebody_comes() {
+    let server = Server::start("--parallel 3 --context 1000");
+    let chained = || server.metric("pipo_chained_passes_total");
+    let drawn = json!({"temperature": 1.1, "seed": 9, "min_p": 0.02});
+    let (likeliest, seeded) = (greedy("One day", 24), with(greedy("The dragon", 24), drawn));
+    let bodies = [&likeliest, &seeded].map(|body| with(body.clone(), json!({"ignore_eos": true})));
+    let texts = |answer: &Value| answer["choices"][0]["message"]["content"].as_str().unwrap().to_owned();
+    // What a text says where nothing is chained: a neighbour with likelihoods stops that.
+    let beside = with(endless(), json!({"logprobs": true}));
+    let neighbour = begun(&server, &beside);
+    let before = chained();
+    let alone = bodies.clone().map(|body| texts(&server.chat(&body)));
+    assert_eq!(chained(), before, "what the CPU chooses cannot go ahead");
+    drop(neighbour);
+    server.wait_for("pipo_slots_busy", 0.0);
+    assert_eq!(bodies.clone().map(|body| texts(&server.chat(&body))), alone);
+    assert!(chained() > before);
+    // Texts that join and leave while others go ahead.
+    let long = begun(&server, &endless());
+    let start = chained();
+    let answers = std::thread::scope(|scope| {
+        let asked = bodies.each_ref().map(|body| scope.spawn(|| texts(&server.chat(body))));
+        asked.map(|answer| answer.join().unwrap())
+    });
+    assert_eq!(answers, alone);
+    assert!(chained() > start);
+    assert_eq!(server.metric("pipo_slots_busy"), 1.0, "the long one goes on");
+    // A stop text ends it as soon as it is said.
+    let stopped = server.chat(&with(bodies[0].clone(), json!({"stop": "girl", "max_tokens": 900})));
+    assert_eq!(stopped["choices"][0]["finish_reason"], "stop");
+    let passes = chained();
+    server.wait_for("pipo_slots_busy", 1.0);
+    assert!(chained() - passes < 100.0);
+    drop(long);
+    server.wait_for("pipo_slots_busy", 0.0);
+    let idle = chained();
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(chained(), idle, "nothing is written for nobody");
 }
 
 #[cfg(unix)]

@@ -318,8 +318,19 @@ fn logits_that_are_no_numbers_end_one_text_and_no_other() {
             assert_eq!(read(stream, |_| {}).0, alone[other], "{number}: text {other}");
         }
     }
-    assert_eq!(site.server.metric("pipo_engine_failures_total"), 0.0);
     assert_eq!(site.server.metric("pipo_texts_total{outcome=\"failed\"}"), 4.0);
+    // The same for one who comes to say that token while passes go ahead of the CPU.
+    let drawn = |seed: u32| {
+        let other = send(&site, &texts[0]);
+        let body = json!({"prompt": "w7", "max_tokens": 60, "temperature": 4, "seed": seed, "stream": true,
+            "ignore_eos": true});
+        let (_, events) = read(send(&site, &body), |_| {});
+        assert_eq!(read(other, |_| {}).0, alone[0]);
+        events.last().unwrap()["error"].is_object() && events.len() > 5
+    };
+    assert!((0..80).any(drawn), "no seed says a token among {}", model.decoder.vocab_size);
+    assert!(site.server.metric("pipo_chained_passes_total") > 0.0);
+    assert_eq!(site.server.metric("pipo_engine_failures_total"), 0.0);
     assert_eq!(site.end().unwrap(), Ended { cut: 0 });
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::results;
 use crate::error::{Error, Result};
 
 /// Differences within so many standard errors are noise: 95 of 100 are.
@@ -78,12 +79,7 @@ fn verdict(a: &Rate, b: &Rate) -> &'static str {
 }
 
 fn rows(path: &Path) -> Result<BTreeMap<Key, Rate>> {
-    let text = std::fs::read(path).map_err(Error::io("read", path))?;
-    let complain = |problem: &str| {
-        Error::file(path, format!("expected what `bench -o json` writes, found {problem}; measure it again"))
-    };
-    let value: Value = serde_json::from_slice(&text).map_err(|problem| complain(&problem.to_string()))?;
-    let list = value.as_array().ok_or_else(|| complain("no list"))?;
+    let list = results::rows(path)?;
     let row = |row: &Value| -> Option<(Key, Rate)> {
         let text = |name: &str| row[name].as_str().map(str::to_owned);
         let key = (text("model")?, row["batch"].as_u64()?, text("test")?);
@@ -95,7 +91,9 @@ fn rows(path: &Path) -> Result<BTreeMap<Key, Rate>> {
         Some((key, rate))
     };
     list.iter()
-        .map(|found| row(found).ok_or_else(|| complain("a row without model, batch, test or rates")))
+        .map(|found| {
+            row(found).ok_or_else(|| results::complain(path, "a row without model, batch, test or rates"))
+        })
         .collect()
 }
 

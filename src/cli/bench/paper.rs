@@ -1,11 +1,13 @@
 //! PIPO's 18 points (arXiv:2504.03664), measured here with random weights beside the paper's own figures.
 
+use std::path::PathBuf;
+
 use serde_json::{Value, json};
 
 use crate::cli::args::{BenchArgs, BudgetArgs, ModelArgs, SourceArgs, TableFormat};
 use crate::cli::bench::report::Row;
 use crate::cli::bench::{Case, measure};
-use crate::cli::open::Opened;
+use crate::cli::open::{self, Opened};
 use crate::cli::output::{Output, note};
 use crate::cli::prepare::open_gpu;
 use crate::error::{Error, Result};
@@ -69,11 +71,17 @@ struct Measured {
     decode: Row,
 }
 
-/// Measures all points that this machine has room for.
+/// Measures those of the points that were asked for and that this machine has room for: random
+/// weights that it makes for that are deleted behind the last point that needs them.
 ///
 /// # Errors
-/// Where there is no GPU, or Ctrl-C was pressed; a point that fails is skipped by name.
-pub(super) fn run(args: &BenchArgs) -> Result<()> {
+/// Where there is no such point or no GPU, or Ctrl-C was pressed; a point that fails is skipped by name.
+pub(super) fn run(args: &BenchArgs, wanted: &str) -> Result<()> {
+    let points = chosen(wanted)?;
+    if args.work.format() == TableFormat::Sql {
+        // What the paper reports has no place in llama-bench's table.
+        return Err(Error::Usage("--paper has no -o sql; take md, json, jsonl or csv".into()));
+    }
     let facts = open_gpu(&args.device)?.facts.clone();
     let n_prompt = args.work.n_prompt.unwrap_or(PROMPT_TOKENS);
     let n_gen = args.work.n_gen.unwrap_or(NEW_TOKENS);
@@ -86,14 +94,11 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
         size::format(RAM_BYTES)
     ));
     let mut outcomes = Vec::new();
-    for (number, point) in POINTS.iter().enumerate() {
-        note(format_args!(
-            "paper  point {} of {}: {}, batch {}",
-            number + 1,
-            POINTS.len(),
-            point.shape,
-            point.batch
-        ));
+    let mut made = None;
+    for (number, &point) in points.iter().enumerate() {
+        let Point { shape, batch, .. } = point;
+        note(format_args!("paper  point {} of {}: {shape}, batch {batch}", number + 1, points.len()));
+        made = Made::of(made, shape, &args.model.source)?;
         let outcome = match measured(args, point, (&facts, n_prompt, n_gen)) {
             Ok(outcome) => outcome,
             Err(Error::Interrupted) if outcomes.is_empty() => return Err(Error::Interrupted),
@@ -101,18 +106,72 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
             Err(Error::Interrupted) => break,
             Err(problem) => Outcome::Skipped(problem.to_string()),
         };
-        if let Outcome::Skipped(why) = &outcome {
-            note(format_args!("paper  skipped: {why}"));
+        match &outcome {
+            Outcome::Skipped(why) => note(format_args!("paper  skipped: {why}")),
+            Outcome::Measured(measured) => {
+                let Measured { rate, .. } = **measured;
+                note(format_args!("paper  {rate:.2} tokens/s here, {:.2} by PIPO on its laptop", point.pipo));
+            }
         }
-        outcomes.push(outcome);
+        outcomes.push((point, outcome));
     }
+    drop(made);
     let text = match args.work.format() {
         TableFormat::Md => markdown(&outcomes, &facts.describe()),
-        TableFormat::Json => json(&outcomes).to_string() + "\n",
-        TableFormat::Csv => csv(&outcomes),
+        TableFormat::Json => outcomes.iter().map(json_row).collect::<Value>().to_string() + "\n",
+        TableFormat::Jsonl => outcomes.iter().map(|outcome| json_row(outcome).to_string() + "\n").collect(),
+        TableFormat::Csv | TableFormat::Sql => csv(&outcomes),
     };
     Output::stdout().piece(&text)?;
     os::check_interrupt()
+}
+
+/// The points that a list names: `all`, shapes, or shapes with a batch, e.g. `opt-13b/4`.
+fn chosen(wanted: &str) -> Result<Vec<&'static Point>> {
+    let mut names = Vec::new();
+    for name in wanted.split(',').map(str::trim) {
+        let is_meant = move |point: &Point| {
+            name == "all" || name == point.shape || name == format!("{}/{}", point.shape, point.batch)
+        };
+        if !POINTS.iter().any(is_meant) {
+            let all: Vec<_> = POINTS.iter().map(|point| format!("{}/{}", point.shape, point.batch)).collect();
+            return Err(Error::Usage(format!(
+                "--paper={name}: the paper has no such point; there are {}",
+                all.join(", ")
+            )));
+        }
+        names.push(is_meant);
+    }
+    Ok(POINTS.iter().filter(|point| names.iter().any(|is_meant| is_meant(point))).collect())
+}
+
+/// Random weights that were not there before; they are deleted when no point needs them any more.
+struct Made {
+    shape: &'static str,
+    file: PathBuf,
+    was_there: bool,
+}
+
+impl Made {
+    /// The weights of the next point: those of the last one, if they are the same.
+    fn of(before: Option<Self>, shape: &'static str, source: &SourceArgs) -> Result<Option<Self>> {
+        if let Some(before) = before.filter(|before| before.shape == shape) {
+            return Ok(Some(before));
+        }
+        let file = open::dummy_path(shape, source)?;
+        Ok(Some(Made { shape, was_there: file.exists(), file }))
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        if !self.was_there && self.file.exists() {
+            match std::fs::remove_file(&self.file) {
+                Ok(()) => note(format_args!("paper  deleted {}", self.file.display())),
+                Err(problem) => log::warn!("{} is not deleted: {problem}", self.file.display()),
+            }
+        }
+    }
 }
 
 fn measured(
@@ -191,7 +250,7 @@ fn cells(point: &Point, outcome: &Outcome) -> [String; 9] {
     ]
 }
 
-fn markdown(outcomes: &[Outcome], gpu: &str) -> String {
+fn markdown(outcomes: &[(&Point, Outcome)], gpu: &str) -> String {
     let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
     let mut text = format!(
         "The paper's figures are from its own laptop (RTX 3060 6 GB, 16 GB RAM, NVMe), read from its chart: \
@@ -199,38 +258,35 @@ fn markdown(outcomes: &[Outcome], gpu: &str) -> String {
     );
     text += &line(&HEAD.map(str::to_owned));
     text += &line(&HEAD.map(|_| "---".to_owned()));
-    for (point, outcome) in POINTS.iter().zip(outcomes) {
+    for (point, outcome) in outcomes {
         text += &line(&cells(point, outcome));
     }
     text
 }
 
-fn csv(outcomes: &[Outcome]) -> String {
+fn csv(outcomes: &[(&Point, Outcome)]) -> String {
     let line = |cells: &[String]| {
         let quoted = cells.iter().map(|cell| format!("\"{}\"", cell.replace('"', "\"\"")));
         quoted.collect::<Vec<_>>().join(",") + "\n"
     };
-    let rows = POINTS.iter().zip(outcomes).map(|(point, outcome)| line(&cells(point, outcome)));
+    let rows = outcomes.iter().map(|(point, outcome)| line(&cells(point, outcome)));
     line(&HEAD.map(str::to_owned)) + &rows.collect::<String>()
 }
 
-fn json(outcomes: &[Outcome]) -> Value {
-    let row = |(point, outcome): (&Point, &Outcome)| {
-        let mut row = json!({
-            "model": point.shape, "batch": point.batch,
-            "paper": {"hardware": "RTX 3060 6 GB laptop", "weights_in": point.weights_in,
-                      "flexgen": point.flexgen, "pipo": point.pipo},
-        });
-        match outcome {
-            Outcome::Measured(measured) => {
-                row["tokens_per_second"] = measured.rate.into();
-                row["decode"] = serde_json::to_value(&measured.decode).unwrap_or(Value::Null);
-            }
-            Outcome::Skipped(why) => row["skipped"] = why.as_str().into(),
+fn json_row((point, outcome): &(&Point, Outcome)) -> Value {
+    let mut row = json!({
+        "model": point.shape, "batch": point.batch,
+        "paper": {"hardware": "RTX 3060 6 GB laptop", "weights_in": point.weights_in,
+                  "flexgen": point.flexgen, "pipo": point.pipo},
+    });
+    match outcome {
+        Outcome::Measured(measured) => {
+            row["tokens_per_second"] = measured.rate.into();
+            row["decode"] = serde_json::to_value(&measured.decode).unwrap_or(Value::Null);
         }
-        row
-    };
-    POINTS.iter().zip(outcomes).map(row).collect()
+        Outcome::Skipped(why) => row["skipped"] = why.as_str().into(),
+    }
+    row
 }
 
 #[cfg(test)]
@@ -242,14 +298,44 @@ mod tests {
         for point in &POINTS {
             crate::model::dummy::config(point.shape).unwrap();
         }
-        let outcomes: Vec<_> = POINTS.iter().map(|_| Outcome::Skipped("no room".into())).collect();
+        let skipped = |point| (point, Outcome::Skipped("no room".into()));
+        let outcomes: Vec<_> = POINTS.iter().map(skipped).collect();
         let table = markdown(&outcomes, "some GPU");
         assert_eq!(table.lines().count(), 2 + 2 + 18);
         assert!(
             table.contains("| llama-3.1-8b | 32 | out of memory | 14.43 | disk | skipped: no room |"),
             "{table}"
         );
-        assert_eq!(json(&outcomes)[4]["paper"]["pipo"], 0.69);
+        assert_eq!(json_row(&outcomes[4])["paper"]["pipo"], 0.69);
         assert_eq!(csv(&outcomes).lines().count(), 19);
+    }
+    #[test]
+    fn points_are_chosen_by_name() {
+        let names = |wanted: &str| {
+            let names =
+                chosen(wanted).map(|points| points.iter().map(|p| (p.shape, p.batch)).collect::<Vec<_>>());
+            names.map_err(|problem| problem.to_string())
+        };
+        assert_eq!(names("all").unwrap().len(), 18);
+        assert_eq!(names("opt-66b").unwrap(), [("opt-66b", 1), ("opt-66b", 4)]);
+        assert_eq!(names("opt-13b/4, opt-6.7b/8,opt-13b/4").unwrap(), [("opt-6.7b", 8), ("opt-13b", 4)]);
+        for wrong in ["", "opt-7b", "opt-13b/5", "opt-13b,"] {
+            let problem = names(wrong).unwrap_err();
+            assert!(problem.contains("no such point; there are opt-6.7b/4, "), "{problem}");
+        }
+    }
+
+    #[test]
+    fn weights_are_deleted_where_they_were_made_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        for (was_there, stays) in [(false, false), (true, true)] {
+            let file = folder.path().join("weights");
+            std::fs::write(&file, "x").unwrap();
+            let made = Made { shape: "opt-13b", file: file.clone(), was_there };
+            let same = Made::of(Some(made), "opt-13b", &SourceArgs::default()).unwrap();
+            assert!(file.exists());
+            drop(same);
+            assert_eq!(file.exists(), stays);
+        }
     }
 }

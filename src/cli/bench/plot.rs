@@ -7,16 +7,17 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::results;
 use crate::error::{Error, Result};
 use crate::os;
 
-const WIDTH: f64 = 760.0;
-const HEIGHT: f64 = 420.0;
+const WIDTH: f64 = 800.0;
+const HEIGHT: f64 = 440.0;
 /// Around the drawing: for the axes' numbers and names.
 const LEFT: f64 = 70.0;
 const BOTTOM: f64 = 56.0;
-const TOP: f64 = 36.0;
-const RIGHT: f64 = 190.0;
+const TOP: f64 = 56.0;
+const RIGHT: f64 = 220.0;
 /// Colours that those who see few tell apart (Okabe and Ito).
 const COLORS: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"];
 
@@ -40,12 +41,7 @@ type Point = (f64, f64, f64);
 pub(in crate::cli) fn plot(picture: &Path, results: &[std::path::PathBuf]) -> Result<()> {
     let mut rows = Vec::new();
     for path in results {
-        let text = std::fs::read(path).map_err(Error::io("read", path))?;
-        let value: Option<Vec<Value>> = serde_json::from_slice(&text).ok();
-        let value = value.filter(|rows| !rows.is_empty()).ok_or_else(|| {
-            Error::file(path, "expected what `bench -o json` writes, found something else; measure it again")
-        })?;
-        rows.extend(value);
+        rows.extend(results::rows(path)?);
     }
     let svg = draw(&rows).ok_or_else(|| {
         Error::file(
@@ -68,10 +64,11 @@ fn draw(rows: &[Value]) -> Option<String> {
         values.len()
     };
     let along = if distinct("n_depth") > 1 { Along::Depth } else { Along::Budget };
+    let unit = budget_unit(rows);
     let mut lines: BTreeMap<String, Vec<Point>> = BTreeMap::new();
     for row in rows {
         let x = match along {
-            Along::Budget => number(row, "vram_budget_bytes")? / f64::from(1 << 30),
+            Along::Budget => number(row, "vram_budget_bytes")? / unit.0,
             Along::Depth => number(row, "n_depth")?,
         };
         // The depth is along the axis then.
@@ -82,10 +79,17 @@ fn draw(rows: &[Value]) -> Option<String> {
         lines.entry(name).or_default().push(point);
     }
     lines.values_mut().for_each(|points| points.sort_by(|a, b| a.0.total_cmp(&b.0)));
-    Some(svg(&lines, along))
+    let mut on: Vec<_> = rows.iter().filter_map(|row| row["gpu"].as_str()).collect();
+    on.sort_unstable();
+    on.dedup();
+    let axis = match along {
+        Along::Budget => format!("GPU memory allowed, {}", unit.1),
+        Along::Depth => "tokens before the text".to_owned(),
+    };
+    Some(svg(&lines, &axis, &on.join("; ")))
 }
 
-fn svg(lines: &BTreeMap<String, Vec<Point>>, along: Along) -> String {
+fn svg(lines: &BTreeMap<String, Vec<Point>>, axis: &str, on: &str) -> String {
     let all = || lines.values().flatten();
     let most = |value: fn(&Point) -> f64| all().map(value).fold(f64::MIN_POSITIVE, f64::max);
     let (right, top) = (step(most(|p| p.0)), step(most(|p| p.1 + p.2)));
@@ -96,10 +100,6 @@ fn svg(lines: &BTreeMap<String, Vec<Point>>, along: Along) -> String {
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" \
          font-size=\"12\">\n<rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"white\"/>\n"
     );
-    let (name, unit) = match along {
-        Along::Budget => ("GPU memory allowed", "GiB"),
-        Along::Depth => ("tokens before", "tokens"),
-    };
     let mut put = |text: std::fmt::Arguments<'_>| {
         // Writing into a text cannot fail.
         let _ = writeln!(out, "{text}");
@@ -121,11 +121,9 @@ fn svg(lines: &BTreeMap<String, Vec<Point>>, along: Along) -> String {
         put(format_args!("<text x=\"{at:.1}\" y=\"{below}\" text-anchor=\"middle\">{}</text>", short(value)));
     }
     let middle = (LEFT + WIDTH - RIGHT) / 2.0;
-    put(format_args!(
-        "<text x=\"{middle}\" y=\"{}\" text-anchor=\"middle\">{name}, {unit}</text>",
-        HEIGHT - 14.0
-    ));
+    put(format_args!("<text x=\"{middle}\" y=\"{}\" text-anchor=\"middle\">{axis}</text>", HEIGHT - 14.0));
     put(format_args!("<text x=\"{LEFT}\" y=\"20\">tokens a second, mean ± standard deviation</text>"));
+    put(format_args!("<text x=\"{LEFT}\" y=\"38\" fill=\"#555555\">on {}</text>", escaped(on)));
     for (number, (name, points)) in lines.iter().enumerate() {
         let color = COLORS[number % COLORS.len()];
         let path: Vec<String> = points.iter().map(|p| format!("{:.1} {:.1}", x(p.0), y(p.1))).collect();
@@ -146,6 +144,15 @@ fn svg(lines: &BTreeMap<String, Vec<Point>>, along: Along) -> String {
         put(format_args!("<text x=\"{}\" y=\"{row:.1}\">{}</text>", key + 18.0, escaped(name)));
     }
     out + "</svg>\n"
+}
+
+/// What budgets are counted in: GiB, or MiB where all of them are small.
+fn budget_unit(rows: &[Value]) -> (f64, &'static str) {
+    let most = rows.iter().filter_map(|row| row["vram_budget_bytes"].as_u64()).max();
+    match most {
+        Some(most) if most < 1 << 30 => (f64::from(1 << 20), "MiB"),
+        _ => (f64::from(1 << 30), "GiB"),
+    }
 }
 
 /// A round distance between marks on an axis, and how many of them reach a value.
@@ -172,7 +179,7 @@ mod tests {
     use serde_json::json;
 
     fn row(test: &str, budget: u64, depth: u64, rate: f64) -> Value {
-        json!({"model": "a<b", "test": test, "batch": 1, "vram_budget_bytes": budget, "n_depth": depth,
+        json!({"model": "a<b", "gpu": "X & Y", "test": test, "batch": 1, "vram_budget_bytes": budget, "n_depth": depth,
                "tokens_per_second": rate, "tokens_per_second_sd": 1.0})
     }
 
@@ -185,7 +192,14 @@ mod tests {
         assert!(svg.contains("GPU memory allowed, GiB") && svg.contains("a&lt;b tg8, batch 1"), "{svg}");
         let by_depth = [row("tg8", 1 << 30, 0, 3.0), row("tg8 @ d64", 1 << 30, 64, 2.0)];
         let svg = draw(&by_depth).unwrap();
-        assert!(svg.contains("tokens before") && svg.matches("stroke-width").count() == 1, "{svg}");
+        assert!(
+            svg.contains("tokens before the text")
+                && svg.contains("on X &amp; Y<")
+                && svg.matches("stroke-width").count() == 1,
+            "{svg}"
+        );
+        let small = draw(&[row("tg8", 6 << 20, 0, 3.0)]).unwrap();
+        assert!(small.contains("GPU memory allowed, MiB"), "{small}");
         assert_eq!(draw(&[json!({"model": "x"})]), None);
         assert_eq!(step(43.0), (10.0, 5.0));
         assert_eq!(step(6.0), (2.0, 3.0));

@@ -1,16 +1,14 @@
-//! Measurements as rows of a table: for people, for programs, and the arithmetic behind them.
+//! Measurements as rows, and the arithmetic behind them.
 
 use serde::Serialize;
-use serde_json::Value;
 
+use super::familiar::Setup;
 use super::{Case, GpuTime};
-use crate::cli::args::TableFormat;
 use crate::engine::Engine;
 use crate::model::Decoder;
 use crate::pipeline::Route;
 use crate::plan::Home;
 use crate::session::Phase;
-use crate::size;
 
 /// Means over repetitions, and what one pass of them took.
 #[derive(Clone, Debug, Serialize)]
@@ -21,6 +19,8 @@ pub struct Spread {
     pub tokens_per_second_sd: f64,
     /// The rate of each repetition.
     pub repetitions: Vec<f64>,
+    /// The time of each, in seconds.
+    pub repetition_seconds: Vec<f64>,
     /// Passes of one repetition.
     pub passes: u64,
     /// Mean seconds of a pass.
@@ -37,15 +37,14 @@ impl Spread {
     /// The means of a phase over all repetitions.
     pub fn of(phases: &[Phase]) -> Self {
         let repetitions: Vec<_> = phases.iter().map(Phase::rate).collect();
-        let mean = mean(&repetitions);
-        let squares = repetitions.iter().map(|rate| (rate - mean).powi(2)).sum::<f64>();
         let sum = |of: fn(&Phase) -> f64| phases.iter().map(of).sum::<f64>();
         let passes = sum(|phase| phase.costs.passes as f64);
         Spread {
-            tokens_per_second: mean,
-            tokens_per_second_sd: (squares / (repetitions.len().max(2) - 1) as f64).sqrt(),
+            tokens_per_second: mean(&repetitions),
+            tokens_per_second_sd: deviation(&repetitions),
             passes: passes as u64 / repetitions.len().max(1) as u64,
             repetitions,
+            repetition_seconds: phases.iter().map(|phase| phase.time.as_secs_f64()).collect(),
             pass_seconds: sum(|phase| phase.time.as_secs_f64()) / passes,
             streamed_bytes_per_pass: sum(|phase| phase.costs.streamed_bytes as f64) / passes,
             slot_bytes_per_pass: sum(|phase| phase.costs.slot_bytes as f64) / passes,
@@ -57,7 +56,7 @@ impl Spread {
 impl Spread {
     /// Of the bytes that would have travelled without slots for experts, those that did not; `None`
     /// where no such bytes were read.
-    fn slot_share(&self) -> Option<f64> {
+    pub(super) fn slot_share(&self) -> Option<f64> {
         let (slots, others) = (self.slot_bytes_per_pass, self.streamed_bytes_per_pass);
         (slots > 0.0).then(|| slots / (slots + others))
     }
@@ -65,6 +64,13 @@ impl Spread {
 
 fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
+}
+
+/// Standard deviation of a sample; 0 for a single value.
+fn deviation(values: &[f64]) -> f64 {
+    let mean = mean(values);
+    let squares = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>();
+    (squares / (values.len().max(2) - 1) as f64).sqrt()
 }
 
 /// What all rows of a batch have in common.
@@ -112,10 +118,18 @@ pub struct Facts {
     pub chunk: u32,
     /// Slots of the ring.
     pub depth: usize,
+    /// The same and more by llama-bench's names.
+    #[serde(flatten)]
+    pub setup: Setup,
 }
 
 impl Facts {
-    pub(super) fn of(case: &Case<'_>, engine: &Engine, vram_budget_bytes: u64, route: Route) -> Self {
+    pub(super) fn of(
+        case: &Case<'_>,
+        engine: &Engine,
+        (vram_budget_bytes, route): (u64, Route),
+        setup: Setup,
+    ) -> Self {
         let (plan, gpu) = (engine.plan(), engine.gpu());
         let ring = match plan.streamed_bytes {
             0 => "none".to_owned(),
@@ -143,6 +157,7 @@ impl Facts {
             prefill_route: ring,
             chunk: plan.chunk,
             depth: plan.depth,
+            setup,
         }
     }
 }
@@ -156,32 +171,41 @@ fn backend(name: &str) -> String {
 }
 
 /// A model's weights, shared ones once.
-fn params(decoder: &Decoder) -> u64 {
+pub(super) fn params(decoder: &Decoder) -> u64 {
     let tensors = decoder.packed_units().iter().flat_map(|unit| unit.tensors.clone()).collect::<Vec<_>>();
     tensors.iter().map(|tensor| u64::from(tensor.rows) * u64::from(tensor.cols)).sum()
 }
 
-/// The names that llama-bench gives to what is measured here as well.
+/// What llama-bench's readers look for in a row, beside the facts.
 #[derive(Clone, Debug, Serialize)]
 pub struct Familiar {
-    /// The model.
-    pub model_filename: String,
-    /// The same; the family is not told apart.
-    pub model_type: String,
-    /// Bytes of its computing units.
-    pub model_size: u64,
-    /// The adapter.
-    pub gpu_info: String,
-    /// The most tokens of a pass.
-    pub n_ubatch: u32,
     /// Mean nanoseconds of a repetition.
     pub avg_ns: u64,
+    /// Their standard deviation.
+    pub stddev_ns: u64,
     /// Tokens a second.
     pub avg_ts: f64,
     /// Their standard deviation.
     pub stddev_ts: f64,
-    /// Of each repetition.
+    /// Nanoseconds of each repetition.
+    pub samples_ns: Vec<u64>,
+    /// Tokens a second of each.
     pub samples_ts: Vec<f64>,
+}
+
+impl Familiar {
+    fn of(spread: &Spread) -> Self {
+        let seconds = &spread.repetition_seconds;
+        let nanoseconds = |seconds: f64| (seconds * 1e9) as u64;
+        Familiar {
+            avg_ns: nanoseconds(mean(seconds)),
+            stddev_ns: nanoseconds(deviation(seconds)),
+            avg_ts: spread.tokens_per_second,
+            stddev_ts: spread.tokens_per_second_sd,
+            samples_ns: seconds.iter().copied().map(nanoseconds).collect(),
+            samples_ts: spread.repetitions.clone(),
+        }
+    }
 }
 
 /// One batch and test.
@@ -253,17 +277,7 @@ impl Row {
         let (link_share, disk_share) = (share(link, ceiling.link), share(disk, ceiling.disk));
         // A way's time over the pass's time is its rate over its bare rate.
         let transfers = link_share.unwrap_or(0.0).max(disk_share.unwrap_or(0.0));
-        let familiar = Familiar {
-            model_filename: facts.model.clone(),
-            model_type: facts.model.clone(),
-            model_size: facts.model_bytes,
-            gpu_info: facts.gpu.clone(),
-            n_ubatch: facts.chunk,
-            avg_ns: (spread.pass_seconds * spread.passes as f64 * 1e9) as u64,
-            avg_ts: spread.tokens_per_second,
-            stddev_ts: spread.tokens_per_second_sd,
-            samples_ts: spread.repetitions.clone(),
-        };
+        let familiar = Familiar::of(&spread);
         // Each row is about the one or the other, as llama-bench has it.
         let mut facts = facts.clone();
         if test.starts_with("pp") {
@@ -288,101 +302,14 @@ impl Row {
             spread,
         }
     }
-
-    /// The columns of the table for people.
-    fn cells(&self) -> [(&'static str, String); 22] {
-        let (facts, spread) = (&self.facts, &self.spread);
-        let gigabytes = |rate: Option<f64>| known(rate, |rate| format!("{:.2}", rate / 1e9));
-        let percent = |share: Option<f64>| known(share, |share| format!("{:.1} %", 100.0 * share));
-        let is_prefill = self.test.starts_with("pp");
-        [
-            ("model", facts.model.clone()),
-            ("size", size::format(facts.model_bytes)),
-            ("params", params_text(facts.model_n_params)),
-            ("backend", facts.backends.clone()),
-            ("batch", facts.batch.to_string()),
-            ("test", self.test.clone()),
-            ("t/s", format!("{:.2} ± {:.2}", spread.tokens_per_second, spread.tokens_per_second_sd)),
-            ("predicted", format!("{:.2}", self.predicted_tokens_per_second)),
-            ("a pass", size::format(spread.streamed_bytes_per_pass as u64)),
-            ("in slots", percent(spread.slot_share())),
-            ("link GB/s", gigabytes(self.link_bytes_per_second)),
-            ("raw GB/s", gigabytes(self.raw_link_bytes_per_second)),
-            ("of raw", percent(self.link_share)),
-            ("of disk", percent(self.disk_share)),
-            ("GPU busy", percent(self.gpu_busy)),
-            ("efficiency", percent(self.pipeline_efficiency)),
-            ("GPU memory", size::format(facts.vram_peak_bytes)),
-            ("by driver", facts.vram_driver_bytes.map_or("n/a".into(), size::format)),
-            ("pinned", size::format(facts.pinned_bytes)),
-            ("homes", format!("{}/{}/{}", facts.units_vram, facts.units_host, facts.units_disk)),
-            ("route", if is_prefill { &facts.prefill_route } else { &facts.decode_route }.clone()),
-            ("chunk, depth", format!("{}, {}", facts.chunk, facts.depth)),
-        ]
-    }
 }
 
 /// As llama-bench writes it, e.g. `8.03 B`.
-fn params_text(params: u64) -> String {
+pub(super) fn params_text(params: u64) -> String {
     match params as f64 {
         params if params >= 1e9 => format!("{:.2} B", params / 1e9),
         params => format!("{:.2} M", params / 1e6),
     }
-}
-
-fn known(value: Option<f64>, show: impl Fn(f64) -> String) -> String {
-    value.map_or("n/a".to_owned(), show)
-}
-
-/// The rows as text, each line ended.
-pub fn table(rows: &[Row], format: TableFormat) -> String {
-    match format {
-        TableFormat::Md => markdown(rows),
-        TableFormat::Json => json(rows),
-        TableFormat::Csv => csv(rows),
-    }
-}
-
-fn markdown(rows: &[Row]) -> String {
-    let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
-    let mut text = String::new();
-    if let Some(first) = rows.first() {
-        text += &line(first.cells().map(|(name, _)| name.to_owned()).into());
-        text += &line(vec!["---".to_owned(); first.cells().len()]);
-    }
-    for row in rows {
-        text += &line(row.cells().map(|(_, cell)| cell).into());
-    }
-    text
-}
-
-fn json(rows: &[Row]) -> String {
-    let text = serde_json::to_string_pretty(rows).expect("numbers and texts are JSON");
-    format!("{text}\n")
-}
-
-/// As RFC 4180 has it; lists are joined by `;`, and what is not known is empty.
-fn csv(rows: &[Row]) -> String {
-    let quoted = |text: String| match text.contains([',', '"', '\n']) {
-        true => format!("\"{}\"", text.replace('"', "\"\"")),
-        false => text,
-    };
-    let cell = |value: &Value| match value {
-        Value::Null => String::new(),
-        Value::String(text) => quoted(text.clone()),
-        Value::Array(list) => list.iter().map(ToString::to_string).collect::<Vec<_>>().join(";"),
-        other => other.to_string(),
-    };
-    let mut text = String::new();
-    for row in rows {
-        let row = serde_json::to_value(row).expect("numbers and texts are JSON");
-        let row = row.as_object().into_iter().flatten();
-        if text.is_empty() {
-            text = row.clone().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(",") + "\n";
-        }
-        text += &(row.map(|(_, value)| cell(value)).collect::<Vec<_>>().join(",") + "\n");
-    }
-    text
 }
 
 #[cfg(test)]

@@ -36,6 +36,7 @@ impl Scheduler<'_> {
                 ahead.sequences().iter().zip(ids).for_each(|(number, id)| self.take_ahead(*number, *id));
             }
             self.shared.metrics.decode_passes.add(passes.len() as u64);
+            self.shared.metrics.chained_passes.add(passes.len() as u64);
             self.shared.metrics.writing_micros.add(start.elapsed().as_micros() as u64);
             start = Instant::now();
             self.let_go();

@@ -1,7 +1,12 @@
 //! Figures follow from phases, and every table has a cell for every column.
 
-use super::*;
 use std::time::Duration;
+
+use serde_json::Value;
+
+use super::super::tables::table;
+use super::*;
+use crate::cli::args::TableFormat;
 
 use crate::engine::Costs;
 
@@ -33,6 +38,7 @@ fn facts() -> Facts {
         decode_route: "direct".into(),
         chunk: 16,
         depth: 2,
+        setup: Setup { model_filename: "it's, \"b\"".into(), n_gpu_layers: 3, ..Setup::default() },
     }
 }
 
@@ -68,13 +74,13 @@ fn tables_have_a_cell_for_every_column() {
     let rows = [row(Some(2e4), None, GpuTime::default()), row(None, Some(1e3), GpuTime::default())];
     let markdown = table(&rows, TableFormat::Md);
     let widths: Vec<_> = markdown.lines().map(|line| line.matches(" | ").count()).collect();
-    assert_eq!(widths, [21; 4]);
+    assert_eq!(widths, [23; 4]);
     assert!(markdown.contains("| 6.00 ± 2.83 |") && markdown.contains("| 3/2/1 | direct |"), "{markdown}");
     let csv = table(&rows, TableFormat::Csv);
     let lines: Vec<_> = csv.lines().collect();
     assert_eq!(lines.len(), 3);
-    // The name has a comma of its own, and is there three times.
-    assert_eq!(lines[1].matches(',').count(), lines[0].matches(',').count() + 3, "{csv}");
+    // The name has a comma of its own, and so has that of its file.
+    assert_eq!(lines[1].matches(',').count(), lines[0].matches(',').count() + 2, "{csv}");
     assert!(lines[1].contains("\"a, \"\"b\"\"\"") && lines[1].contains("8.0;4.0"), "{csv}");
     let json: Value = serde_json::from_str(&table(&rows, TableFormat::Json)).unwrap();
     assert_eq!((&json[0]["test"], &json[1]["link_share"]), (&"tg4".into(), &Value::Null));
@@ -82,6 +88,17 @@ fn tables_have_a_cell_for_every_column() {
         (&json[0]["n_prompt"], &json[0]["n_gen"], &json[0]["avg_ts"]),
         (&0.into(), &4.into(), &6.0.into())
     );
-    assert!(markdown.contains("| 8.03 B | Vulkan |"), "{markdown}");
+    assert!(markdown.contains("| 8.03 B | Vulkan | 3 |"), "{markdown}");
+    assert_eq!(
+        (&json[0]["avg_ns"], &json[0]["samples_ns"][1]),
+        (&1_500_000_000_u64.into(), &2_000_000_000_u64.into())
+    );
+    let lines = table(&rows, TableFormat::Jsonl);
+    let parsed: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(Value::from(parsed), json);
+    let sql = table(&rows, TableFormat::Sql);
+    assert!(sql.contains("'it''s, \"b\"'") && sql.matches("INSERT INTO llama_bench (").count() == 2, "{sql}");
+    // No column of llama-bench is without a value.
+    assert!(!sql.contains("NULL"), "{sql}");
     assert_eq!(table(&[], TableFormat::Json), "[]\n");
 }
