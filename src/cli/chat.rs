@@ -23,7 +23,7 @@ use crate::os;
 use crate::plan::Work;
 use crate::sampler::Sampler;
 use crate::session::{End, Figures, Limits, Session};
-use crate::text::{Chat, ChatTemplate, StopMatcher, StreamDecoder, Tokenizer};
+use crate::text::{Chat, ChatTemplate, StopMatcher, StreamDecoder, Tokenizer, encode_plainly};
 use crate::trace::Trace;
 
 /// Tokens of a conversation to remember where the user does not say and the model takes as many.
@@ -45,7 +45,8 @@ pub fn is_wanted(args: &RunArgs) -> bool {
 
 /// A conversation, and how it is answered.
 struct Talk<'a> {
-    template: ChatTemplate,
+    /// Without one, the model goes on with all that was said.
+    template: Option<ChatTemplate>,
     tokenizer: &'a Tokenizer,
     opened: &'a Opened,
     sampling: SamplingArgs,
@@ -65,11 +66,8 @@ struct Talk<'a> {
 /// Whatever goes wrong with the model; what goes wrong with a message is said, and the next one
 /// may be better.
 pub fn run(args: &RunArgs, gpu: Arc<Gpu>, opened: &Opened) -> Result<()> {
-    let templates = opened.chat.as_ref().ok_or_else(|| {
-        Error::file(&opened.name, "this model has no chat template, so it cannot chat; leave --chat out")
-    })?;
     let tokenizer = opened.tokenizer()?;
-    let template = templates.for_chat(&Chat::new(&[]))?;
+    let template = opened.chat.as_ref().map(|templates| templates.for_chat(&Chat::new(&[]))).transpose()?;
     let trace = if args.trace.is_some() { Trace::on() } else { Trace::off() };
     let context = args.budget.context.unwrap_or_else(|| opened.decoder.context_max.min(CONTEXT));
     let need = Need { context, all_logits: false, work: WORK, on_gpu: true, trace: trace.clone() };
@@ -79,6 +77,9 @@ pub fn run(args: &RunArgs, gpu: Arc<Gpu>, opened: &Opened) -> Result<()> {
     let mut engine = prepared.load(opened)?;
     note(format_args!("loaded in {:.2} s", start.elapsed().as_secs_f64()));
     let mut input = Input::new(io::stdin().is_terminal())?;
+    if template.is_none() {
+        note(format_args!("This model has no chat template: it goes on with what you write."));
+    }
     note(format_args!("Type a message, or /help. Ctrl-C stops an answer, Ctrl-D ends the chat."));
     let mut talk = Talk {
         template,
@@ -203,8 +204,13 @@ impl Talk<'_> {
     fn answer(&mut self, session: &mut Session<'_>) -> Result<Option<String>> {
         let system = self.system.iter().map(|text| json!({"role": "system", "content": text}));
         let messages: Vec<Value> = system.chain(self.messages.iter().cloned()).collect();
-        let messages = self.template.with_system(&messages)?;
-        let ids = self.template.encode(&Chat::new(&messages), self.tokenizer)?.ids;
+        let ids = match &self.template {
+            Some(template) => {
+                let messages = template.with_system(&messages)?;
+                template.encode(&Chat::new(&messages), self.tokenizer)?.ids
+            }
+            None => encode_plainly(&messages, self.tokenizer)?,
+        };
         let mut decoder = StreamDecoder::new(self.tokenizer, &ids)?;
         let mut stop = StopMatcher::new(&self.stop)?;
         let mut text = String::new();

@@ -82,6 +82,16 @@ pub struct Rendered {
     pub ids: Vec<u32>,
 }
 
+/// What messages come to where a model has no template: their texts joined by line ends, with which it
+/// goes on.
+///
+/// # Errors
+/// As [`Tokenizer::encode`].
+pub fn encode_plainly(messages: &[Value], tokenizer: &Tokenizer) -> Result<Vec<u32>> {
+    let texts: Vec<&str> = messages.iter().filter_map(|message| message["content"].as_str()).collect();
+    tokenizer.encode(&texts.join("\n"), true)
+}
+
 impl ChatTemplate {
     /// Compiles a template; `special` are the tokens by their names in `tokenizer_config.json`.
     ///

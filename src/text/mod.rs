@@ -14,7 +14,7 @@ pub mod stream;
 pub mod tokenizer;
 
 pub use caught::is_caught;
-pub use chat::{Chat, ChatTemplate, ChatTemplates};
+pub use chat::{Chat, ChatTemplate, ChatTemplates, encode_plainly};
 pub use files::TextFiles;
 pub use generation_config::GenerationConfig;
 pub use pieces::Piece;

@@ -78,7 +78,7 @@ fn files_of_something_else_are_refused_before_any_work() {
     place.write("notes.txt", "my notes\n");
     place.write("other.jsonl", "{\"custom_id\": \"b\"}\n");
     for (line, words) in [
-        ("batch absent.jsonl -o out", "cannot read absent.jsonl"),
+        ("batch absent.jsonl -o out", "cannot open absent.jsonl"),
         ("batch notes.txt -o out", "line 1: expected JSON"),
         ("batch good.jsonl -o notes.txt", "answers are added to this file"),
         ("batch good.jsonl -o other.jsonl", "\"b\", which is not among the requests"),

@@ -71,7 +71,6 @@ fn a_conversation_comes_from_a_pipe() {
 #[test]
 fn what_cannot_chat_is_refused() {
     let place = place();
-    place.run("run --chat").refused("built-in", "has no chat template");
     place.run("run --system x -p y").refused("no template", "--system could be a part of");
     place.run("run model").refused("nothing to answer", "the prompt is empty");
     place.write("model/chat_template.jinja", "{{ raise_exception('Only poems') }}");
@@ -81,6 +80,27 @@ fn what_cannot_chat_is_refused() {
     place.run(&format!("run model -p x --raw {GREEDY}")).succeeded("raw");
     place.write("model/chat_template.jinja", [0xff, 0xfe]);
     place.run("run model -p x").refused("UTF-8", "chat_template.jinja: expected text in UTF-8");
+}
+
+/// Where there is no template, the model goes on with all that was said.
+#[test]
+fn a_model_without_a_template_goes_on() {
+    let place = place();
+    let line = "run --chat --temperature 0 -n 12";
+    let outcome =
+        place.feed(line, b"One day\n/save talk.json\nThe fox\n/system Once\n/regen\n").succeeded(line);
+    assert!(outcome.stderr.contains("it goes on with what you write"), "{}", outcome.stderr);
+    let talk: Value = serde_json::from_slice(&fs::read(place.path("talk.json")).unwrap()).unwrap();
+    let first = talk["messages"][1]["content"].as_str().unwrap();
+    let plain = |prompt: &str| {
+        let mut command = place.command("run --temperature 0 -n 12");
+        super::Outcome::of(command.args(["-p", prompt]).output().unwrap()).succeeded(prompt).stdout
+    };
+    assert_eq!(first, plain("One day").trim_end_matches('\n'));
+    let more = format!("One day\n{first}\nThe fox");
+    let (second, third) = (plain(&more), plain(&format!("Once\n{more}")));
+    assert_ne!(second, third, "what is said before counts");
+    assert!(outcome.stdout.ends_with(&format!("{first}\n{second}\n{third}\n")), "{}", outcome.stdout);
 }
 
 /// Typed at a terminal: an answer, Ctrl-C in the middle of a long one, and the end.

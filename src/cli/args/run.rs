@@ -60,7 +60,8 @@ pub struct TextArgs {
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Text")]
 pub struct ChatArgs {
-    /// Chat until Ctrl-D, also where the input is no terminal
+    /// Chat until Ctrl-D, also where the input is no terminal or the model has no chat template: it
+    /// then goes on with what was said
     #[arg(long, hide_short_help = true,
           conflicts_with_all = ["raw", "prompt", "prompt_file", "ids", "batch", "print_ids"])]
     pub chat: bool,

@@ -7,7 +7,7 @@ use super::fields::{Fields, brief};
 use crate::serve::Model;
 use crate::serve::reasoning::Reasoning;
 use crate::serve::tools::{Format, Tool};
-use crate::text::Chat;
+use crate::text::{Chat, encode_plainly};
 
 /// Tools that may be called, and whether one has to be.
 #[derive(Clone, Debug, PartialEq)]
@@ -224,8 +224,7 @@ fn rendered(
     let goes_on = body.flag("continue_final_message")?.unwrap_or(false);
     let add = body.flag("add_generation_prompt")?.unwrap_or(!goes_on);
     let Some(templates) = &model.chat else {
-        let texts: Vec<&str> = messages.iter().filter_map(|message| message["content"].as_str()).collect();
-        return Ok((model.tokenizer.encode(&texts.join("\n"), true)?, Reasoning::None));
+        return Ok((encode_plainly(messages, &model.tokenizer)?, Reasoning::None));
     };
     let mut variables = body.object("chat_template_kwargs")?.cloned().unwrap_or_default();
     if let Some(effort) = body.text("reasoning_effort")? {
