@@ -107,6 +107,7 @@ fn pinned_rate(gpu: &Gpu, path: &Path, target: Target) -> Result<f64> {
         shape: RingShape { item_bytes, depth: UNITS, piece_bytes: DISK_PIECE_BYTES, cyclic: false },
         threads: DISK_THREADS,
         names: (0..UNITS).map(|unit| unit.to_string()).collect(),
+        wait_max: gpu.wait_max(),
         trace: Trace::off(),
         reader: reader(path, Some(target))?,
     };

@@ -41,6 +41,25 @@ pub enum Error {
     /// The GPU or its driver reported a failure.
     #[error("the GPU failed: {0}")]
     Gpu(String),
+    /// There is no memory for a buffer; a plan for less may do.
+    #[error("{problem}")]
+    NoMemory {
+        /// What was asked for, where, and how much there was already.
+        problem: String,
+        /// Whether it was host memory that is pinned, not the GPU's own.
+        is_pinned: bool,
+        /// Bytes of that memory which had been taken by then.
+        taken: u64,
+    },
+    /// The device is gone, with everything in its memory; another has to be opened.
+    #[error(
+        "the GPU device was lost ({0}): its driver was reset or ran out of memory, or the GPU was taken away; \
+         run it again, with a smaller --vram if that happens again"
+    )]
+    DeviceLost(String),
+    /// What travels came to an end because of a failure that was reported before.
+    #[error("nothing travels any more since this failed: {0}")]
+    Ended(String),
     /// Something that was waited for did not happen in time.
     #[error("gave up after {seconds} s waiting for {what}")]
     Stuck {

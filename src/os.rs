@@ -1,7 +1,10 @@
 //! What differs between operating systems, in one place, each with a portable fallback.
 
 mod direct;
+#[doc(hidden)]
+pub mod faults;
 mod file;
+mod input;
 mod memory;
 
 use std::ffi::OsString;
@@ -14,7 +17,8 @@ pub use direct::{
     DIRECT_ALIGNMENT, DISK_PIECE_BYTES, DISK_THREADS, DirectFile, DiskRate, Target, disk_rate,
     with_thread_memory,
 };
-pub use file::{folder_of, forget_cached, map_file, read_exact_at, temporary_in};
+pub use file::{folder_of, forget_cached, let_large_writes_fail, temporary_in};
+pub use input::{FromStart, Input};
 pub use memory::{AnonymousMemory, SharedMemory};
 
 use crate::error::{Error, Result};

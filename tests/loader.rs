@@ -158,6 +158,7 @@ fn items_are_read_into_pinned_memory_and_booked_there() {
         shape: RingShape { item_bytes: ITEM_BYTES.to_vec(), depth: 5, piece_bytes: 1 << 20, cyclic: false },
         threads: 3,
         names: (0..5).map(|item| format!("item {item}")).collect(),
+        wait_max: Duration::from_secs(60),
         trace: Trace::off(),
         reader: reader(),
     };

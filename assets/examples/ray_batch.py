@@ -14,6 +14,7 @@ import json
 import re
 import shlex
 import subprocess
+import tempfile
 import urllib.error
 import urllib.request
 
@@ -23,11 +24,15 @@ class Server:
 
     def __init__(self, model, options):
         command = ["pipo-wgpu", "serve", *([model] if model else []), "--port", "0", *shlex.split(options)]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        # A file takes what a pipe that nobody reads would not.
+        remarks = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=remarks, text=True)
         line = self.process.stdout.readline()
         found = re.search(r"http://\S+", line)
         if not found:
-            raise RuntimeError(f"the server did not start: {shlex.join(command)}")
+            remarks.seek(0)
+            last = remarks.read().strip().rpartition("\n")[2]
+            raise RuntimeError(f"the server did not start: {shlex.join(command)}: {last}")
         self.url = found[0]
 
     def __del__(self):
@@ -66,8 +71,10 @@ def main():
     answers = ray.data.read_text(args.questions).map_batches(
         Server,
         fn_constructor_args=(args.model, args.serve),
-        concurrency=args.workers,
+        compute=ray.data.ActorPoolStrategy(size=args.workers),
         batch_size=args.batch,
+        # A server that does not start is not tried for ever.
+        max_restarts=2,
         # The work is on the GPU; reading and writing files need processors as well.
         num_cpus=0.1,
     )

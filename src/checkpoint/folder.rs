@@ -1,7 +1,7 @@
 //! Finds a model folder's files, or says what is missing and what to do about it.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
@@ -13,6 +13,7 @@ use super::TEXT_BYTES_MAX;
 use super::gguf::Gguf;
 use super::safetensors::{self, Shard, TensorInfo};
 use crate::error::{Error, Result};
+use crate::os::Input;
 
 /// The usual name of a model in one file.
 const SINGLE: &str = "model.safetensors";
@@ -152,9 +153,9 @@ pub(super) fn read_text(path: &Path) -> Result<Option<Vec<u8>>> {
     if !path.exists() {
         return Ok(None);
     }
-    let file = File::open(path).map_err(Error::io("open", path))?;
+    let input = Input::open(path)?;
     let mut bytes = Vec::new();
-    let limited = file.take(TEXT_BYTES_MAX + 1).read_to_end(&mut bytes);
+    let limited = input.from_start().take(TEXT_BYTES_MAX + 1).read_to_end(&mut bytes);
     limited.map_err(Error::io("read", path))?;
     if bytes.len() as u64 > TEXT_BYTES_MAX {
         let problem = format!("larger than {TEXT_BYTES_MAX} bytes; this is not the model's file");

@@ -31,7 +31,7 @@ impl Fp8 {
         let (rows, cols) = (codes.rows(), codes.cols());
         if rows == 0 || cols == 0 {
             let problem = format!("`{name}` has shape {:?}, which is empty; get the file again", codes.shape);
-            return Err(Error::file(&shards[codes.shard].path, problem));
+            return Err(Error::file(shards[codes.shard].path(), problem));
         }
         let count: u64 = scales.shape.iter().product();
         let of_blocks = blocks.filter(|[r, c]| {
@@ -50,28 +50,27 @@ impl Fp8 {
                      row, or one for each block of `weight_block_size`",
                     scales.shape
                 );
-                return Err(Error::file(&shards[scales.shard].path, problem));
+                return Err(Error::file(shards[scales.shard].path(), problem));
             }
         };
         if !plain::is_float(scales.dtype) {
             let problem = format!("the scales of `{name}` have dtype {}, no floats", scales.dtype);
-            return Err(Error::file(&shards[scales.shard].path, problem));
+            return Err(Error::file(shards[scales.shard].path(), problem));
         }
         Ok(Fp8 { codes, scales, block })
     }
 
     /// Replaces `out` by rows.
     pub(super) fn read(&self, shards: &[Shard], rows: Range<u64>, out: &mut Vec<f32>) -> Result<()> {
-        let bytes = |info: &TensorInfo| shards[info.shard].bytes(info);
-        let (codes, scales) = (bytes(&self.codes)?, bytes(&self.scales)?);
         let cols = self.codes.cols();
+        let codes = shards[self.codes.shard].part(&self.codes, rows.start * cols..rows.end * cols)?;
+        let scales = shards[self.scales.shard].whole(&self.scales)?;
         let across = cols.div_ceil(self.block[1]);
         out.clear();
-        for row in rows {
-            let codes = &codes[(row * cols) as usize..((row + 1) * cols) as usize];
+        for (row, codes) in rows.zip(codes.chunks_exact(cols.max(1) as usize)) {
             let first = row / self.block[0] * across;
             out.extend(codes.iter().zip(0..).map(|(code, col): (_, u64)| {
-                let scale = plain::float_at(self.scales.dtype, scales, first + col / self.block[1]);
+                let scale = plain::float_at(self.scales.dtype, &scales, first + col / self.block[1]);
                 plain::e4m3(*code) * scale
             }));
         }

@@ -13,6 +13,7 @@
 //! `pack_quantized.py`.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use half::f16;
 
@@ -60,7 +61,7 @@ pub(crate) struct Int4 {
 }
 
 /// The bytes of codes, scales and zero points.
-type Parts<'a> = (&'a [u8], &'a [u8], Option<&'a [u8]>);
+type Parts = (Arc<Vec<u8>>, Arc<Vec<u8>>, Option<Arc<Vec<u8>>>);
 
 impl Int4 {
     /// Groups of a row.
@@ -110,8 +111,8 @@ impl Int4 {
     }
 
     /// The bytes of codes, scales and zero points.
-    fn parts<'a>(&self, shards: &'a [Shard]) -> Result<Parts<'a>> {
-        let bytes = |info: &TensorInfo| shards[info.shard].bytes(info);
+    fn parts(&self, shards: &[Shard]) -> Result<Parts> {
+        let bytes = |info: &TensorInfo| shards[info.shard].whole(info);
         Ok((bytes(&self.codes)?, bytes(&self.scales)?, self.zeros.as_ref().map(bytes).transpose()?))
     }
 
@@ -123,14 +124,15 @@ impl Int4 {
     /// Replaces `out` by rows, columns in the checkpoint's order whatever ours is.
     pub(super) fn read(&self, shards: &[Shard], rows: Range<u64>, out: &mut Vec<f32>) -> Result<()> {
         let (codes, scales, zeros) = self.parts(shards)?;
+        let zeros = zeros.as_ref().map(|bytes| bytes.as_slice());
         let cols = self.cols as usize;
         out.clear();
         out.resize((rows.end - rows.start) as usize * cols, 0.0);
         for (row, out) in rows.zip(out.chunks_exact_mut(cols)) {
             for index in 0..cols {
                 let (col, group) = (self.column(index), u64::from(self.group_of[index]));
-                let code = self.code(codes, row, col) as f32 - self.zero(zeros, row, group) as f32;
-                out[col as usize] = self.scale(scales, row, group) * code;
+                let code = self.code(&codes, row, col) as f32 - self.zero(zeros, row, group) as f32;
+                out[col as usize] = self.scale(&scales, row, group) * code;
             }
         }
         Ok(())
@@ -138,11 +140,13 @@ impl Int4 {
 
     /// Whether all zero points are half of the codes' range, and all scales halves.
     fn find_symmetry(&self, shards: &[Shard]) -> Result<bool> {
-        let (_, scales, zeros) = self.parts(shards)?;
+        let whole = |info: &TensorInfo| shards[info.shard].whole(info);
+        let (scales, zeros) = (whole(&self.scales)?, self.zeros.as_ref().map(whole).transpose()?);
+        let zeros = zeros.as_ref().map(|bytes| bytes.as_slice());
         let half = 1 << (self.bits - 1);
         for row in 0..self.rows {
             for group in 0..self.groups() {
-                let scale = self.scale(scales, row, group);
+                let scale = self.scale(&scales, row, group);
                 if self.zero(zeros, row, group) != half || f16::from_f32(scale).to_f32() != scale {
                     return Ok(false);
                 }
@@ -168,6 +172,7 @@ impl Int4 {
             return Ok(false);
         }
         let (stored, stored_scales, zeros) = self.parts(shards)?;
+        let zeros = zeros.as_ref().map(|bytes| bytes.as_slice());
         let per_row = groups(self.cols as u32) as usize;
         let (code_bytes, scale_bytes) = (kind.group_code_bytes() as usize, kind.group_scale_bytes() as usize);
         for (place, row) in rows.enumerate() {
@@ -175,14 +180,14 @@ impl Int4 {
                 let first = number * WEIGHTS;
                 let group = u64::from(self.group_of[first]);
                 let zero = self.zero(zeros, row, group);
-                let scale = self.scale(stored_scales, row, group);
+                let scale = self.scale(&stored_scales, row, group);
                 if !scale.is_finite() {
                     let problem =
                         format!("a scale of row {row} is {scale}; the checkpoint is damaged, get it again");
-                    return Err(Error::file(&shards[self.scales.shard].path, problem));
+                    return Err(Error::file(shards[self.scales.shard].path(), problem));
                 }
                 let q: [u8; WEIGHTS] = std::array::from_fn(|j| match first + j {
-                    index if index < self.cols as usize => self.code(stored, row, self.column(index)) as u8,
+                    index if index < self.cols as usize => self.code(&stored, row, self.column(index)) as u8,
                     _ => zero.min((1 << self.bits) - 1) as u8,
                 });
                 let at = place * per_row + number;
@@ -207,7 +212,7 @@ impl Int4 {
     /// # Errors
     /// What disagrees.
     pub(super) fn finish(mut self, name: &str, shards: &[Shard], group_of: Option<Vec<u32>>) -> Result<Self> {
-        let path = &shards[self.codes.shard].path;
+        let path = shards[self.codes.shard].path();
         let wrong =
             |problem: String| Error::file(path, format!("matrix `{name}`: {problem}; get the file again"));
         let (per_word, count) = (self.per_word(), self.groups());

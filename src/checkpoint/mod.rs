@@ -218,9 +218,7 @@ impl Checkpoint {
 
     /// The file that holds a tensor.
     pub fn file_of(&self, info: &TensorInfo) -> &Path {
-        self.gguf
-            .as_ref()
-            .map_or_else(|| self.shards[info.shard].path.as_path(), |gguf| gguf.path_of(info.shard))
+        self.gguf.as_ref().map_or_else(|| self.shards[info.shard].path(), |gguf| gguf.path_of(info.shard))
     }
 
     /// Replaces `out` by rows of a tensor as f32, `[rows.len(), info.cols()]`. A tensor of one
@@ -400,7 +398,7 @@ impl Checkpoint {
     /// # Errors
     /// A file has gone since the checkpoint was opened.
     pub fn identity(&self) -> Result<String> {
-        let shards = self.shards.iter().map(|shard| (shard.path.as_path(), shard.header_hash));
+        let shards = self.shards.iter().map(|shard| (shard.path(), shard.header_hash));
         let parts = self.gguf.iter().flat_map(|gguf| gguf.files());
         folder::identity(&self.folder, shards.chain(parts))
     }

@@ -49,7 +49,7 @@ impl Mxfp4 {
                  [..., groups]",
                 codes.dtype, codes.shape, scales.dtype, scales.shape
             );
-            return Err(Error::file(&shards[codes.shard].path, problem));
+            return Err(Error::file(shards[codes.shard].path(), problem));
         }
         let mut shape = scales.shape.clone();
         let groups = shape.pop().unwrap_or(1);
@@ -64,11 +64,12 @@ impl Mxfp4 {
         rows: Range<u64>,
         mut with: impl FnMut(usize, &Group4),
     ) -> Result<()> {
-        let bytes = |info: &TensorInfo| shards[info.shard].bytes(info);
-        let range = rows.start as usize * self.groups..rows.end as usize * self.groups;
-        let scales = &bytes(&self.scales)?[range.clone()];
-        let codes = &bytes(&self.codes)?[range.start * BYTES..range.end * BYTES];
-        for (place, (codes, scale)) in codes.chunks_exact(BYTES).zip(scales).enumerate() {
+        let part = |info: &TensorInfo, bytes: u64| {
+            shards[info.shard].part(info, rows.start * bytes..rows.end * bytes)
+        };
+        let scales = part(&self.scales, self.groups as u64)?;
+        let codes = part(&self.codes, (self.groups * BYTES) as u64)?;
+        for (place, (codes, scale)) in codes.chunks_exact(BYTES).zip(&scales).enumerate() {
             let q = std::array::from_fn(|j| codes[j / 2] >> (j % 2 * 4) & 15);
             with(place, &Group4 { scale: scale_of_exponent(*scale), second: 0.0, q });
         }

@@ -142,14 +142,14 @@ fn int(
         let missing = |part: &str| {
             let problem =
                 format!("`{module}{ending}` stands there without `{module}.{part}`; get the files again");
-            Error::file(&shards[0].path, problem)
+            Error::file(shards[0].path(), problem)
         };
         let codes = take(&ending[1..]).ok_or_else(|| missing("qweight"))?;
         // A side that the file has no bytes for may be any number.
         if codes.shape.len() != 2 || codes.shape.iter().any(|side| !SIDES.contains(side)) {
             let problem =
                 format!("`{module}{ending}` has shape {:?}, no matrix; get the files again", codes.shape);
-            return Err(Error::file(&shards[codes.shard].path, problem));
+            return Err(Error::file(shards[codes.shard].path(), problem));
         }
         let [scales, zeros, columns] = match scheme {
             Scheme::Compressed => ["weight_scale", "weight_zero_point", "weight_g_idx"],
@@ -168,7 +168,7 @@ fn int(
                     [rows, cols] if rows > 0 && cols > 0 => (rows as u64, cols as u64),
                     _ => {
                         let problem = format!("`{module}.weight_shape` is {sides:?}, not two sides");
-                        return Err(Error::file(&shards[0].path, problem));
+                        return Err(Error::file(shards[0].path(), problem));
                     }
                 }
             }
@@ -200,7 +200,7 @@ fn int(
         tensors.insert(name, TensorInfo { dtype: Dtype::F32, shape: vec![rows, cols], bytes, shard, form });
         let bias = format!("{module}.bias");
         // Some tools give every matrix a bias.
-        if tensors.get(&bias).is_some_and(|info| is_zero(shards, info)) {
+        if tensors.get(&bias).map_or(Ok(false), |info| is_zero(shards, info))? {
             idle.insert(bias);
         }
     }
@@ -217,13 +217,13 @@ fn columns_of(shards: &[Shard], module: &str, info: &TensorInfo, cols: u64) -> R
              columns; get the file again",
             found.len()
         );
-        Error::file(&shards[info.shard].path, problem)
+        Error::file(shards[info.shard].path(), problem)
     })
 }
 
 /// A tensor of whole numbers.
 fn integers(shards: &[Shard], info: &TensorInfo) -> Result<Vec<i64>> {
-    let bytes = shards[info.shard].bytes(info)?;
+    let bytes = shards[info.shard].whole(info)?;
     match info.dtype {
         Dtype::I32 => {
             Ok(bytes.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]).into()).collect())
@@ -234,13 +234,13 @@ fn integers(shards: &[Shard], info: &TensorInfo) -> Result<Vec<i64>> {
         }
         other => {
             let problem = format!("expected whole numbers beside a quantised matrix, found dtype {other}");
-            Err(Error::file(&shards[info.shard].path, problem))
+            Err(Error::file(shards[info.shard].path(), problem))
         }
     }
 }
 
-fn is_zero(shards: &[Shard], info: &TensorInfo) -> bool {
-    shards[info.shard].bytes(info).is_ok_and(|bytes| bytes.iter().all(|byte| *byte == 0))
+fn is_zero(shards: &[Shard], info: &TensorInfo) -> Result<bool> {
+    Ok(shards[info.shard].whole(info)?.iter().all(|byte| *byte == 0))
 }
 
 /// Matrices of 4-bit floats.
@@ -252,7 +252,7 @@ fn mxfp4(shards: &[Shard], tensors: &mut Tensors) -> Result<()> {
         let (Some(codes), Some(scales)) = (codes, scales) else {
             let problem =
                 format!("`{name}_blocks` stands there without `{name}_scales`; get the files again");
-            return Err(Error::file(&shards[0].path, problem));
+            return Err(Error::file(shards[0].path(), problem));
         };
         let (bytes, shard) = (codes.bytes.clone(), codes.shard);
         let (matrices, shape) = Mxfp4::new(&name, shards, codes, scales)?;
@@ -278,7 +278,7 @@ fn fp8(
         let codes = tensors.get(&name).cloned();
         let (Some(codes), Some(scales)) = (codes, inverse.or(scale)) else {
             let problem = format!("`{name}` has 8-bit floats but no `{name}_scale`; get the files again");
-            return Err(Error::file(&shards[0].path, problem));
+            return Err(Error::file(shards[0].path(), problem));
         };
         let (bytes, shard, shape) = (codes.bytes.clone(), codes.shard, codes.shape.clone());
         let form = Form::Fp8(Box::new(Fp8::new(&name, shards, codes, scales, blocks)?));

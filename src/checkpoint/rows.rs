@@ -7,7 +7,6 @@ use half::{bf16, f16};
 
 use super::safetensors::{Shard, TensorInfo};
 use crate::error::{Error, Result};
-use crate::os;
 
 /// Bytes that are read at a time, so that a whole tensor needs no second copy in memory.
 const READ_BYTES: usize = 1 << 20;
@@ -31,7 +30,7 @@ pub(super) fn read(
     while offset < end {
         let bytes = buffer.len().min((end - offset) as usize);
         let part = &mut buffer[..bytes];
-        os::read_exact_at(&shard.file, part, offset).map_err(Error::io("read", &shard.path))?;
+        shard.input.read_at(part, offset)?;
         append(info.dtype, part, out);
         offset += bytes as u64;
     }
@@ -50,7 +49,7 @@ pub(super) fn read_columns(
     let all = info.shape.iter().product::<u64>() / height.max(1);
     assert!(columns.start <= columns.end && columns.end <= all, "columns {columns:?} of `{name}`");
     let element_bytes = element_bytes(info.dtype).ok_or_else(|| unsupported(name, info.dtype))?;
-    let bytes = shard.bytes(info)?;
+    let bytes = shard.whole(info)?;
     out.clear();
     out.resize(((columns.end - columns.start) * height) as usize, 0.0);
     let mut part = Vec::new();

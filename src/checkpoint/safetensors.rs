@@ -3,18 +3,17 @@
 //! Format: <https://github.com/huggingface/safetensors#format>, an 8-byte little-endian header
 //! length, that many bytes of JSON, then the tensors without gaps.
 
-use std::fs::File;
+use std::collections::VecDeque;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ::safetensors::Dtype;
 use ::safetensors::tensor::Metadata;
-use memmap2::Mmap;
 
 use super::Form;
 use crate::error::{Error, Result};
-use crate::os;
+use crate::os::Input;
 
 /// The largest header that the format's own library accepts.
 pub(crate) const HEADER_BYTES_MAX: u64 = 100_000_000;
@@ -54,45 +53,69 @@ impl TensorInfo {
     }
 }
 
+/// Tensors that are kept whole at most: bytes of one shard.
+const HELD_BYTES_MAX: usize = 512 << 20;
+
 /// One open safetensors file.
 #[derive(Debug)]
 pub(super) struct Shard {
-    /// Its path.
-    pub(super) path: PathBuf,
-    /// The handle that rows are read through.
-    pub(super) file: File,
+    /// What rows are read through.
+    pub(super) input: Input,
     /// Its header's JSON, for the identity.
     pub(super) header_hash: u128,
-    /// The whole file, where tensors are not read row by row.
-    map: OnceLock<Mmap>,
+    /// The tensors that were read last of those that are not read row by row, latest last.
+    held: Mutex<VecDeque<(Range<u64>, Arc<Vec<u8>>)>>,
 }
 
 impl Shard {
-    /// The bytes of a tensor, mapped.
-    pub(super) fn bytes(&self, info: &TensorInfo) -> Result<&[u8]> {
-        let map = match self.map.get() {
-            Some(map) => map,
-            None => {
-                let map = os::map_file(&self.file).map_err(Error::io("map", &self.path))?;
-                self.map.get_or_init(|| map)
-            }
-        };
-        map.get(info.bytes.start as usize..info.bytes.end as usize)
-            .ok_or_else(|| Error::file(&self.path, "it became shorter while it was read; get it again"))
+    /// The file's path.
+    pub(super) fn path(&self) -> &Path {
+        self.input.path()
+    }
+
+    /// All bytes of a tensor that is read here and there. They are kept for who asks next, as all
+    /// threads do in turn, until others take their place.
+    ///
+    /// # Errors
+    /// The file was cut short, or cannot be read.
+    pub(super) fn whole(&self, info: &TensorInfo) -> Result<Arc<Vec<u8>>> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, bytes)) = held.iter().find(|(range, _)| *range == info.bytes) {
+            return Ok(Arc::clone(bytes));
+        }
+        let mut bytes = vec![0; (info.bytes.end - info.bytes.start) as usize];
+        self.input.read_at(&mut bytes, info.bytes.start)?;
+        let bytes = Arc::new(bytes);
+        held.push_back((info.bytes.clone(), Arc::clone(&bytes)));
+        let mut sum = held.iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
+        while sum > HELD_BYTES_MAX && held.len() > 1 {
+            sum -= held.pop_front().map_or(0, |(_, bytes)| bytes.len());
+        }
+        Ok(bytes)
+    }
+
+    /// Some of a tensor's bytes.
+    ///
+    /// # Errors
+    /// The file was cut short, or cannot be read.
+    pub(super) fn part(&self, info: &TensorInfo, range: Range<u64>) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; (range.end - range.start) as usize];
+        self.input.read_at(&mut bytes, info.bytes.start + range.start)?;
+        Ok(bytes)
     }
 }
 
 /// Opens a file, checks its header and lists its tensors as parts of shard number `shard`.
 pub(super) fn open(path: &Path, shard: usize) -> Result<(Shard, Vec<(String, TensorInfo)>)> {
-    let file = File::open(path).map_err(Error::io("open", path))?;
-    let size = file.metadata().map_err(Error::io("read", path))?.len();
+    let input = Input::open(path)?;
+    let size = input.bytes()?;
     let mut length = [0; LENGTH_BYTES as usize];
     if size >= LENGTH_BYTES {
-        os::read_exact_at(&file, &mut length, 0).map_err(Error::io("read", path))?;
+        input.read_at(&mut length, 0)?;
     }
     let header_bytes = header_length(path, length, size)?;
     let mut header = vec![0; header_bytes as usize];
-    os::read_exact_at(&file, &mut header, LENGTH_BYTES).map_err(Error::io("read", path))?;
+    input.read_at(&mut header, LENGTH_BYTES)?;
     let metadata = parse_header(path, &header, size)?;
     let data = LENGTH_BYTES + header_bytes;
     let tensors = metadata.tensors().into_iter().map(|(name, info)| {
@@ -107,7 +130,7 @@ pub(super) fn open(path: &Path, shard: usize) -> Result<(Shard, Vec<(String, Ten
         (name, info)
     });
     let header_hash = xxhash_rust::xxh3::xxh3_128(&header);
-    let shard = Shard { path: path.to_path_buf(), file, header_hash, map: OnceLock::new() };
+    let shard = Shard { input, header_hash, held: Mutex::default() };
     Ok((shard, tensors.collect()))
 }
 

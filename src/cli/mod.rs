@@ -43,6 +43,7 @@ use crate::quant::WeightKind;
 /// failed, 2 wrong usage, 130 interrupted.
 pub fn main() -> ExitCode {
     install_panic_hook();
+    os::let_large_writes_fail();
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn,wgpu=error,naga=error"))
         .init();
     match Args::try_parse() {

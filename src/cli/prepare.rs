@@ -7,7 +7,7 @@ use crate::cli::open::Opened;
 use crate::cli::output::note;
 use crate::cli::progress::{Progress, Waiting};
 use crate::engine::probe::{self, Measured, RouteChoice, Wanted};
-use crate::engine::{self, Engine, Options, Weights};
+use crate::engine::{self, Engine, Options, Planned, Weights};
 use crate::error::{Error, Result};
 use crate::gpu::{AdapterChoice, Gpu, Opening, Place};
 use crate::model::Decoder;
@@ -53,6 +53,15 @@ pub struct Prepared {
     pub options: Options,
     /// GPU memory that may be used.
     pub vram_bytes: u64,
+    /// What the plan was made from.
+    basis: Basis,
+}
+
+/// What another plan is made from where the driver gives less memory than was planned with.
+struct Basis {
+    demand: Demand,
+    budget: Budget,
+    rates: Rates,
 }
 
 /// Opens the device. Verbs do this first: without one, packing a model would be for nothing.
@@ -89,9 +98,10 @@ pub fn prepare(
     let options = Options { route: measured.route, ..options };
     let demand = engine::demand(&opened.decoder, &gpu.facts, &options, need.all_logits);
     let limits = limits(&gpu, budget, device, &measured);
-    let (plan, _) = plan_with_disk(&demand, &limits, &measured.rates, Some(&opened.packed))?;
+    let (plan, rates) = plan_with_disk(&demand, &limits, &measured.rates, Some(&opened.packed))?;
     let context = options.cache_rows / need.work.batch.max(1);
-    Ok(Prepared { gpu, plan, context, options, vram_bytes })
+    let basis = Basis { demand, budget: limits, rates };
+    Ok(Prepared { gpu, plan, context, options, vram_bytes, basis })
 }
 
 /// How many texts, up to a number, are written fastest together within the budgets, by rates alone.
@@ -280,14 +290,23 @@ impl Prepared {
         let whole = self.plan.resident_bytes + self.plan.pinned_bytes;
         let bar = Progress::bytes("loading", whole);
         let mut before = 0;
-        let engine =
-            Engine::load(&self.gpu, opened.decoder.clone(), &weights, self.plan, &self.options, |done| {
-                bar.add(done - before);
-                before = done;
-                if done == whole {
-                    bar.note("compiling kernels");
-                }
-            });
+        let Basis { demand, budget, rates } = self.basis;
+        let again = |less: &Budget| plan::plan(&demand, less, &rates);
+        let planned = Planned { plan: self.plan, budget, again: &again };
+        let mut tell = |refused: &Error, plan: &Plan, less: &Budget| {
+            bar.clear();
+            note(format_args!("less   {refused}"));
+            note(format_args!("plan   for {} of GPU memory\n{plan}", size::format(less.vram_bytes)));
+        };
+        let (model, options) = ((&opened.decoder, &weights), &self.options);
+        let engine = Engine::load_planned(&self.gpu, model, planned, options, &mut tell, |done| {
+            // Another plan begins anew.
+            bar.add(done.saturating_sub(before));
+            before = done;
+            if done == whole {
+                bar.note("compiling kernels");
+            }
+        });
         bar.finish();
         engine
     }

@@ -118,7 +118,8 @@ impl Carrier<'_> {
             self.options(&units, units.len(), false, Route::default());
         shape.piece_bytes = DISK_PIECE_BYTES;
         let reader = self.weights.reader(&units);
-        let options = ReadAheadOptions { shape, threads: DISK_THREADS, names, trace, reader };
+        let wait_max = self.gpu.wait_max();
+        let options = ReadAheadOptions { shape, threads: DISK_THREADS, names, wait_max, trace, reader };
         ReadAhead::start(&options, slots)?
             .finish(|ticket| loaded(self.unit_bytes(units[ticket as usize])))?;
         Ok(pinned)

@@ -23,15 +23,23 @@ pub(super) struct Chains {
     /// Chains that were submitted, and those whose results were read.
     submitted: usize,
     read: usize,
-    /// The ids that each chain on its way will have found, and whether it is timed.
-    shapes: [(u32, bool); CHAINS_MAX],
+    /// What each chain on its way is.
+    shapes: [Shape; CHAINS_MAX],
+}
+
+#[derive(Default)]
+struct Shape {
+    /// Positions of the first pass's tokens.
+    positions: Vec<u32>,
+    passes: u32,
+    is_timed: bool,
 }
 
 impl Chains {
     pub(super) fn new(gpu: &Gpu, batch: u32) -> Result<Self> {
         let readback = || Readback::new(gpu, "tokens on their way", workspace::chain_bytes(batch));
         let readbacks = [readback()?, readback()?];
-        Ok(Chains { readbacks, submitted: 0, read: 0, shapes: [(0, false); CHAINS_MAX] })
+        Ok(Chains { readbacks, submitted: 0, read: 0, shapes: Default::default() })
     }
 }
 
@@ -95,7 +103,10 @@ impl Engine {
             timer.finish(walk.encoder());
         }
         walk.hand_over(&mut self.workspace.inputs, self.ring.as_ref());
-        self.chains.shapes[slot] = (passes * count, self.timer.is_some());
+        let shape = &mut self.chains.shapes[slot];
+        shape.positions.clear();
+        shape.positions.extend(tokens.iter().map(|token| token.position));
+        (shape.passes, shape.is_timed) = (passes, self.timer.is_some());
         self.chains.readbacks[slot].request();
         self.chains.submitted += 1;
         self.timer = self.timer.take().or(resting);
@@ -111,7 +122,10 @@ impl Engine {
     /// # Panics
     /// If no chain is on its way.
     pub fn read_chain(&mut self) -> Result<Vec<u32>> {
-        self.read_chain_each().and_then(all)
+        let ids = self.read_chain_each()?;
+        let Shape { positions, .. } = &self.chains.shapes[(self.chains.read - 1) % CHAINS_MAX];
+        let tokens = positions.len();
+        self.finite(ids, |index| positions[index % tokens] + (index / tokens) as u32)
     }
 
     /// The same, with `None` for each token behind which a logit is NaN or infinite: that is nothing to
@@ -126,8 +140,9 @@ impl Engine {
         assert!(self.chains.read < self.chains.submitted, "a chain is on its way");
         let slot = self.chains.read % CHAINS_MAX;
         self.chains.read += 1;
-        let (count, is_timed) = self.chains.shapes[slot];
-        let ids = self.chains.readbacks[slot].read(&self.gpu, u64::from(count) * 4, each)?;
+        let Shape { positions, passes, is_timed } = &self.chains.shapes[slot];
+        let (bytes, is_timed) = (u64::from(*passes) * positions.len() as u64 * 4, *is_timed);
+        let ids = self.chains.readbacks[slot].read(&self.gpu, bytes, each)?;
         if let Some(timer) = self.timer.as_mut().filter(|_| is_timed) {
             timer.record(&self.gpu, &self.trace, &self.names)?;
         }
@@ -137,8 +152,11 @@ impl Engine {
     /// Waits for all chains on their way and forgets what they found.
     pub fn drop_chains(&mut self) {
         while self.chains.read < self.chains.submitted {
-            // What failed has been told by whoever met it first.
-            let _ = self.read_chain_each();
+            // What failed has been told by whoever met it first, and what does not come now is not
+            // waited for again.
+            if matches!(self.read_chain_each(), Err(Error::Stuck { .. })) {
+                self.chains.read = self.chains.submitted;
+            }
         }
     }
 }
@@ -147,11 +165,6 @@ impl Engine {
 pub(super) fn each(bytes: &[u8]) -> Vec<Option<u32>> {
     let ids = bytemuck::cast_slice::<u8, u32>(bytes).iter();
     ids.map(|id| Some(*id).filter(|id| *id != u32::MAX)).collect()
-}
-
-/// Ids, where there is one for every token.
-pub(super) fn all(ids: Vec<Option<u32>>) -> Result<Vec<u32>> {
-    ids.into_iter().collect::<Option<_>>().ok_or_else(not_finite)
 }
 
 /// What is said of logits among which no token can be chosen.

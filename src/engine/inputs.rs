@@ -156,6 +156,9 @@ pub(super) struct Inputs {
     is_lent: bool,
     /// Angles of the pass at hand by rope; kept to spare allocations.
     angles: Vec<Vec<f32>>,
+    /// Rows of the embedding table, likewise: codes, then scales; and of the table of positions.
+    table_rows: [Vec<u8>; 2],
+    position_rows: Vec<u8>,
     /// Texts beyond [`Decoder::turning_point`], by the cache row of their position 0.
     long: BTreeSet<u32>,
     /// How tokens of texts are chosen, likewise; the likeliest one for all others.
@@ -175,6 +178,8 @@ impl Inputs {
             next: 0,
             is_lent: false,
             angles: vec![Vec::new(); decoder.ropes.len()],
+            table_rows: [Vec::new(), Vec::new()],
+            position_rows: Vec::new(),
             long: BTreeSet::new(),
             choices: BTreeMap::new(),
             layout,
@@ -265,6 +270,13 @@ impl Inputs {
                 }
             }
         }
+        let [codes, scales] = &mut self.table_rows;
+        match ids {
+            Ids::Given => weights.table_rows(decoder, pass.tokens.iter().map(|t| t.id), [codes, scales])?,
+            Ids::Chosen => [codes, scales].into_iter().for_each(Vec::clear),
+        }
+        let positions = (0..=ahead).flat_map(|later| pass.tokens.iter().map(move |t| t.position + later));
+        weights.position_rows(decoder, positions, &mut self.position_rows)?;
         let (layout, angles) = (&self.layout, &self.angles);
         let (tokens, selected) = (pass.tokens.len() as u32, pass.selected.len() as u32);
         let position_bytes = position_bytes(decoder);
@@ -316,20 +328,12 @@ impl Inputs {
             for (region, angles) in layout.angles.iter().zip(angles_of(0)) {
                 first(region.start, angles);
             }
-            if ids == Ids::Given {
-                let rows = || pass.tokens.iter().map(|token| weights.table_row(decoder, token.id));
-                for (i, (codes, _)) in (0..).zip(rows()) {
-                    first(layout.table_codes.start + i * codes.len() as u64, codes);
-                }
-                for (i, (_, scales)) in (0..).zip(rows()) {
-                    first(layout.table_scales.start + i * scales.len() as u64, scales);
-                }
-            }
-            for (i, token) in (0..).zip(pass.tokens) {
-                if let Some(row) = weights.position_row(decoder, token.position)? {
-                    first(layout.position_rows.start + i * position_bytes, row);
-                }
-            }
+            let [codes, scales] = &self.table_rows;
+            first(layout.table_codes.start, codes);
+            first(layout.table_scales.start, scales);
+            let pass_rows = (u64::from(tokens) * position_bytes) as usize;
+            let positions_of = |later: u32| &self.position_rows[later as usize * pass_rows..][..pass_rows];
+            first(layout.position_rows.start, positions_of(0));
             for later in 1..=ahead {
                 let mut at = layout.bytes + u64::from(later - 1) * pass_bytes;
                 let mut next = |bytes: &[u8]| {
@@ -338,11 +342,7 @@ impl Inputs {
                 };
                 rows_of(later).for_each(|row| next(bytemuck::bytes_of(&row)));
                 angles_of(later).for_each(&mut next);
-                for token in pass.tokens {
-                    if let Some(row) = weights.position_row(decoder, token.position + later)? {
-                        next(row);
-                    }
-                }
+                next(positions_of(later));
             }
             Ok(())
         })?;

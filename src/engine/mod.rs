@@ -6,6 +6,7 @@
 //! leases the ticket, submits, and releases it. Nothing else differs between resident and
 //! streamed units, so their results are the same bit for bit.
 
+mod blame;
 mod cache;
 mod carrier;
 mod chain;
@@ -14,6 +15,7 @@ mod experts;
 mod flow;
 mod fuse;
 mod inputs;
+mod less;
 mod pass;
 pub mod probe;
 mod program;
@@ -48,6 +50,7 @@ pub use demand::{cache_kind, demand};
 use experts::ExpertTables;
 use flow::Flow;
 use fuse::{Fusible, Fusion};
+pub use less::{Planned, Tell};
 pub use pass::{Class, Ids, Pass, PassToken};
 use program::{Norms, Program, UnitMemory};
 use table::Table;
@@ -155,6 +158,8 @@ pub struct Engine {
     timer: Option<UnitTimer>,
     trace: Trace,
     selected: u32,
+    /// Positions of the selected tokens.
+    positions: Vec<u32>,
     batch: u32,
     costs: Costs,
     tables: ExpertTables,
@@ -190,6 +195,9 @@ impl Engine {
     ///
     /// # Errors
     /// When the GPU or the packed model fails.
+    ///
+    /// # Panics
+    /// If the plan has units on disk beside such that kernels read in place, which the planner never does.
     pub fn load(
         gpu: &Arc<Gpu>,
         decoder: Decoder,
@@ -198,6 +206,8 @@ impl Engine {
         options: &Options,
         mut progress: impl FnMut(u64),
     ) -> Result<Engine> {
+        let mixed = plan.direct && plan.homes.contains(&Home::Disk);
+        assert!(!mixed, "a plan whose kernels read units in place has none on disk: tickets would not fit");
         let shapes = options.shapes_on(&gpu.facts);
         log::info!("kernel shapes: {shapes:?}");
         let sizes = Sizes {
@@ -314,6 +324,7 @@ impl Engine {
             timer,
             trace: options.trace.clone(),
             selected: 0,
+            positions: Vec::new(),
             batch: options.work.batch,
             costs: Costs::default(),
             tables,

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::chain::{all, each};
+use super::chain::each;
 use super::walk::Walk;
 use super::{Engine, workspace};
 use crate::error::Result;
-use crate::gpu::WAIT_MAX;
 use crate::model::Activation;
 use crate::pipeline::Loader;
 
@@ -111,6 +110,8 @@ impl Engine {
     /// Encodes a pass whose inputs are on their way, and hands over what is not to wait.
     pub(super) fn encode_pass(&mut self, pass: &Pass<'_>, ids: Ids, walk: &mut Walk<'_>) -> Result<()> {
         self.selected = pass.selected.len() as u32;
+        self.positions.clear();
+        self.positions.extend(pass.selected.iter().map(|token| pass.tokens[*token as usize].position));
         self.draws = self.workspace.inputs.draws(pass);
         self.caches.begin_pass(pass.tokens);
         let embed = match ids {
@@ -150,7 +151,7 @@ impl Engine {
         let gathers = !cache_ring && ring.is_some_and(Loader::has_own_queue);
         if let Some(ring) = ring.filter(|_| gathers && !is_there) {
             let start = Instant::now();
-            while !is_there && start.elapsed() < WAIT_MAX && !walk.is_gpu_idle()? {
+            while !is_there && start.elapsed() < self.gpu.wait_max() && !walk.is_gpu_idle()? {
                 is_there = ring.await_arrival(self.next_ticket, GPU_LOOK);
             }
             self.costs.waiting += start.elapsed();
@@ -223,7 +224,8 @@ impl Engine {
     /// # Errors
     /// [`crate::error::Error::NonFinite`] when a logit is NaN or infinite, or when the GPU fails.
     pub fn most_likely(&mut self) -> Result<Vec<u32>> {
-        self.choose(false).and_then(all)
+        let ids = self.choose(false)?;
+        self.finite(ids, |index| self.positions[index])
     }
 
     /// The token after each selected token of the last pass, as [`Engine::set_choice`] has said.
@@ -231,7 +233,8 @@ impl Engine {
     /// # Errors
     /// Those of [`Engine::most_likely`].
     pub fn chosen(&mut self) -> Result<Vec<u32>> {
-        self.chosen_each().and_then(all)
+        let ids = self.chosen_each()?;
+        self.finite(ids, |index| self.positions[index])
     }
 
     /// The same, with `None` for each token behind which a logit is NaN or infinite: that is nothing to

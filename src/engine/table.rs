@@ -11,8 +11,8 @@ use crate::model::Decoder;
 use crate::pack::layout::SECTION_ALIGNMENT;
 use crate::plan::Home;
 
-/// Bytes that are handed to the GPU at a time where the CPU cannot write to the table itself.
-const PIECE_BYTES: usize = 4 << 20;
+/// Bytes of codes that are read and handed over at a time.
+const PIECE_BYTES: u64 = 4 << 20;
 
 /// The table, in parts.
 pub(super) struct Table {
@@ -83,10 +83,20 @@ impl Table {
         let mut parts = Vec::new();
         for (index, [codes, scales]) in ranges.into_iter().enumerate() {
             let rows = rows(index);
-            let ids = || rows.first..rows.first + rows.count;
-            let row = |id: u32| weights.table_row(decoder, id);
-            fill(gpu, &buffer, home, codes.start, ids().map(|id| row(id).0))?;
-            fill(gpu, &buffer, home, scales.start, ids().map(|id| row(id).1))?;
+            let tensor = decoder.table_tensor(&decoder.table[index]);
+            let row_bytes = tensor.kind.code_bytes(1, tensor.cols).max(1);
+            // Scales of an odd number of groups end in the middle of a word, but not those of four rows.
+            let step = (PIECE_BYTES / row_bytes).max(1).next_multiple_of(4) as u32;
+            let (mut at, mut read) = ([codes.start, scales.start], [Vec::new(), Vec::new()]);
+            for first in (0..rows.count).step_by(step as usize) {
+                let [codes, scales] = &mut read;
+                let run = rows.first + first..rows.first + rows.count.min(first + step);
+                weights.table_run(decoder, run, [codes, scales])?;
+                for (at, piece) in at.iter_mut().zip(&mut read) {
+                    put(gpu, &buffer, home, *at, piece)?;
+                    *at += piece.len() as u64;
+                }
+            }
             parts.push(Part { rows, unit: None, codes, scales });
         }
         Ok(Table { own: Some(buffer), parts })
@@ -101,38 +111,16 @@ impl Table {
     }
 }
 
-/// Writes pieces one behind the other from a place on.
-fn fill<'a>(
-    gpu: &Gpu,
-    buffer: &Buffer,
-    home: Home,
-    mut at: u64,
-    pieces: impl Iterator<Item = &'a [u8]>,
-) -> Result<()> {
+/// Writes a piece to a place of the table.
+fn put(gpu: &Gpu, buffer: &Buffer, home: Home, at: u64, piece: &mut Vec<u8>) -> Result<()> {
     if home != Home::Vram {
-        for piece in pieces {
-            let end = at + piece.len() as u64;
-            buffer.fill(at..end, |mut to| {
-                to.copy_from_slice(piece);
-                Ok(())
-            })?;
-            at = end;
-        }
-        return Ok(());
+        return buffer.fill(at..at + piece.len() as u64, |mut to| {
+            to.copy_from_slice(piece);
+            Ok(())
+        });
     }
-    let mut together = Vec::with_capacity(PIECE_BYTES);
-    let mut pieces = pieces.peekable();
-    while let Some(piece) = pieces.next() {
-        together.extend_from_slice(piece);
-        let is_last = pieces.peek().is_none();
-        if (together.len() >= PIECE_BYTES && together.len().is_multiple_of(4)) || is_last {
-            together.resize(together.len().next_multiple_of(4), 0);
-            gpu.queue.write_buffer(buffer, at, &together);
-            gpu.queue.submit([]);
-            gpu.finish("the embedding table")?;
-            at += together.len() as u64;
-            together.clear();
-        }
-    }
-    Ok(())
+    piece.resize(piece.len().next_multiple_of(4), 0);
+    gpu.queue.write_buffer(buffer, at, piece);
+    gpu.queue.submit([]);
+    gpu.finish("the embedding table")
 }

@@ -86,6 +86,14 @@ impl Weights {
         })
     }
 
+    /// The packed model that they are from; none if they mean nothing.
+    pub(super) fn packed(&self) -> Option<&Packed> {
+        match &self.origin {
+            Origin::Packed(packed) => Some(packed),
+            Origin::Synthetic(_) => None,
+        }
+    }
+
     /// Whether the weights are in a file, not in the program.
     pub(super) fn is_file(&self) -> bool {
         matches!(&self.origin, Origin::Packed(packed) if packed.is_file())
@@ -109,22 +117,76 @@ impl Weights {
         Arc::new(move |item, offset, to, target| packed.read_unit(order[item], offset, to, target))
     }
 
-    /// The codes and scales of a token's row of the embedding table.
-    pub(super) fn table_row(&self, decoder: &Decoder, token: u32) -> (&[u8], &[u8]) {
-        let (part, index) = decoder.table_row(token);
-        match &self.origin {
-            Origin::Packed(packed) => row(packed, part.unit, part.tensor, index),
-            Origin::Synthetic(synthetic) => synthetic.table_row(),
-        }
-    }
-
-    /// The row that a position adds to the stream, if positions are learned.
+    /// Replaces `codes` and `scales` by those of tokens' rows of the embedding table.
     ///
     /// # Errors
-    /// [`Error::Usage`] when the model has not learned that position.
-    pub(super) fn position_row(&self, decoder: &Decoder, position: u32) -> Result<Option<&[u8]>> {
-        let Some(positions) = &decoder.positions else { return Ok(None) };
-        if position >= decoder.context_max {
+    /// The packed file was changed or cut short, or cannot be read.
+    pub(super) fn table_rows(
+        &self,
+        decoder: &Decoder,
+        ids: impl Iterator<Item = u32> + Clone,
+        [codes, scales]: [&mut Vec<u8>; 2],
+    ) -> Result<()> {
+        codes.clear();
+        scales.clear();
+        let packed = match &self.origin {
+            Origin::Packed(packed) => packed,
+            Origin::Synthetic(synthetic) => {
+                let (row_codes, row_scales) = synthetic.table_row();
+                for _ in ids {
+                    codes.extend_from_slice(row_codes);
+                    scales.extend_from_slice(row_scales);
+                }
+                return Ok(());
+            }
+        };
+        let rows = ids.map(|id| {
+            let (part, index) = decoder.table_row(id);
+            (part.unit, row(packed, part.unit, part.tensor, index))
+        });
+        packed.append_small(rows.clone().map(|(unit, [codes, _])| (unit, codes)), codes)?;
+        packed.append_small(rows.map(|(unit, [_, scales])| (unit, scales)), scales)
+    }
+
+    /// Replaces `codes` and `scales` by those of rows of the embedding table that lie in one part of it.
+    ///
+    /// # Errors
+    /// As [`Weights::table_rows`].
+    pub(super) fn table_run(
+        &self,
+        decoder: &Decoder,
+        ids: Range<u32>,
+        [codes, scales]: [&mut Vec<u8>; 2],
+    ) -> Result<()> {
+        let Origin::Packed(packed) = &self.origin else {
+            return self.table_rows(decoder, ids, [codes, scales]);
+        };
+        codes.clear();
+        scales.clear();
+        let (part, first) = decoder.table_row(ids.start);
+        let [first_codes, first_scales] = row(packed, part.unit, part.tensor, first);
+        let run = |first: &Range<u64>| {
+            let bytes = (first.end - first.start) * u64::from(ids.end - ids.start);
+            std::iter::once((part.unit, first.start..first.start + bytes))
+        };
+        packed.append_small(run(&first_codes), codes)?;
+        packed.append_small(run(&first_scales), scales)
+    }
+
+    /// Replaces `to` by the rows that positions add to the stream; by nothing unless positions are learned.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when the model has not learned a position, or when the packed file was changed or
+    /// cut short, or cannot be read.
+    pub(super) fn position_rows(
+        &self,
+        decoder: &Decoder,
+        positions: impl Iterator<Item = u32> + Clone,
+        to: &mut Vec<u8>,
+    ) -> Result<()> {
+        to.clear();
+        let Some(learned) = &decoder.positions else { return Ok(()) };
+        if positions.clone().any(|position| position >= decoder.context_max) {
             return Err(Error::Usage(format!(
                 "the text is longer than the {} positions that this model has learned; shorten it",
                 decoder.context_max
@@ -132,25 +194,28 @@ impl Weights {
         }
         match &self.origin {
             Origin::Packed(packed) => {
-                Ok(Some(row(packed, 0, positions.tensor, positions.first_row + position).0))
+                let row = |position| row(packed, 0, learned.tensor, learned.first_row + position);
+                packed.append_small(positions.map(|position| (0, row(position)[0].clone())), to)
             }
-            Origin::Synthetic(synthetic) => Ok(Some(synthetic.position_row())),
+            Origin::Synthetic(synthetic) => {
+                positions.for_each(|_| to.extend_from_slice(synthetic.position_row()));
+                Ok(())
+            }
         }
     }
 }
 
-/// The codes and scales of a row of a packed tensor.
-fn row(packed: &Packed, unit: usize, tensor: Tensor, row: u32) -> (&[u8], &[u8]) {
-    let unit_bytes = packed.unit_bytes(unit);
+/// Where in its unit the codes and scales of a row of a packed tensor lie.
+fn row(packed: &Packed, unit: usize, tensor: Tensor, row: u32) -> [Range<u64>; 2] {
     let unit = &packed.units()[unit];
     let (info, section) = (&unit.tensors[tensor], &unit.sections[tensor]);
     let of_row = |range: &Range<u64>, group_bytes: u64| {
         let row_bytes = u64::from(groups(info.cols)) * group_bytes;
         let start = range.start + u64::from(row) * row_bytes;
-        &unit_bytes[start as usize..(start + row_bytes) as usize]
+        start..start + row_bytes
     };
     let kind = info.kind;
-    (of_row(&section.codes, kind.group_code_bytes()), of_row(&section.scales, kind.group_scale_bytes()))
+    [of_row(&section.codes, kind.group_code_bytes()), of_row(&section.scales, kind.group_scale_bytes())]
 }
 
 fn compare(packed: &Packed, index: usize, spec: &UnitSpec) -> Result<()> {

@@ -15,14 +15,14 @@ mod vulkan;
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use adapter::{AdapterChoice, Facts, Routes, list_adapters};
 pub use buffer::{Account, Binding, Buffer, CopyRegion, copy_buffers};
 pub use compute::{Dispatch, Grid, Pipelines, Shader};
-pub use opening::{Opening, Reduced};
+pub use opening::{MemoryMax, Opening, Reduced};
 pub use pipeline_cache::PipelineCache;
 pub use staging::{Readback, Staging};
 pub use stopwatch::Stopwatch;
@@ -30,12 +30,17 @@ pub use vulkan::{TransferLane, TransferQueue};
 
 use crate::error::{Error, Result};
 
-/// The longest that any single wait for the GPU may last before it counts as stuck.
+/// The longest that a wait may last in which nothing at all gets done before it counts as stuck.
 pub const WAIT_MAX: Duration = Duration::from_secs(120);
+/// The same on software devices, which may be at a single submission for minutes.
+const SOFTWARE_WAIT_MAX: Duration = Duration::from_secs(3600);
 
 /// Time between two looks at work under way. Blocking waits of a driver were seen to wake up to a
 /// millisecond late, which is as long as a unit travels.
 const POLL_PAUSE: Duration = Duration::from_micros(20);
+
+/// The most that a driver is asked to wait before somebody looks whether all is well.
+const WAIT_SLICE: Duration = Duration::from_secs(1);
 
 /// GPU memory that a driver comes to take for pipelines and commands after it has made a device.
 const DRIVER_GROWTH_BYTES: u64 = 4 << 20;
@@ -77,7 +82,20 @@ pub struct Gpu {
     pipeline_cache: Option<PipelineCache>,
     account: Arc<Account>,
     pinned_account: Arc<Account>,
-    failure: Arc<Mutex<Option<Error>>>,
+    wait_max: Duration,
+    /// Counts what the device has finished, for those who wait for it.
+    finished: Arc<AtomicU64>,
+    memory_max: MemoryMax,
+    failures: Arc<Mutex<Failures>>,
+}
+
+/// What the driver has reported.
+#[derive(Default)]
+struct Failures {
+    /// The first that nobody was told of yet.
+    first: Option<Error>,
+    /// Why the device was lost: everybody is told.
+    lost: Option<String>,
 }
 
 impl Gpu {
@@ -102,8 +120,9 @@ impl Gpu {
         }
         let (device, queue, transfers) = adapter::open_device(&adapter, &facts, &offers)?;
         log::info!("{} queues that only copy", transfers.len());
-        let failure = Arc::new(Mutex::new(None));
-        report_failures(&device, &failure);
+        let failures = Arc::default();
+        report_failures(&device, &failures);
+        let wait_max = if facts.is_software() { SOFTWARE_WAIT_MAX } else { WAIT_MAX };
         let (account, pinned_account) = (Arc::default(), Arc::default());
         let transfers = transfers.into_iter().map(Arc::new).collect();
         // Where there is no memory but main memory, the driver counts all of the process.
@@ -122,7 +141,10 @@ impl Gpu {
             pipeline_cache,
             account,
             pinned_account,
-            failure,
+            wait_max: opening.wait_max.unwrap_or(wait_max),
+            finished: Arc::default(),
+            memory_max: opening.memory_max,
+            failures,
         }))
     }
 
@@ -138,6 +160,7 @@ impl Gpu {
                 "the buffer `{label}` needs {bytes} bytes, this adapter's limit is {limit}"
             )));
         }
+        self.memory_max.check(self.account.bytes(), bytes, label, false)?;
         let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let raw = self.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some(label),
@@ -147,11 +170,15 @@ impl Gpu {
         });
         match pollster::block_on(memory.pop()) {
             None => Ok(Buffer::new(raw, bytes, &self.account, None)),
-            Some(_) => Err(Error::Gpu(format!(
-                "no memory for the buffer `{label}` of {bytes} bytes beside the {} already taken; \
-                 give a smaller --vram or close other programs",
-                self.account.bytes()
-            ))),
+            // A lost device refuses memory as well.
+            Some(_) => self.check().and_then(|()| {
+                let taken = self.account.bytes();
+                let problem = format!(
+                    "no memory for the buffer `{label}` of {bytes} bytes beside the {taken} already taken; \
+                     give a smaller --vram or close other programs"
+                );
+                Err(Error::NoMemory { problem, is_pinned: false, taken })
+            }),
         }
     }
 
@@ -165,8 +192,15 @@ impl Gpu {
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
         let descriptor =
             wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
-        let (raw, beyond) = vulkan::buffer(&self.device, &self.offers, place, &descriptor)?;
         let account = if place == Place::Pinned { &self.pinned_account } else { &self.account };
+        self.memory_max.check(account.bytes(), size, label, place == Place::Pinned)?;
+        let made = vulkan::buffer(&self.device, &self.offers, place, &descriptor);
+        let (raw, beyond) = made.map_err(|error| match error {
+            Error::NoMemory { problem, is_pinned, .. } => {
+                Error::NoMemory { problem, is_pinned, taken: account.bytes() }
+            }
+            other => other,
+        })?;
         Ok(Buffer::new(raw, size, account, Some(beyond)))
     }
 
@@ -221,12 +255,30 @@ impl Gpu {
         &self.account
     }
 
-    /// Fails if the driver has reported anything since the last call.
+    /// Fails if the driver has reported anything since the last call, or if the device is lost.
     ///
     /// # Errors
     /// The first failure that was reported.
     pub fn check(&self) -> Result<()> {
-        locked(&self.failure).take().map_or(Ok(()), Err)
+        let mut failures = locked(&self.failures);
+        let first = failures.first.take();
+        match &failures.lost {
+            Some(why) => Err(Error::DeviceLost(why.clone())),
+            None => first.map_or(Ok(()), Err),
+        }
+    }
+
+    /// The longest that a wait for the device, or for what travels to it, may last without anything
+    /// getting done.
+    pub fn wait_max(&self) -> Duration {
+        self.wait_max
+    }
+
+    /// Loses the device as a driver's reset does, to see what becomes of who uses it.
+    #[doc(hidden)]
+    pub fn lose(&self) {
+        locked(&self.failures).lost = Some("a test took it".into());
+        self.device.destroy();
     }
 
     /// Starts recording commands.
@@ -239,22 +291,22 @@ impl Gpu {
     /// # Errors
     /// Whatever the driver has reported.
     pub fn poll(&self) -> Result<()> {
+        // Of a lost device wgpu gives all memory back when it is polled, mapped or not.
+        self.check()?;
         let outcome = self.device.poll(wgpu::PollType::Poll);
         self.check()?;
         outcome.map(|_| ()).map_err(|error| Error::Gpu(error.to_string()))
     }
 
-    /// Looks again and again until `done`, running the callbacks that are due, at most
-    /// [`WAIT_MAX`].
+    /// Looks again and again until `done`, running the callbacks that are due, as long as the device
+    /// finishes something every [`Gpu::wait_max`].
     ///
     /// # Errors
     /// [`Error::Stuck`] after the time limit, or whatever the driver has reported.
     pub fn poll_until(&self, what: &str, done: impl Fn() -> bool) -> Result<()> {
-        let start = Instant::now();
+        let mut watch = Watch::new(self);
         while !done() {
-            if start.elapsed() > WAIT_MAX {
-                return Err(Error::Stuck { what: what.into(), seconds: WAIT_MAX.as_secs() });
-            }
+            watch.check(what)?;
             self.poll()?;
             if !done() {
                 std::thread::sleep(POLL_PAUSE);
@@ -275,43 +327,70 @@ impl Gpu {
     /// A flag that rises when all that was submitted so far is done and somebody polls.
     pub fn flag_when_done(&self) -> Arc<AtomicBool> {
         let flag = Arc::new(AtomicBool::new(false));
-        let raised = Arc::clone(&flag);
-        self.queue.on_submitted_work_done(move || raised.store(true, Ordering::Release));
+        let (raised, finished) = (Arc::clone(&flag), Arc::clone(&self.finished));
+        self.queue.on_submitted_work_done(move || {
+            raised.store(true, Ordering::Release);
+            finished.fetch_add(1, Ordering::Relaxed);
+        });
         flag
     }
 
-    /// Waits until the GPU has finished a submission, at most [`WAIT_MAX`].
+    /// Waits until the GPU has finished a submission, in the driver's own way.
     ///
     /// # Errors
-    /// [`Error::Stuck`] after the time limit, or whatever the driver has reported.
+    /// As [`Gpu::poll_until`].
     pub fn wait(&self, submission: &wgpu::SubmissionIndex, what: &str) -> Result<()> {
-        let wait =
-            wgpu::PollType::Wait { submission_index: Some(submission.clone()), timeout: Some(WAIT_MAX) };
-        let outcome = self.device.poll(wait);
-        self.check()?;
-        match outcome {
-            Ok(_) => Ok(()),
-            Err(wgpu::PollError::Timeout) => {
-                Err(Error::Stuck { what: what.into(), seconds: WAIT_MAX.as_secs() })
+        let mut watch = Watch::new(self);
+        let timeout = Some(self.wait_max.min(WAIT_SLICE));
+        loop {
+            self.check()?;
+            let submission_index = Some(submission.clone());
+            let outcome = self.device.poll(wgpu::PollType::Wait { submission_index, timeout });
+            self.check()?;
+            match outcome {
+                Ok(_) => return Ok(()),
+                Err(wgpu::PollError::Timeout) => watch.check(what)?,
+                Err(error) => return Err(Error::Gpu(error.to_string())),
             }
-            Err(error) => Err(Error::Gpu(error.to_string())),
         }
     }
 }
 
+/// Sees whether the device still gets anything done.
+struct Watch<'a> {
+    gpu: &'a Gpu,
+    finished: u64,
+    since: Instant,
+}
+
+impl<'a> Watch<'a> {
+    fn new(gpu: &'a Gpu) -> Self {
+        Watch { gpu, finished: gpu.finished.load(Ordering::Relaxed), since: Instant::now() }
+    }
+
+    fn check(&mut self, what: &str) -> Result<()> {
+        let finished = self.gpu.finished.load(Ordering::Relaxed);
+        if finished != self.finished {
+            (self.finished, self.since) = (finished, Instant::now());
+        } else if self.since.elapsed() > self.gpu.wait_max {
+            return Err(Error::Stuck { what: what.into(), seconds: self.gpu.wait_max.as_secs() });
+        }
+        Ok(())
+    }
+}
+
 /// Keeps the first error that no scope caught, instead of wgpu's default panic.
-fn report_failures(device: &wgpu::Device, failure: &Arc<Mutex<Option<Error>>>) {
-    let slot = Arc::clone(failure);
+fn report_failures(device: &wgpu::Device, failures: &Arc<Mutex<Failures>>) {
+    let kept = Arc::clone(failures);
     device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
         // The one-line form below reaches the user; this is for who looks closer.
         log::debug!("{error}");
-        locked(&slot).get_or_insert_with(|| Error::Gpu(one_line(&error.to_string())));
+        locked(&kept).first.get_or_insert_with(|| Error::Gpu(one_line(&error.to_string())));
     }));
-    let slot = Arc::clone(failure);
+    let kept = Arc::clone(failures);
     device.set_device_lost_callback(move |reason, message| {
         if reason != wgpu::DeviceLostReason::Destroyed {
-            let message = format!("the device was lost ({})", one_line(&message));
-            locked(&slot).get_or_insert(Error::Gpu(message));
+            locked(&kept).lost.get_or_insert(one_line(&message));
         }
     });
 }

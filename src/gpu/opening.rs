@@ -1,9 +1,11 @@
 //! How a device is opened: on which adapter, with how much of it, and where its pipelines are kept.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::adapter::AdapterChoice;
 use super::{Facts, Routes};
+use crate::error::{Error, Result};
 
 /// How a device is opened.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +18,34 @@ pub struct Opening {
     pub reduced: Option<Reduced>,
     /// Folder in which compiled pipelines are kept between starts; they are not if none.
     pub pipelines: Option<PathBuf>,
+    /// The longest wait in which nothing gets done; a long one if none.
+    #[doc(hidden)]
+    pub wait_max: Option<Duration>,
+    /// What the driver gives at most: to see what becomes of who asks for more.
+    #[doc(hidden)]
+    pub memory_max: MemoryMax,
+}
+
+/// Bytes that a driver gives at most, by our books; all that it has if none.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MemoryMax {
+    /// Of GPU memory.
+    pub vram_bytes: Option<u64>,
+    /// Of pinned host memory.
+    pub pinned_bytes: Option<u64>,
+}
+
+impl MemoryMax {
+    /// Refuses what would be more.
+    pub(super) fn check(self, taken: u64, bytes: u64, label: &str, is_pinned: bool) -> Result<()> {
+        match if is_pinned { self.pinned_bytes } else { self.vram_bytes } {
+            Some(most) if taken + bytes > most => {
+                let problem = format!("no memory for `{label}`: {bytes} bytes beside {taken} of {most}");
+                Err(Error::NoMemory { problem, is_pinned, taken })
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// What a device is opened without although its adapter has it: to see that lesser ones work.

@@ -46,7 +46,8 @@ impl Mappable {
         gpu.poll_until(what, || state() != PENDING)?;
         match state() {
             MAPPED => Ok(()),
-            _ => Err(Error::Gpu(format!("mapping failed while waiting for {what}"))),
+            // Of a lost device nothing is mapped.
+            _ => gpu.check().and(Err(Error::Gpu(format!("mapping failed while waiting for {what}")))),
         }
     }
 
@@ -79,7 +80,7 @@ impl Staging {
         write: impl FnOnce(wgpu::WriteOnly<'_, [u8]>) -> Result<()>,
     ) -> Result<()> {
         self.0.wait(gpu, "a staging buffer")?;
-        let mut view = self.0.buffer.get_mapped_range_mut(..bytes).map_err(|error| broken(&error))?;
+        let mut view = self.0.buffer.get_mapped_range_mut(..bytes).map_err(|error| broken(gpu, &error))?;
         write(view.slice(..))
     }
 
@@ -129,7 +130,7 @@ impl Readback {
         // What was not asked for earlier is asked for by waiting.
         self.0.wait(gpu, "results from the GPU")?;
         let result = {
-            let view = self.0.buffer.get_mapped_range(..bytes).map_err(|error| broken(&error))?;
+            let view = self.0.buffer.get_mapped_range(..bytes).map_err(|error| broken(gpu, &error))?;
             read(&view)
         };
         self.0.unmap();
@@ -143,6 +144,8 @@ impl Readback {
     }
 }
 
-fn broken(error: &wgpu::MapRangeError) -> Error {
-    Error::Gpu(format!("a mapped buffer cannot be accessed: {error}"))
+/// The complaint about a buffer that should be mapped: a lost device, if that is why.
+fn broken(gpu: &Gpu, error: &wgpu::MapRangeError) -> Error {
+    let why = || Error::Gpu(format!("a mapped buffer cannot be accessed: {error}"));
+    gpu.check().err().unwrap_or_else(why)
 }

@@ -1,10 +1,10 @@
 //! What only Vulkan itself can tell or do; everything above runs without it.
 //!
-//! Memory is taken here and handed to wgpu together with its buffer, so that wgpu frees both when
-//! the last user is done. Copies on a [`TransferQueue`] run beside the kernels of wgpu's queue.
+//! Memory is taken in [`memory`]. Copies on a [`TransferQueue`] run beside the kernels of wgpu's queue.
 #![allow(unsafe_code)]
 
-use std::ptr::NonNull;
+mod memory;
+
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -15,7 +15,7 @@ use super::buffer::CopyRegion;
 use super::families::{find_type, mapped_type, pinned_type, transfer_family};
 use super::{Facts, POLL_PAUSE, Place, Routes, WAIT_MAX, locked};
 use crate::error::{Error, Result};
-use crate::os::SharedMemory;
+pub(super) use memory::{Raw, buffer};
 
 /// Priorities of the transfer queues. Two share the link to more of its rate than one has.
 static PRIORITIES: [f32; 2] = [1.0; 2];
@@ -180,90 +180,6 @@ fn refused(error: &dyn std::fmt::Display) -> Error {
     Error::Gpu(format!("the adapter gave no device: {error}"))
 }
 
-/// What wgpu does not know of a buffer made here.
-#[derive(Debug)]
-pub(super) struct Raw {
-    handle: vk::Buffer,
-    /// Its bytes, where the CPU can reach them.
-    memory: Option<SharedMemory>,
-    /// Keeps the memory alive and mapped.
-    _buffer: wgpu::Buffer,
-}
-
-impl Raw {
-    /// The buffer's bytes, where the CPU can reach them.
-    pub(super) fn memory(&self) -> Option<&SharedMemory> {
-        self.memory.as_ref()
-    }
-}
-
-/// Makes a buffer in a place of the caller's choice.
-pub(super) fn buffer(
-    device: &wgpu::Device,
-    offers: &Offers,
-    place: Place,
-    descriptor: &wgpu::BufferDescriptor<'_>,
-) -> Result<(wgpu::Buffer, Raw)> {
-    let no_memory = |error: vk::Result| {
-        Error::Gpu(format!(
-            "no memory for `{}` of {} bytes in {place}: {error}; give smaller budgets",
-            descriptor.label.unwrap_or("a buffer"),
-            descriptor.size
-        ))
-    };
-    let Some(memory_type) = offers.memory_type(place) else {
-        return Err(Error::Gpu(format!("this adapter has no {place}")));
-    };
-    // SAFETY: the guard is dropped at the end of this function; nothing is destroyed through it
-    // but what was made here and never left.
-    let Some(hal) = (unsafe { device.as_hal::<Vulkan>() }) else {
-        return Err(Error::Gpu("this is no Vulkan device".into()));
-    };
-    let raw = hal.raw_device();
-    let families = [hal.queue_family_index(), offers.transfer_family.unwrap_or(0)];
-    let mut info = vk::BufferCreateInfo::default().size(descriptor.size).usage(
-        vk::BufferUsageFlags::STORAGE_BUFFER
-            | vk::BufferUsageFlags::TRANSFER_SRC
-            | vk::BufferUsageFlags::TRANSFER_DST,
-    );
-    if families[0] != families[1] && offers.transfer_family.is_some() {
-        info = info.sharing_mode(vk::SharingMode::CONCURRENT).queue_family_indices(&families);
-    }
-    // SAFETY: the device is alive; the buffer is bound to memory of its own, of a type that the
-    // driver allows for it (checked), mapped once, and both are given to wgpu, which frees them
-    // when nothing uses them any more; on failure what was made so far is destroyed, unused.
-    unsafe {
-        let handle = raw.create_buffer(&info, None).map_err(no_memory)?;
-        let needs = raw.get_buffer_memory_requirements(handle);
-        if needs.memory_type_bits & (1 << memory_type) == 0 {
-            raw.destroy_buffer(handle, None);
-            return Err(Error::Gpu(format!("this adapter's kernels cannot read {place}")));
-        }
-        let allocation =
-            vk::MemoryAllocateInfo::default().allocation_size(needs.size).memory_type_index(memory_type);
-        let memory = raw.allocate_memory(&allocation, None).map_err(|error| {
-            raw.destroy_buffer(handle, None);
-            no_memory(error)
-        })?;
-        let bound = raw.bind_buffer_memory(handle, memory, 0).and_then(|()| match place {
-            Place::Vram => Ok(None),
-            Place::Pinned | Place::MappedVram => raw
-                .map_memory(memory, 0, vk::WHOLE_SIZE, vk::MemoryMapFlags::empty())
-                .map(|pointer| NonNull::new(pointer.cast::<u8>())),
-        });
-        let mapped = bound.map_err(|error| {
-            raw.destroy_buffer(handle, None);
-            raw.free_memory(memory, None);
-            no_memory(error)
-        })?;
-        let managed = wgpu::hal::vulkan::Buffer::from_raw_managed(handle, memory, 0, needs.size);
-        let buffer = device.create_buffer_from_hal::<Vulkan>(managed, descriptor);
-        // The memory stays mapped until the buffer beside it is dropped.
-        let memory = mapped.map(|first| SharedMemory::from_raw_parts(first, descriptor.size));
-        Ok((buffer.clone(), Raw { handle, memory, _buffer: buffer }))
-    }
-}
-
 /// A queue that copies while wgpu's queue computes.
 pub struct TransferQueue {
     raw: ash::Device,
@@ -329,17 +245,17 @@ impl TransferQueue {
 
 impl Drop for TransferQueue {
     fn drop(&mut self) {
-        // SAFETY: lanes hold the queue alive, so that none is left; waiting makes sure that no
-        // copy is under way.
-        unsafe {
-            let _ = self.raw.queue_wait_idle(self.queue);
-            self.raw.destroy_semaphore(self.done, None);
-        }
+        // SAFETY: lanes hold the queue alive, so that none is left, and each has seen its last copy done;
+        // one that has not keeps the queue alive for good.
+        unsafe { self.raw.destroy_semaphore(self.done, None) };
     }
 }
 
 fn failed(error: &vk::Result) -> Error {
-    Error::Gpu(format!("the transfer queue failed: {error}"))
+    match *error {
+        vk::Result::ERROR_DEVICE_LOST => Error::DeviceLost("the transfer queue failed".into()),
+        _ => Error::Gpu(format!("the transfer queue failed: {error}")),
+    }
 }
 
 /// One thread's commands on the transfer queue.
@@ -435,13 +351,12 @@ unsafe impl Send for TransferLane {}
 
 impl Drop for TransferLane {
     fn drop(&mut self) {
-        // SAFETY: the queue is idle after this wait or the device is lost, and either way the
-        // commands are unused.
-        unsafe {
-            let lock = locked(&self.queue.submitted);
-            let _ = self.queue.raw.queue_wait_idle(self.queue.queue);
-            drop(lock);
-            self.queue.raw.destroy_command_pool(self.pool, None);
+        if self.finish().is_err() {
+            // A copy that does not end may use all this until the process does.
+            std::mem::forget(Arc::clone(&self.queue));
+            return;
         }
+        // SAFETY: the lane's last copy is done, so that its commands are unused.
+        unsafe { self.queue.raw.destroy_command_pool(self.pool, None) };
     }
 }

@@ -26,6 +26,8 @@ const PIECES_WAITING: usize = 4;
 const TRIES: u32 = 5;
 /// How long a try waits after one that failed, at first.
 const PAUSE: Duration = Duration::from_millis(300);
+/// Timeouts of this process after which another one, which has all its tries, counts as stuck.
+const OTHERS_TIMEOUTS: u64 = 10;
 /// How often Ctrl-C is looked for.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -105,9 +107,7 @@ impl Job<'_> {
         let file = OpenOptions::new().create(true).append(true).read(true).open(&self.part);
         let mut file = file.map_err(Error::io("write", &self.part))?;
         // Another process may be at it; then its result is waited for.
-        while matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
-            pause(TICK)?;
-        }
+        self.await_other(&file)?;
         if self.blob.metadata().is_ok_and(|metadata| metadata.len() == self.bytes) {
             return Ok(());
         }
@@ -132,6 +132,25 @@ impl Job<'_> {
         }
         self.check(&mut file)?;
         fs::rename(&self.part, &self.blob).map_err(Error::io("write", &self.blob))
+    }
+
+    /// Waits for another process that downloads the same, as long as anything comes.
+    fn await_other(&self, file: &File) -> Result<()> {
+        let bytes = || file.metadata().map_or(0, |metadata| metadata.len());
+        let limit = Duration::from_secs(self.hub.timeout_seconds.saturating_mul(OTHERS_TIMEOUTS));
+        let (mut seen, mut since) = (bytes(), Instant::now());
+        while matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+            if bytes() != seen {
+                (seen, since) = (bytes(), Instant::now());
+            }
+            if since.elapsed() > limit {
+                let what =
+                    format!("another process, which has begun to download {} and does not go on", self.name);
+                return Err(Error::Stuck { what, seconds: limit.as_secs() });
+            }
+            pause(TICK)?;
+        }
+        Ok(())
     }
 
     /// Reads from one connection until it ends, appending to the file.

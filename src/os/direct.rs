@@ -4,13 +4,14 @@ use std::cell::RefCell;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use memmap2::Mmap;
 
-use super::file::{is_cached, map_file, may_write, read_exact_at};
+use super::file::{expect_scattered, is_cached, map_file, may_write, read_exact_at};
+use super::input::Input;
 use super::memory::AnonymousMemory;
 use crate::error::{Error, Result};
 
@@ -52,11 +53,11 @@ pub enum Target {
 /// A file that is read in large ranges by many threads at once, and must not change meanwhile.
 #[derive(Debug)]
 pub struct DirectFile {
-    path: PathBuf,
-    through_cache: File,
+    through_cache: Input,
     /// The same file, opened to be read past the page cache; `None` where that is refused.
-    past_cache: Option<File>,
-    /// For small things, and to ask which pages are cached.
+    past_cache: Option<Input>,
+    /// To ask which pages are cached, and for nothing else: a page that a file which was cut short no
+    /// longer has ends the process when it is touched.
     map: Mmap,
     as_opened: Stamp,
     /// Whether [`is_cached`] may be believed.
@@ -84,17 +85,16 @@ impl DirectFile {
     /// # Errors
     /// The file cannot be opened or mapped.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(Error::io("open", path))?;
-        let as_opened = stamp(&file).map_err(Error::io("read", path))?;
-        let map = map_file(&file).map_err(Error::io("map", path))?;
-        let past_cache = open_past_cache(path, &file);
+        let input = Input::open(path)?;
+        let as_opened = stamp(input.file()).map_err(Error::io("read", path))?;
+        let map = map_file(input.file()).map_err(Error::io("map", path))?;
+        let past_cache = open_past_cache(path, input.file());
         if let Err(problem) = &past_cache {
             log::info!("{}: reads go through the page cache: {problem}", path.display());
         }
         Ok(DirectFile {
-            path: path.to_path_buf(),
-            through_cache: file,
-            past_cache: past_cache.ok(),
+            through_cache: input,
+            past_cache: past_cache.ok().map(|file| Input::of(file, path)),
             map,
             as_opened,
             knows_cached: may_write(path),
@@ -104,28 +104,37 @@ impl DirectFile {
 
     /// Its path when it was opened.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.through_cache.path()
     }
 
-    /// Says that few bytes of a range of [`Self::map`] will be touched, here and there, so that
-    /// touching one does not bring its whole neighbourhood into the page cache.
-    pub fn expect_scattered(&self, range: Range<u64>) {
-        #[cfg(unix)]
-        if let Err(problem) = self.map.advise_range(
-            memmap2::Advice::Random,
-            range.start as usize,
-            (range.end - range.start) as usize,
-        ) {
-            log::debug!("{range:?} keeps its read-ahead: {problem}");
-        }
-        #[cfg(not(unix))]
-        let _ = range;
+    /// Its size in bytes when it was opened.
+    pub fn bytes(&self) -> u64 {
+        self.as_opened.0
     }
 
-    /// Its bytes. A file that is cut short ends the process when they are touched, so that this
-    /// is for what is read once, at the start.
-    pub fn map(&self) -> &Mmap {
-        &self.map
+    /// Says that few bytes will be read by [`Self::read_small`], here and there, so that reading one
+    /// does not bring its whole neighbourhood into the page cache.
+    pub fn expect_scattered(&self) {
+        expect_scattered(self.through_cache.file());
+    }
+
+    /// Fills `to` from `offset` of the file through the page cache. For small things, of which many
+    /// are read at once: whether the file has changed is to be asked before, see
+    /// [`Self::check_unchanged`].
+    ///
+    /// # Errors
+    /// The file was cut short, or cannot be read.
+    pub fn read_small(&self, offset: u64, to: &mut [u8]) -> Result<()> {
+        self.explained(self.through_cache.try_read_at(to, offset))
+    }
+
+    /// Refuses a file that was written since it was opened.
+    ///
+    /// # Errors
+    /// The file has changed.
+    pub fn check_unchanged(&self) -> Result<()> {
+        let now = stamp(self.through_cache.file()).map_err(Error::io("read", self.path()))?;
+        if now == self.as_opened { Ok(()) } else { Err(self.changed()) }
     }
 
     /// Fills `to` from `offset` of the file: from the page cache if all of it is there, else past
@@ -134,19 +143,20 @@ impl DirectFile {
     /// # Errors
     /// The file has changed since it was opened, or cannot be read.
     pub fn read(&self, offset: u64, to: &mut [u8], target: Target) -> Result<()> {
-        if stamp(&self.through_cache).map_err(Error::io("read", &self.path))? != self.as_opened {
-            return Err(self.changed());
-        }
+        self.check_unchanged()?;
         let range = offset..offset + to.len() as u64;
-        let outcome = match self.past_cache_now() {
+        self.explained(match self.past_cache_now() {
             Some(direct) if is_aligned(&range) && !self.is_cached(range) => {
                 self.read_past_cache(direct, offset, to, target)
             }
-            _ => read_exact_at(&self.through_cache, to, offset),
-        };
+            _ => self.through_cache.try_read_at(to, offset),
+        })
+    }
+
+    fn explained(&self, outcome: io::Result<()>) -> Result<()> {
         outcome.map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => self.changed(),
-            _ => Error::io("read", &self.path)(error),
+            _ => Error::io("read", self.path())(error),
         })
     }
 
@@ -157,17 +167,17 @@ impl DirectFile {
     fn changed(&self) -> Error {
         let problem = "it was changed or cut short while it was in use; start again, and if it is damaged \
                        now, delete it and pack the model again";
-        Error::file(&self.path, problem)
+        Error::file(self.path(), problem)
     }
 
-    fn past_cache_now(&self) -> Option<&File> {
+    fn past_cache_now(&self) -> Option<&Input> {
         self.past_cache.as_ref().filter(|_| !self.refused.load(Ordering::Relaxed))
     }
 
-    fn read_past_cache(&self, direct: &File, offset: u64, to: &mut [u8], target: Target) -> io::Result<()> {
+    fn read_past_cache(&self, direct: &Input, offset: u64, to: &mut [u8], target: Target) -> io::Result<()> {
         let fits = to.as_ptr().align_offset(DIRECT_ALIGNMENT as usize) == 0;
         let outcome = match target {
-            Target::Own if fits => match read_exact_at(direct, to, offset) {
+            Target::Own if fits => match direct.try_read_at(to, offset) {
                 // The memory is a driver's after all, of pages that drives cannot be pointed to.
                 Err(error) if is_bad_address(&error) => read_by_way_of_thread(direct, offset, to),
                 outcome => outcome,
@@ -178,10 +188,10 @@ impl DirectFile {
             // File systems that accept the flag need not accept the reads.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
                 if !self.refused.swap(true, Ordering::Relaxed) {
-                    let path = self.path.display();
+                    let path = self.path().display();
                     log::info!("{path}: reads go through the page cache: direct ones failed: {error}");
                 }
-                read_exact_at(&self.through_cache, to, offset)
+                self.through_cache.try_read_at(to, offset)
             }
             outcome => outcome,
         }
@@ -214,11 +224,11 @@ pub fn with_thread_memory<T>(with: impl FnOnce(&mut [u8]) -> T) -> Result<T> {
     })
 }
 
-fn read_by_way_of_thread(direct: &File, offset: u64, to: &mut [u8]) -> io::Result<()> {
+fn read_by_way_of_thread(direct: &Input, offset: u64, to: &mut [u8]) -> io::Result<()> {
     let read = |memory: &mut [u8]| {
         for (number, part) in to.chunks_mut(memory.len()).enumerate() {
             let arrived = &mut memory[..part.len()];
-            read_exact_at(direct, arrived, offset + number as u64 * DISK_PIECE_BYTES)?;
+            direct.try_read_at(arrived, offset + number as u64 * DISK_PIECE_BYTES)?;
             part.copy_from_slice(arrived);
         }
         Ok(())

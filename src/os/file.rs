@@ -1,12 +1,14 @@
 //! Positioned reads, temporary files, memory maps and what of them is cached.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::ops::Range;
 use std::path::Path;
 
 use memmap2::Mmap;
 use tempfile::NamedTempFile;
+
+use super::faults::{Operation, Point, pass};
 
 /// Fills `buffer` from `offset` of `file` without moving any shared position, so that threads
 /// can read one file at once.
@@ -37,29 +39,61 @@ pub fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
+/// How the names of files begin and end that are not complete yet.
+const DRAFT: [&str; 2] = [".pipo-wgpu-", ".partial"];
+/// Files that are made anew at most because somebody took them for a left-over.
+const TRIES: usize = 10;
+
 /// Makes a file under a temporary name that vanishes unless it is given its final name. Unlike
-/// `tempfile`'s own default, other users may read it, as with any file the user makes.
+/// `tempfile`'s own default, other users may read it, as with any file the user makes. What processes
+/// that were killed have left in the folder is removed: nobody holds its lock.
 ///
 /// # Errors
 /// What the operating system reports.
 pub fn temporary_in(folder: &Path) -> io::Result<NamedTempFile> {
+    pass(&Point { path: folder, operation: Operation::Make, offset: 0, bytes: 0 })?;
+    remove_left_overs(folder);
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".pipo-wgpu-").suffix(".partial");
+    builder.prefix(DRAFT[0]).suffix(DRAFT[1]);
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.tempfile_in(folder)
+    let mut file = builder.tempfile_in(folder)?;
+    for _ in 0..TRIES {
+        let is_ours = !matches!(file.as_file().try_lock(), Err(TryLockError::WouldBlock));
+        // Between the file's making and its lock somebody may have removed it.
+        if is_ours && file.path().exists() {
+            break;
+        }
+        file = builder.tempfile_in(folder)?;
+    }
+    Ok(file)
 }
 
-/// Maps a whole file for reading.
+fn remove_left_overs(folder: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if !name.to_str().is_some_and(|name| name.starts_with(DRAFT[0]) && name.ends_with(DRAFT[1])) {
+            continue;
+        }
+        // Whoever writes one holds its lock, which ends with the process.
+        let Ok(file) = File::options().read(true).write(true).open(entry.path()) else { continue };
+        if file.try_lock().is_ok() {
+            match std::fs::remove_file(entry.path()) {
+                Ok(()) => log::info!("{} was left by a process that was killed", entry.path().display()),
+                Err(problem) => log::debug!("{} stays: {problem}", entry.path().display()),
+            }
+        }
+    }
+}
+
+/// Maps a whole file, so that [`is_cached`] can be asked about it.
 ///
 /// # Errors
 /// What the operating system reports.
 #[allow(unsafe_code)]
 pub fn map_file(file: &File) -> io::Result<Mmap> {
-    // SAFETY: the bytes must not change while they are mapped. Packed models are written under a
-    // temporary name, renamed once complete and never written again; somebody who overwrites one
-    // in place all the same gets wrong numbers, which the checksums find, or, by truncating it,
-    // a SIGBUS. Nothing but plain bytes is ever read through the map.
+    // SAFETY: the bytes must not change while they are looked at, and nobody looks at them: the one
+    // user asks which of the pages are cached, which is a question about addresses.
     unsafe { Mmap::map(file) }
 }
 
@@ -103,6 +137,30 @@ pub fn forget_cached(path: &Path) -> io::Result<()> {
         unsafe { libc::posix_fadvise(descriptor, 0, 0, libc::POSIX_FADV_DONTNEED) };
     }
     Ok(())
+}
+
+/// Has a write beyond the largest size of a file that a shell allows (`ulimit -f`) fail, instead of
+/// ending the process.
+#[allow(unsafe_code)]
+pub fn let_large_writes_fail() {
+    // SAFETY: the signal is ignored from here on, which no other part of the program changes.
+    #[cfg(target_os = "linux")]
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    }
+}
+
+/// Tells the operating system that a file will be read here and there.
+#[allow(unsafe_code)]
+pub fn expect_scattered(file: &File) {
+    #[cfg(target_os = "linux")]
+    {
+        let descriptor = std::os::fd::AsRawFd::as_raw_fd(file);
+        // SAFETY: the descriptor is open; the request is a hint about the page cache.
+        unsafe { libc::posix_fadvise(descriptor, 0, 0, libc::POSIX_FADV_RANDOM) };
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = file;
 }
 
 /// Whether this process may write a file. Only then does Linux tell it what of the file is cached.

@@ -14,6 +14,7 @@ use super::manifest::{MANIFEST_KEY, Manifest, VERSION, VERSION_KEY, checksum_hex
 use crate::checkpoint::safetensors::LENGTH_BYTES;
 use crate::error::{Error, Result};
 use crate::os;
+use crate::os::faults::{Operation, Point, pass};
 use crate::quant::groups;
 
 /// Coded bytes that are held in memory and written at a time.
@@ -81,7 +82,9 @@ pub(super) fn write(
         out.put(bytes)?;
     }
     out.replace_header(&self::header(&manifest, units, files), header.len())?;
-    temporary.as_file().sync_all().map_err(|error| out.failed(error))?;
+    let synced = out.pass(Operation::Sync, &[]).and_then(|()| temporary.as_file().sync_all());
+    synced.map_err(|error| out.failed(error))?;
+    out.pass(Operation::Rename, &[]).map_err(Error::io("write", dst))?;
     temporary.persist(dst).map_err(|failed| Error::io("write", dst)(failed.error))?;
     (watch.progress)(total, total);
     Ok(())
@@ -192,10 +195,16 @@ struct Output<'a> {
 impl Output<'_> {
     /// Appends bytes.
     fn put(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).map_err(|error| self.failed(error))?;
+        let written = self.pass(Operation::Write, bytes).and_then(|()| self.file.write_all(bytes));
+        written.map_err(|error| self.failed(error))?;
         self.hash.update(bytes);
         self.done += bytes.len() as u64;
         Ok(())
+    }
+
+    /// What stands before everything that is done to the file.
+    fn pass(&self, operation: Operation, bytes: &[u8]) -> io::Result<()> {
+        pass(&Point { path: self.dst, operation, offset: self.done, bytes: bytes.len() as u64 })
     }
 
     /// Appends zeros up to an offset.
@@ -208,12 +217,20 @@ impl Output<'_> {
     /// Overwrites the header by the one with the checksums.
     fn replace_header(&mut self, header: &[u8], reserved: usize) -> Result<()> {
         assert_eq!(header.len(), reserved, "a header's size must not depend on checksums");
-        let rewritten = self.file.rewind().and_then(|()| self.file.write_all(header));
+        let rewritten = self.pass(Operation::Write, header).and_then(|()| self.file.rewind());
+        let rewritten = rewritten.and_then(|()| self.file.write_all(header));
         rewritten.map_err(|error| self.failed(error))
     }
 
     /// A write's failure; a full disk is told how much it lacks.
     fn failed(&self, error: io::Error) -> Error {
+        let too_large = [io::ErrorKind::FileTooLarge, io::ErrorKind::QuotaExceeded];
+        if too_large.contains(&error.kind()) {
+            let total = self.total;
+            let problem =
+                format!("{error}: the packed model needs {total} bytes; allow that, or choose another place");
+            return Error::file(self.dst, problem);
+        }
         if error.kind() != io::ErrorKind::StorageFull {
             return Error::io("write", self.dst)(error);
         }

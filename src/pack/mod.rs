@@ -10,6 +10,7 @@
 pub mod cache;
 mod container;
 pub mod dummy;
+mod finite;
 pub mod layout;
 pub mod manifest;
 mod reader;

@@ -12,7 +12,8 @@ use crate::quant::encode_row;
 
 /// Packs `units` of a checkpoint, and `files` as `(name, bytes)`, into `dst`, which appears only
 /// when it is complete: a failed or interrupted run leaves nothing behind and an older `dst` as
-/// it was. Rows are coded in parallel; memory stays below 100 MiB plus a few rows a thread.
+/// it was. Rows are coded in parallel; memory stays below 100 MiB plus a few rows a thread, and 512 MiB
+/// for tensors that a checkpoint has the other way round.
 ///
 /// # Errors
 /// A source that is missing or has another shape or dtype than expected, or a tensor that would be

@@ -15,9 +15,9 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use super::ring::{Ring, RingShape};
-use super::spawn;
+use super::{join, spawn, stuck};
 use crate::error::{Error, Result};
-use crate::gpu::{Binding, Buffer, CopyRegion, Gpu, Place, TransferLane, WAIT_MAX, copy_buffers, locked};
+use crate::gpu::{Binding, Buffer, CopyRegion, Gpu, Place, TransferLane, copy_buffers, locked};
 use crate::trace::{Task, Trace};
 
 /// Cache rows, e.g. of one sequence.
@@ -121,6 +121,7 @@ pub struct CacheRing {
     written: Arc<Written>,
     saves: Option<Sender<Save>>,
     threads: Vec<JoinHandle<()>>,
+    names: Arc<[String]>,
     passes: u64,
     next_ticket: u64,
     depth: u64,
@@ -163,6 +164,7 @@ impl CacheRing {
             written: Arc::clone(&written),
             saves: Some(saves),
             threads: Vec::new(),
+            names: Arc::clone(&options.names),
             passes: 0,
             next_ticket: 0,
             depth: options.slots.len() as u64,
@@ -218,8 +220,11 @@ impl CacheRing {
     /// # Errors
     /// The failure of a thread, or [`Error::Stuck`].
     pub fn lease(&mut self) -> Result<()> {
-        self.ring.lease(self.next_ticket, WAIT_MAX)?;
-        Ok(())
+        let lease = self.ring.lease(self.next_ticket, self.gpu.wait_max());
+        lease.map(drop).map_err(|error| {
+            let name = &self.names[(self.next_ticket % self.names.len() as u64) as usize];
+            stuck(error, || format!("the KV cache of `{name}`, which travels to the GPU"))
+        })
     }
 
     /// Says that all commands that use the leased slot have been submitted, and which rows they
@@ -237,10 +242,7 @@ impl Drop for CacheRing {
     fn drop(&mut self) {
         self.ring.stop();
         self.saves = None;
-        for thread in self.threads.drain(..) {
-            // Its panic was caught inside it.
-            let _ = thread.join();
-        }
+        join(self.threads.drain(..), self.gpu.wait_max());
     }
 }
 

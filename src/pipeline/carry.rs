@@ -139,8 +139,10 @@ fn carry_by_write_buffer(
 ) -> Result<()> {
     let size = std::num::NonZero::new(bytes).expect("pieces are not empty");
     let view = gpu.queue.write_buffer_with(slot.buffer, slot.range.start, size);
-    let mut view =
-        view.ok_or_else(|| Error::Gpu(format!("no staging memory for {bytes} bytes of weights")))?;
+    let Some(mut view) = view else {
+        // A lost device has none either.
+        return gpu.check().and(Err(Error::Gpu(format!("no staging memory for {bytes} bytes of weights"))));
+    };
     bring(view.slice(..))?;
     drop(view);
     gpu.queue.submit([]);

@@ -9,9 +9,9 @@ use super::Route;
 use super::carry::{Means, Origin, Readers, Target};
 use super::read_ahead::{HostSlot, ReadAhead, ReadAheadOptions, Reader};
 use super::ring::{Piece, Ring, RingShape};
-use super::spawn;
+use super::{join, spawn, stuck};
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, Gpu, WAIT_MAX, locked};
+use crate::gpu::{Buffer, Gpu, locked};
 use crate::os::{DISK_PIECE_BYTES, DISK_THREADS};
 use crate::trace::{Lane, Task, Trace};
 
@@ -87,6 +87,7 @@ impl LoaderOptions {
         let options = ReadAheadOptions {
             shape: RingShape { item_bytes, depth, piece_bytes: DISK_PIECE_BYTES, cyclic: self.shape.cyclic },
             threads: DISK_THREADS,
+            wait_max: gpu.wait_max(),
             names: items.iter().map(|item| self.names[*item].clone()).collect(),
             trace: self.trace.clone(),
             reader: Arc::new(move |item, offset, to, target| reader(index[item], offset, to, target)),
@@ -113,6 +114,7 @@ const LANES: [&str; 8] = ["0", "1", "2", "3", "4", "5", "6", "7"];
 pub struct Loader {
     gpu: Arc<Gpu>,
     route: Route,
+    names: Arc<[String]>,
     ring: Arc<Ring>,
     slots: Arc<[Buffer]>,
     readers: Arc<[Readers]>,
@@ -139,9 +141,9 @@ impl Loader {
         let readers = slots.iter().map(|_| Readers::default()).collect();
         let (read_ahead, feeds) = options.feeds(gpu)?;
         let (read_ahead, feeds) = (read_ahead.map(Arc::new), Arc::<[Feed]>::from(feeds));
-        let (gpu_kept, route) = (Arc::clone(gpu), options.route);
+        let (gpu_kept, route, names) = (Arc::clone(gpu), options.route, Arc::clone(&options.names));
         let mut loader =
-            Loader { gpu: gpu_kept, route, ring, slots, readers, read_ahead, workers: Vec::new() };
+            Loader { gpu: gpu_kept, route, names, ring, slots, readers, read_ahead, workers: Vec::new() };
         // All memory is there before the first worker runs, so that what is taken at most does not depend
         // on who is done first.
         let means = (0..options.threads).map(|_| Means::new(gpu, options)).collect::<Result<Vec<_>>>()?;
@@ -170,7 +172,10 @@ impl Loader {
     /// # Errors
     /// The failure of a worker, or [`Error::Stuck`].
     pub fn lease(&self, ticket: u64) -> Result<usize> {
-        self.ring.lease(ticket, WAIT_MAX)
+        self.ring.lease(ticket, self.gpu.wait_max()).map_err(|error| {
+            let name = &self.names[(ticket % self.names.len() as u64) as usize];
+            stuck(error, || format!("`{name}`, which travels to the GPU by {:?}", self.route))
+        })
     }
 
     /// Waits at most so long until [`Loader::lease`] would return at once; whether that is so now.
@@ -225,10 +230,7 @@ impl Loader {
         self.ring.stop();
         // Workers may be waiting for the disk.
         self.read_ahead.iter().for_each(|stage| stage.stop());
-        for worker in self.workers.drain(..) {
-            // A worker's panic was caught inside it and became the ring's failure.
-            let _ = worker.join();
-        }
+        join(self.workers.drain(..), self.gpu.wait_max());
     }
 }
 

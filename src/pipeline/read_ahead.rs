@@ -6,16 +6,17 @@
 //! that is not cyclic, the same threads load weights that stay in host memory.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::carry::Origin;
 use super::ring::{Piece, Ring, RingShape};
-use super::spawn;
+use super::{join, spawn, stuck};
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, Gpu, Place, WAIT_MAX, locked};
+use crate::gpu::{Buffer, Gpu, Place, locked};
 use crate::os::{SharedMemory, Target};
 use crate::trace::{Lane, Task, Trace};
 
@@ -32,6 +33,8 @@ pub struct ReadAheadOptions {
     pub threads: usize,
     /// Names of the items, for the timeline.
     pub names: Arc<[String]>,
+    /// The longest that nothing may arrive while an item is waited for.
+    pub wait_max: Duration,
     /// Where the timeline is recorded.
     pub trace: Trace,
     /// Reads an item.
@@ -81,18 +84,37 @@ const LANES: [&str; 8] = ["disk 0", "disk 1", "disk 2", "disk 3", "disk 4", "dis
 pub struct ReadAhead {
     ring: Arc<Ring>,
     item_bytes: Vec<u64>,
+    names: Arc<[String]>,
+    wait_max: Duration,
     slots: Arc<[HostSlot]>,
     leaving: Mutex<Leaving>,
     threads: Vec<JoinHandle<()>>,
 }
 
 /// Tickets whose items are being copied out of their slots.
-#[derive(Default)]
-struct Leaving {
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Leaving {
     /// The lowest of them.
     first: u64,
     /// Bytes that each still has in its slot, from `first` on.
     left: VecDeque<u64>,
+}
+
+impl Leaving {
+    /// Notes that so many bytes of a ticket's item have left; the tickets whose slots are free now.
+    pub(super) fn note(&mut self, item_bytes: &[u64], ticket: u64, bytes: u64) -> Range<u64> {
+        while self.first + self.left.len() as u64 <= ticket {
+            let next = self.first + self.left.len() as u64;
+            self.left.push_back(item_bytes[(next % item_bytes.len() as u64) as usize]);
+        }
+        self.left[(ticket - self.first) as usize] -= bytes;
+        let start = self.first;
+        while self.left.front() == Some(&0) {
+            self.left.pop_front();
+            self.first += 1;
+        }
+        start..self.first
+    }
 }
 
 impl ReadAhead {
@@ -107,6 +129,8 @@ impl ReadAhead {
         let mut ahead = ReadAhead {
             ring: Arc::new(Ring::new(options.shape.clone())),
             item_bytes: options.shape.item_bytes.clone(),
+            names: Arc::clone(&options.names),
+            wait_max: options.wait_max,
             slots: slots.into(),
             leaving: Mutex::new(Leaving { first: 0, left }),
             threads: Vec::new(),
@@ -134,10 +158,10 @@ impl ReadAhead {
     /// # Errors
     /// The failure of a reader, once; or [`Error::Stuck`].
     pub fn lease(&self, ticket: u64) -> Result<Option<&HostSlot>> {
-        match self.ring.lease(ticket, WAIT_MAX) {
+        match self.ring.lease(ticket, self.wait_max) {
             Ok(slot) => Ok(Some(&self.slots[slot])),
-            Err(Error::Interrupted) => Ok(None),
-            Err(error) => Err(error),
+            Err(Error::Interrupted | Error::Ended(_)) => Ok(None),
+            Err(error) => Err(self.explained(ticket, error)),
         }
     }
 
@@ -145,18 +169,14 @@ impl ReadAhead {
     /// those of all earlier tickets, the slot is filled anew.
     pub fn left(&self, ticket: u64, bytes: u64) {
         let mut leaving = locked(&self.leaving);
-        while leaving.first + leaving.left.len() as u64 <= ticket {
-            let next = leaving.first + leaving.left.len() as u64;
-            let item = next % self.item_bytes.len() as u64;
-            leaving.left.push_back(self.item_bytes[item as usize]);
-        }
-        let index = (ticket - leaving.first) as usize;
-        leaving.left[index] -= bytes;
-        while leaving.left.front() == Some(&0) {
-            leaving.left.pop_front();
-            self.ring.release(leaving.first);
-            leaving.first += 1;
-        }
+        // Under the lock, as tickets are released in order.
+        leaving.note(&self.item_bytes, ticket, bytes).for_each(|done| self.ring.release(done));
+    }
+
+    /// Says what of a ticket was waited for.
+    fn explained(&self, ticket: u64, error: Error) -> Error {
+        let name = &self.names[(ticket % self.names.len() as u64) as usize];
+        stuck(error, || format!("`{name}`, which is read from disk"))
     }
 
     /// Ends the reading; leases that wait are told.
@@ -170,7 +190,8 @@ impl ReadAhead {
     /// The failure of a reader, or [`Error::Stuck`].
     pub fn finish(self, mut each: impl FnMut(u64)) -> Result<()> {
         (0..self.slots.len() as u64).try_for_each(|ticket| {
-            self.ring.lease(ticket, WAIT_MAX)?;
+            let lease = self.ring.lease(ticket, self.wait_max);
+            lease.map_err(|error| self.explained(ticket, error))?;
             each(ticket);
             Ok(())
         })
@@ -180,10 +201,7 @@ impl ReadAhead {
 impl Drop for ReadAhead {
     fn drop(&mut self) {
         self.stop();
-        for thread in self.threads.drain(..) {
-            // A reader's panic was caught inside it and became the ring's failure.
-            let _ = thread.join();
-        }
+        join(self.threads.drain(..), self.wait_max);
     }
 }
 

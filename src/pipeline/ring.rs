@@ -4,12 +4,18 @@
 //! item takes the next ticket, and `slot = ticket % depth`. An item travels in pieces, which
 //! several workers may carry at once. Filling starts when the slot's last reader is done, which
 //! is the only barrier: depth 1 is "no overlap", and prefetch across passes needs no code.
+//!
+//! What may happen when is in [`state`], without threads; here is who waits for it.
 
-use std::collections::VecDeque;
+#[cfg(test)]
+mod every_order;
+mod state;
+
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
+use state::{Claim, Lease, State};
 
 /// Sizes that fix a ring's behaviour.
 #[derive(Clone, Debug)]
@@ -25,7 +31,7 @@ pub struct RingShape {
 }
 
 /// A part of an item that one worker carries.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Piece {
     /// The item's turn.
     pub ticket: u64,
@@ -42,20 +48,16 @@ pub struct Piece {
 /// The tickets' state, shared by workers and readers.
 pub struct Ring {
     shape: RingShape,
-    state: Mutex<State>,
+    shared: Mutex<Shared>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
-    /// Tickets whose readers are done; all lower tickets' are done too.
-    released: u64,
-    /// The ticket and offset that the next claim gets.
-    next: (u64, u64),
-    /// Bytes still to arrive for tickets `released ..`, as far as they were claimed.
-    missing: VecDeque<u64>,
-    stopped: bool,
+struct Shared {
+    state: State,
+    /// Ends the travelling, and is for the next lease; its words are for all later ones.
     failure: Option<Error>,
+    words: Option<String>,
 }
 
 impl Ring {
@@ -66,91 +68,73 @@ impl Ring {
     pub fn new(shape: RingShape) -> Self {
         assert!(shape.depth > 0 && shape.piece_bytes > 0 && !shape.item_bytes.is_empty());
         assert!(shape.item_bytes.iter().all(|bytes| *bytes > 0));
-        Ring { shape, state: Mutex::default(), changed: Condvar::new() }
+        Ring { shape, shared: Mutex::default(), changed: Condvar::new() }
     }
 
-    /// The next piece that a worker should carry; blocks until its slot may be overwritten.
-    /// `None` when there is nothing more to carry.
+    /// The next piece that a worker should carry; blocks until its slot may be overwritten, which
+    /// may be never: whoever ends the ring wakes the workers. `None` when there is nothing more to
+    /// carry.
     pub fn claim(&self) -> Option<Piece> {
-        let items = self.shape.item_bytes.len();
-        let mut state = self.lock();
+        let mut shared = self.lock();
         loop {
-            let (ticket, offset) = state.next;
-            let index = to_usize(ticket);
-            if state.stopped || (!self.shape.cyclic && index >= items) {
-                return None;
+            match shared.state.claim(&self.shape) {
+                Claim::Piece(piece) => return Some(piece),
+                Claim::Nothing => return None,
+                Claim::NotYet => {}
             }
-            if ticket < state.released + self.shape.depth as u64 {
-                let item = index % items;
-                let total = self.shape.item_bytes[item];
-                let bytes = self.shape.piece_bytes.min(total - offset);
-                if offset == 0 {
-                    state.missing.push_back(total);
-                }
-                let rest = offset + bytes;
-                state.next = if rest == total { (ticket + 1, 0) } else { (ticket, rest) };
-                return Some(Piece { ticket, item, slot: index % self.shape.depth, offset, bytes });
-            }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            shared = self.changed.wait(shared).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
     /// Says that a claimed piece is where readers will see it.
     pub fn arrived(&self, piece: &Piece) {
-        let mut state = self.lock();
-        let index = to_usize(piece.ticket - state.released);
-        state.missing[index] -= piece.bytes;
-        if state.missing[index] == 0 {
+        if self.lock().state.arrived(piece) {
             self.changed.notify_all();
         }
     }
 
     /// Whether every piece of a ticket has arrived, so that [`Ring::lease`] would not block.
     pub fn has_arrived(&self, ticket: u64) -> bool {
-        let state = self.lock();
-        let index = ticket.checked_sub(state.released).map(to_usize);
-        !state.stopped && index.is_some_and(|index| state.missing.get(index) == Some(&0))
+        self.lock().state.lease(ticket) == Lease::Here
     }
 
     /// Waits at most so long until [`Ring::lease`] would not block; whether that is so now.
     pub fn await_arrival(&self, ticket: u64, wait: Duration) -> bool {
-        let state = self.lock();
-        let arriving = |state: &mut State| {
-            let index = to_usize(ticket.saturating_sub(state.released));
-            state.failure.is_none() && !state.stopped && state.missing.get(index) != Some(&0)
-        };
-        let waited = self.changed.wait_timeout_while(state, wait, arriving);
+        let arriving = |shared: &mut Shared| shared.state.lease(ticket) == Lease::NotYet;
+        let waited = self.changed.wait_timeout_while(self.lock(), wait, arriving);
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
     /// Blocks until every piece of a ticket has arrived and returns its slot.
     ///
     /// # Errors
-    /// The failure of a worker, or [`Error::Stuck`] after `wait_max`.
+    /// The failure of a worker, once, and then [`Error::Ended`]; [`Error::Interrupted`] if the ring was
+    /// stopped; or [`Error::Stuck`] where no piece of any item arrives for `wait_max`.
     ///
     /// # Panics
     /// If the ticket was already released.
     pub fn lease(&self, ticket: u64, wait_max: Duration) -> Result<usize> {
-        let start = Instant::now();
-        let mut state = self.lock();
+        let mut shared = self.lock();
+        let (mut since, mut seen) = (Instant::now(), shared.state.arrivals());
         loop {
-            if let Some(failure) = state.failure.take() {
+            if let Some(failure) = shared.failure.take() {
                 return Err(failure);
             }
-            assert!(ticket >= state.released, "ticket {ticket} was released before it was leased");
-            if state.stopped {
-                return Err(Error::Interrupted);
+            match (shared.state.lease(ticket), &shared.words) {
+                (Lease::Ended, Some(words)) => return Err(Error::Ended(words.clone())),
+                (Lease::Ended, None) => return Err(Error::Interrupted),
+                (Lease::Here, _) => return Ok(state::slot(&self.shape, ticket)),
+                (Lease::NotYet, _) => {}
             }
-            if state.missing.get(to_usize(ticket - state.released)) == Some(&0) {
-                return Ok(to_usize(ticket) % self.shape.depth);
+            if shared.state.arrivals() != seen {
+                (since, seen) = (Instant::now(), shared.state.arrivals());
             }
-            let Some(left) = wait_max.checked_sub(start.elapsed()) else {
-                let item = to_usize(ticket) % self.shape.item_bytes.len();
+            let Some(left) = wait_max.checked_sub(since.elapsed()).filter(|left| !left.is_zero()) else {
+                let item = state::item(&self.shape, ticket);
                 let what = format!("travelling unit number {item} (ticket {ticket})");
                 return Err(Error::Stuck { what, seconds: wait_max.as_secs() });
             };
-            let waited = self.changed.wait_timeout(state, left);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            shared = self.changed.wait_timeout(shared, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -159,38 +143,30 @@ impl Ring {
     /// # Panics
     /// If tickets are released out of order, or before they arrived.
     pub fn release(&self, ticket: u64) {
-        let mut state = self.lock();
-        assert_eq!(ticket, state.released, "tickets are released in order");
-        assert_eq!(state.missing.pop_front(), Some(0), "ticket {ticket} had not arrived");
-        state.released += 1;
+        self.lock().state.release(ticket);
         self.changed.notify_all();
     }
 
     /// Ends the travelling because of a failure, which the next lease returns.
     pub fn fail(&self, failure: Error) {
-        let mut state = self.lock();
+        let mut shared = self.lock();
         // Others that fail for the same reason, or because all was stopped, add nothing.
-        if !state.stopped {
-            state.failure = Some(failure);
+        if shared.state.end() {
+            shared.words = Some(failure.to_string());
+            shared.failure = Some(failure);
         }
-        state.stopped = true;
         self.changed.notify_all();
     }
 
     /// Ends the travelling; workers get nothing more to carry.
     pub fn stop(&self) {
-        self.lock().stopped = true;
+        self.lock().state.end();
         self.changed.notify_all();
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        crate::gpu::locked(&self.state)
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        crate::gpu::locked(&self.shared)
     }
-}
-
-/// Tickets and ring indices fit: a pass would have to run for centuries to exceed `usize`.
-fn to_usize(ticket: u64) -> usize {
-    usize::try_from(ticket).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]
@@ -242,7 +218,34 @@ mod tests {
         ring.fail(Error::Gpu("cable pulled".into()));
         assert!(ring.claim().is_none());
         let error = ring.lease(0, Duration::from_secs(9)).unwrap_err();
-        assert!(error.to_string().contains("cable pulled"));
+        assert!(matches!(&error, Error::Gpu(words) if words == "cable pulled"), "{error}");
+        // Who asks again is told why there is nothing, and not that somebody wanted it so.
+        let again = ring.lease(0, Duration::from_secs(9)).unwrap_err();
+        assert!(matches!(&again, Error::Ended(words) if words.contains("cable pulled")), "{again}");
+        ring.stop();
+        assert!(matches!(ring.lease(0, Duration::ZERO), Err(Error::Ended(_))));
+    }
+
+    /// What still gets something done is not stuck, however long a ticket takes.
+    #[test]
+    fn a_lease_gives_up_only_when_nothing_arrives_any_more() {
+        let ring = ring(&[100], 1, true);
+        let (pause, limit) = (Duration::from_millis(40), Duration::from_millis(150));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..10 {
+                    let piece = ring.claim().unwrap();
+                    std::thread::sleep(pause);
+                    ring.arrived(&piece);
+                }
+            });
+            let start = Instant::now();
+            assert_eq!(ring.lease(0, limit).unwrap(), 0);
+            assert!(start.elapsed() > limit, "the limit was not put to the test");
+        });
+        let start = Instant::now();
+        assert!(matches!(ring.lease(1, limit), Err(Error::Stuck { .. })));
+        assert!(start.elapsed() >= limit);
     }
 
     /// Readers see exactly the bytes of their ticket, whatever the threads' timing.
@@ -257,7 +260,7 @@ mod tests {
                     scope.spawn(|| {
                         while let Some(p) = ring.claim() {
                             for at in p.offset..p.offset + p.bytes {
-                                slots[p.slot][to_usize(at)].store(p.ticket, Ordering::Relaxed);
+                                slots[p.slot][at as usize].store(p.ticket, Ordering::Relaxed);
                             }
                             ring.arrived(&p);
                         }
@@ -265,7 +268,7 @@ mod tests {
                 }
                 for ticket in 0..500 {
                     let slot = ring.lease(ticket, Duration::from_secs(10)).unwrap();
-                    let bytes = [30, 10, 55, 20, 5][to_usize(ticket) % 5];
+                    let bytes = [30, 10, 55, 20, 5][ticket as usize % 5];
                     for byte in &slots[slot][..bytes] {
                         assert_eq!(byte.load(Ordering::Relaxed), ticket);
                     }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::batch::{Batch, Chosen, Event, Progress};
-use crate::engine::{CHAINS_MAX, Choice, Class, Ids, LONG_PASS, PASSES_MAX, PassToken, not_finite};
+use crate::engine::{CHAINS_MAX, Choice, Class, Ids, LONG_PASS, PASSES_MAX, PassToken};
 use crate::error::Result;
 use crate::os;
 use crate::sampler::SamplerOptions;
@@ -177,8 +177,9 @@ impl Batch<'_> {
                 let going = live.iter_mut().zip(row).zip(&mut goes_on).filter(|(_, goes_on)| **goes_on);
                 for ((chosen, id), goes_on) in going {
                     self.note(chosen.sequence, chosen.id);
-                    chosen.id = id.ok_or_else(not_finite)?;
                     let timeline = &self.timelines[chosen.sequence];
+                    let last = timeline.tokens.len().saturating_sub(1) as u32;
+                    chosen.id = id.ok_or_else(|| self.engine.blame(last))?;
                     *goes_on = progress.take(chosen.sequence, chosen.id, timeline.room())?;
                     if !*goes_on {
                         self.engine.forget(timeline.rows.start);

@@ -164,6 +164,11 @@ impl<Each: FnMut(usize, Event) -> Result<bool>> Progress<'_, '_, Each> {
     }
 }
 
+/// Whether logits are numbers; of what cannot be, they may be negative infinity.
+fn are_finite(logits: &[f32]) -> bool {
+    logits.iter().all(|logit| !logit.is_nan() && *logit < f32::INFINITY)
+}
+
 impl Drop for Batch<'_> {
     fn drop(&mut self) {
         self.clear();
@@ -290,9 +295,20 @@ impl<'a> Batch<'a> {
         rows.map(|(i, (sequence, row))| match requests[sequence].sampler.options().forgets() {
             // A text's neighbours do not decide who draws for it.
             true => Ok(drawn[i]),
-            false => requests[sequence].sampler.sample(row, &self.timelines[sequence].tokens),
+            false => {
+                let sampler = &mut requests[sequence].sampler;
+                let sampled = sampler.sample(row, &self.timelines[sequence].tokens);
+                // Who is to blame the engine knows better.
+                sampled.map_err(|error| self.blamed(sequence, row).unwrap_or(error))
+            }
         })
         .collect()
+    }
+
+    /// The complaint about logits after a sequence's last token, if they are not finite.
+    fn blamed(&self, sequence: usize, logits: &[f32]) -> Option<Error> {
+        let last = self.timelines[sequence].tokens.len().saturating_sub(1) as u32;
+        (!are_finite(logits)).then(|| self.engine.blame(last))
     }
 
     /// Reads the tokens of one sequence; the logits of the last one are then at hand.
@@ -322,6 +338,9 @@ impl<'a> Batch<'a> {
             draft.ends = (0..draft.tokens).map(|token| (sequence, token)).collect();
             self.pass(&draft, Class::Prefill)?;
             for logits in self.engine.logits()?.chunks_exact(vocab) {
+                if !are_finite(logits) {
+                    return Err(self.engine.blame(index as u32));
+                }
                 each(index, logits)?;
                 index += 1;
             }
@@ -409,41 +428,4 @@ impl<'a> Batch<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A pass: how many tokens it reads of which sequences, and the sequences that end in it.
-    type Shape = (Vec<(usize, usize)>, Vec<(usize, u32)>);
-
-    fn shape(lengths: &[usize], tokens: u32, selected: u32) -> Vec<Shape> {
-        let ids = [7; 64];
-        let part = |(sequence, length): (usize, &usize)| Part { sequence, ids: &ids[..*length] };
-        let parts: Vec<_> = lengths.iter().enumerate().map(part).collect();
-        let drafts = cut(&parts, PassMost { tokens, selected });
-        let shape = |draft: Draft<'_>| {
-            assert_eq!(draft.tokens as usize, draft.parts.iter().map(|p| p.ids.len()).sum::<usize>());
-            (draft.parts.iter().map(|p| (p.sequence, p.ids.len())).collect(), draft.ends)
-        };
-        drafts.into_iter().map(shape).collect()
-    }
-
-    #[test]
-    fn prompts_are_cut_anywhere_and_share_passes() {
-        assert_eq!(shape(&[3], 8, 1), [(vec![(0, 3)], vec![(0, 2)])]);
-        assert_eq!(
-            shape(&[5, 2, 4], 4, 3),
-            [
-                (vec![(0, 4)], vec![]),
-                (vec![(0, 1), (1, 2), (2, 1)], vec![(0, 0), (1, 2)]),
-                (vec![(2, 3)], vec![(2, 2)]),
-            ]
-        );
-        // No pass decides more tokens than there are rows for logits.
-        assert_eq!(
-            shape(&[1, 1, 1], 8, 2),
-            [(vec![(0, 1), (1, 1)], vec![(0, 0), (1, 1)]), (vec![(2, 1)], vec![(2, 0)])]
-        );
-        assert_eq!(shape(&[2, 2], 4, 2).len(), 1);
-        assert_eq!(shape(&[], 4, 2), []);
-    }
-}
+mod tests;

@@ -5,6 +5,7 @@ mod benching;
 mod chatting;
 mod familiar;
 mod generation;
+mod killed;
 #[cfg(unix)]
 mod lively;
 mod measuring;
@@ -12,6 +13,7 @@ mod packing;
 mod planning;
 mod processes;
 mod refusals;
+mod steady;
 mod tuning;
 
 use std::fs;

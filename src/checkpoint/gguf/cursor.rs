@@ -1,12 +1,12 @@
 //! Walks over the header of a GGUF file; no number in it is believed before the file's size allows it.
 
-use std::fs::File;
 use std::io::{BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::error::{Error, Result};
+use crate::os::{FromStart, Input};
 
 /// The longest string that is read: the largest tokenizers, which some files hold whole, have 33 MB.
 const STRING_BYTES_MAX: u64 = 256 << 20;
@@ -18,7 +18,7 @@ const ELEMENTS_MAX: u64 = 1 << 24;
 /// A place in a header.
 pub(super) struct Cursor<'a> {
     path: PathBuf,
-    file: BufReader<&'a File>,
+    file: BufReader<FromStart<'a>>,
     /// Bytes read so far, and bytes of the file.
     at: u64,
     size: u64,
@@ -28,8 +28,9 @@ pub(super) struct Cursor<'a> {
 
 impl<'a> Cursor<'a> {
     /// The beginning of a file of `size` bytes.
-    pub(super) fn new(path: &Path, file: &'a File, size: u64) -> Self {
-        Cursor { path: path.to_path_buf(), file: BufReader::new(file), at: 0, size, hash: Xxh3::new() }
+    pub(super) fn new(input: &'a Input, size: u64) -> Self {
+        let (path, file) = (input.path().to_path_buf(), BufReader::new(input.from_start()));
+        Cursor { path, file, at: 0, size, hash: Xxh3::new() }
     }
 
     /// Bytes read so far.

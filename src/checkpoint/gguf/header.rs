@@ -1,7 +1,6 @@
 //! Reads and checks the header of one GGUF file: magic, version, metadata, tensors and their places.
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 
@@ -10,6 +9,7 @@ use super::cursor::Cursor;
 use super::metadata::Metadata;
 use super::{MAGIC, Part};
 use crate::error::{Error, Result};
+use crate::os::Input;
 
 /// Where the data begins, unless the metadata says otherwise, is a multiple of this.
 const ALIGNMENT: u64 = 32;
@@ -63,9 +63,9 @@ pub(super) struct Opened {
 
 /// Opens part number `part` of a model.
 pub(super) fn open(path: &Path, part: usize) -> Result<Opened> {
-    let file = File::open(path).map_err(Error::io("open", path))?;
-    let size = file.metadata().map_err(Error::io("read", path))?.len();
-    let mut cursor = Cursor::new(path, &file, size);
+    let input = Input::open(path)?;
+    let size = input.bytes()?;
+    let mut cursor = Cursor::new(&input, size);
     check_version(path, &mut cursor, size)?;
     let tensor_count = cursor.count(TENSOR_BYTES_MIN, "tensors")?;
     let pair_count = cursor.count(PAIR_BYTES_MIN, "metadata pairs")?;
@@ -78,7 +78,7 @@ pub(super) fn open(path: &Path, part: usize) -> Result<Opened> {
     let data = cursor.at().next_multiple_of(alignment);
     place(&cursor, &mut tensors, Data { start: data, size, alignment })?;
     let header_hash = cursor.hash();
-    Ok(Opened { part: Part { path: path.to_path_buf(), file, header_hash }, metadata, tensors })
+    Ok(Opened { part: Part { input, header_hash }, metadata, tensors })
 }
 
 fn check_version(path: &Path, cursor: &mut Cursor<'_>, size: u64) -> Result<()> {

@@ -17,7 +17,6 @@ mod rope;
 mod special;
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -26,7 +25,7 @@ pub use self::dequant::dequantize;
 pub use self::header::GgufTensor;
 pub use self::metadata::{Array, Metadata, Value};
 use crate::error::{Error, Result};
-use crate::os;
+use crate::os::Input;
 
 /// What a GGUF file starts with.
 pub const MAGIC: [u8; 4] = *b"GGUF";
@@ -36,8 +35,7 @@ const SPLITS_MAX: u64 = 10_000;
 /// One file of a model.
 #[derive(Debug)]
 pub(super) struct Part {
-    pub(super) path: PathBuf,
-    pub(super) file: File,
+    pub(super) input: Input,
     pub(super) header_hash: u128,
 }
 
@@ -53,7 +51,7 @@ impl Gguf {
     /// Whether a file begins as GGUF files do.
     pub fn is_gguf(path: &Path) -> bool {
         let mut magic = [0; MAGIC.len()];
-        let read = File::open(path).and_then(|file| os::read_exact_at(&file, &mut magic, 0));
+        let read = Input::open(path).and_then(|file| file.read_at(&mut magic, 0));
         read.is_ok() && magic == MAGIC
     }
 
@@ -90,7 +88,7 @@ impl Gguf {
 
     /// The file that was given.
     pub fn path(&self) -> &Path {
-        &self.parts[0].path
+        self.parts[0].input.path()
     }
 
     /// Replaces `out` by the blocks of rows of a tensor.
@@ -107,7 +105,7 @@ impl Gguf {
         out.clear();
         out.resize(((rows.end - rows.start) * row_bytes) as usize, 0);
         let start = tensor.bytes.start + rows.start * row_bytes;
-        os::read_exact_at(&part.file, out, start).map_err(Error::io("read", &part.path))
+        part.input.read_at(out, start)
     }
 
     /// Replaces `out` by rows of a tensor as f32, `[rows.len(), tensor.cols()]`.
@@ -131,19 +129,19 @@ impl Gguf {
 
     /// The files, and hashes of their headers.
     pub(super) fn files(&self) -> impl Iterator<Item = (&Path, u128)> {
-        self.parts.iter().map(|part| (part.path.as_path(), part.header_hash))
+        self.parts.iter().map(|part| (part.input.path(), part.header_hash))
     }
 
     /// The path of one of the model's files.
     pub(super) fn path_of(&self, part: usize) -> &Path {
-        &self.parts[part].path
+        self.parts[part].input.path()
     }
 
     fn add(&mut self, tensors: Vec<(String, GgufTensor)>) -> Result<()> {
         for (name, tensor) in tensors {
             if self.tensors.contains_key(&name) {
                 let problem = format!("it holds tensor `{name}` twice; get the file again");
-                return Err(Error::file(&self.parts[tensor.part].path, problem));
+                return Err(Error::file(self.parts[tensor.part].input.path(), problem));
             }
             self.tensors.insert(name, tensor);
         }

@@ -1,7 +1,6 @@
 //! A file of requests: each line is checked before any work, and read again when its turn comes.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -9,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::os;
+use crate::os::Input;
 use crate::serve::api::Kind;
 
 /// Bytes of a line at most; OpenAI's whole files have 200 MB.
@@ -30,7 +29,7 @@ pub(in crate::cli) struct Request {
 #[derive(Debug)]
 pub(in crate::cli) struct Requests {
     path: PathBuf,
-    file: File,
+    file: Input,
     pub(in crate::cli) list: Vec<Request>,
 }
 
@@ -40,8 +39,8 @@ impl Requests {
     /// # Errors
     /// Naming the line that is wrong.
     pub(in crate::cli) fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(Error::io("read", path))?;
-        let mut reader = BufReader::new(&file);
+        let file = Input::open(path)?;
+        let mut reader = BufReader::new(file.from_start());
         let (mut list, mut seen) = (Vec::new(), HashMap::new());
         let (mut at, mut line, mut number) = (0, Vec::new(), 0);
         loop {
@@ -84,8 +83,7 @@ impl Requests {
     /// When the file has changed.
     pub(in crate::cli) fn body(&self, request: &Request) -> Result<Vec<u8>> {
         let mut line = vec![0; (request.place.end - request.place.start) as usize];
-        os::read_exact_at(&self.file, &mut line, request.place.start)
-            .map_err(Error::io("read", &self.path))?;
+        self.file.read_at(&mut line, request.place.start)?;
         let changed =
             || Error::file(&self.path, format!("line {} has changed while it was used", request.number));
         let value: Value = serde_json::from_slice(&line).map_err(|_| changed())?;

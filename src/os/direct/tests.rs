@@ -1,6 +1,7 @@
 //! Direct reads give a file's bytes, and a clear error for a file that is no longer whole.
 
 use std::io::Write;
+use std::path::PathBuf;
 
 use super::*;
 use crate::os::forget_cached;

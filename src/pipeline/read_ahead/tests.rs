@@ -17,6 +17,7 @@ fn options(depth: usize, cyclic: bool, reader: Reader) -> ReadAheadOptions {
         shape: RingShape { item_bytes: ITEM_BYTES.to_vec(), depth, piece_bytes: 64, cyclic },
         threads: 3,
         names: (0..ITEM_BYTES.len()).map(|item| format!("item {item}")).collect(),
+        wait_max: Duration::from_secs(60),
         trace: Trace::off(),
         reader,
     }

@@ -143,7 +143,7 @@ pub(super) fn packed(bundle: &Bundle, folder: &Path) {
     for (number, unit) in packed.units().iter().enumerate() {
         assert!(unit.bytes.start >= end && unit.bytes.end >= unit.bytes.start, "{unit:?}");
         end = unit.bytes.end;
-        let bytes = packed.unit_bytes(number);
+        let bytes = packed.unit_bytes(number).expect("the file is whole");
         assert_eq!(bytes.len() as u64, unit.bytes.end - unit.bytes.start);
         assert_eq!(unit.sections.len(), unit.tensors.len());
         let mut within = 0;

@@ -1,0 +1,252 @@
+//! Processes that are killed, and files that are cut under them: a sentence where somebody is left to say
+//! it, and the next run works.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::Child;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use sha2::Digest;
+
+use super::{Outcome, Place};
+use crate::common::fixture;
+
+/// A process that takes longer to end than this hangs.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn wait(mut child: Child, name: &str) -> Outcome {
+    let start = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if start.elapsed() > PATIENCE {
+            child.kill().unwrap();
+            panic!("{name}: still runs after {PATIENCE:?}");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Outcome::of(child.wait_with_output().unwrap())
+}
+
+/// Moments within a time, as a fixed walk gives them.
+fn moments(count: u32, within: Duration) -> impl Iterator<Item = Duration> {
+    (1..=count).map(move |number| within * (number * 37 % count) / count)
+}
+
+fn partials(place: &Place, folder: &str) -> usize {
+    place.names(folder).iter().filter(|name| name.ends_with(".partial")).count()
+}
+
+/// Packing is killed again and again, and goes on as if it had not been.
+fn kill_packing(kills: u32) {
+    let place = Place::new();
+    let line = "pack --dummy llama-125m out/packed --weights w8";
+    let start = Instant::now();
+    place.run(line).succeeded(line);
+    let whole = start.elapsed();
+    let right = fs::read(place.path("out/packed")).unwrap();
+    fs::remove_file(place.path("out/packed")).unwrap();
+    let mut killed = 0;
+    for moment in moments(kills, whole) {
+        let mut child = place.command(line).spawn().unwrap();
+        std::thread::sleep(moment);
+        child.kill().unwrap();
+        let is_done = child.wait().unwrap().success();
+        killed += u32::from(!is_done);
+        match fs::read(place.path("out/packed")) {
+            Ok(found) => assert!(found == right, "killed after {moment:?}: half a file under the final name"),
+            Err(_) => assert!(!is_done),
+        }
+        // At most what the last one left.
+        assert!(partials(&place, "out") <= 1, "{:?}", place.names("out"));
+        let _ = fs::remove_file(place.path("out/packed"));
+    }
+    assert!(killed > 0, "nothing was killed");
+    place.run(line).succeeded(line);
+    assert!(fs::read(place.path("out/packed")).unwrap() == right);
+    assert_eq!(place.names("out"), ["packed"]);
+}
+
+#[test]
+fn packing_may_be_killed_at_any_time() {
+    kill_packing(3);
+}
+
+#[test]
+#[ignore = "many times the same"]
+fn packing_may_be_killed_at_many_times() {
+    kill_packing(40);
+}
+
+/// A hub with one repository that sends slowly.
+struct SlowHub {
+    endpoint: String,
+}
+
+const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+impl SlowHub {
+    fn new(files: HashMap<String, Vec<u8>>) -> SlowHub {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let files = Arc::new(files);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let files = Arc::clone(&files);
+                std::thread::spawn(move || answer(stream, &files));
+            }
+        });
+        SlowHub { endpoint }
+    }
+}
+
+/// Answers one request; a content in pieces with pauses between them. Who went away is not missed.
+fn answer(mut stream: TcpStream, files: &HashMap<String, Vec<u8>>) {
+    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+    let path = lines.next().and_then(|line| line.split(' ').nth(1).map(str::to_owned)).unwrap_or_default();
+    let range = lines.take_while(|line| !line.is_empty()).find_map(|line| {
+        let from = line.to_lowercase().strip_prefix("range: bytes=")?.split('-').next()?.parse::<usize>();
+        from.ok()
+    });
+    let hash =
+        |bytes: &[u8]| sha2::Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let (status, body, pause) = if path.starts_with("/api/models/org/model/revision/") {
+        let file = |(name, bytes): (&String, &Vec<u8>)| {
+            json!({"rfilename": name, "size": bytes.len(),
+                   "lfs": {"sha256": hash(bytes), "size": bytes.len()}})
+        };
+        let siblings: Vec<_> = files.iter().map(file).collect();
+        ("200 OK", json!({"sha": COMMIT, "siblings": siblings}).to_string().into_bytes(), 0)
+    } else {
+        let name = path.strip_prefix(&format!("/org/model/resolve/{COMMIT}/")).unwrap_or_default();
+        let bytes = files.get(name).cloned().unwrap_or_default();
+        ("206 Partial Content", bytes[range.unwrap_or(0).min(bytes.len())..].to_vec(), 5)
+    };
+    let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+    let mut sent = stream.write_all(head.as_bytes());
+    for piece in body.chunks(4096) {
+        sent = sent.and_then(|()| stream.write_all(piece));
+        if sent.is_err() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(pause));
+    }
+}
+
+/// A download is killed again and again; what had come is not fetched twice, and all is whole at the end.
+#[test]
+fn a_download_may_be_killed_at_any_time() {
+    let place = Place::new();
+    let mut files = HashMap::new();
+    for name in ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json"] {
+        files.insert(name.to_owned(), fs::read(place.path("model").join(name)).unwrap());
+    }
+    let hub = SlowHub::new(files.clone());
+    let command = || {
+        let mut command = place.command("pack org/model out/packed");
+        command.env("HF_ENDPOINT", &hub.endpoint).env("HF_HOME", place.path("hub"));
+        command.env_remove("HF_TOKEN").env_remove("HF_HUB_OFFLINE").env_remove("HF_HUB_CACHE");
+        command
+    };
+    let mut killed = 0;
+    for moment in moments(6, Duration::from_millis(600)) {
+        let mut child = command().spawn().unwrap();
+        std::thread::sleep(moment);
+        child.kill().unwrap();
+        killed += u32::from(!child.wait().unwrap().success());
+    }
+    assert!(killed > 2, "{killed}");
+    let outcome = wait(command().spawn().unwrap(), "the last download");
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    let snapshot = place.path(&format!("hub/hub/models--org--model/snapshots/{COMMIT}"));
+    for (name, bytes) in &files {
+        assert!(fs::read(snapshot.join(name)).unwrap() == *bytes, "{name}");
+    }
+    let blobs = place.names("hub/hub/models--org--model/blobs");
+    assert!(blobs.iter().all(|name| !name.ends_with(".incomplete")), "{blobs:?}");
+    place.run("pack model out/right").succeeded("pack model out/right");
+    assert!(fs::read(place.path("out/packed")).unwrap() == fs::read(place.path("out/right")).unwrap());
+}
+
+/// A disk with too little room, as a limit on the size of files: a sentence, and nothing is left.
+#[cfg(target_os = "linux")]
+#[test]
+fn files_that_may_not_become_so_large_are_said() {
+    let place = Place::new();
+    let program = env!("CARGO_BIN_EXE_pipo-wgpu");
+    for (kib, line) in [(16, "pack model out/packed"), (1, "run model -p Hello -n 4 --trace out/trace.json")]
+    {
+        fs::create_dir_all(place.path("out")).unwrap();
+        let mut command = place.command("");
+        let mut limited = std::process::Command::new("bash");
+        limited.arg("-c").arg(format!("ulimit -f {kib}; exec {program} {line}"));
+        limited.current_dir(command.get_current_dir().unwrap());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => limited.env(name, value),
+                None => limited.env_remove(name),
+            };
+        }
+        command.stdin(std::process::Stdio::null());
+        let outcome = Outcome::of(limited.output().unwrap());
+        assert_eq!(outcome.code, Some(1), "{line}: {}", outcome.stderr);
+        let error = outcome.stderr.lines().last().unwrap_or_default();
+        assert!(
+            error.starts_with("error: ") && error.to_lowercase().contains("too large"),
+            "{line}: {error}"
+        );
+        assert_eq!(place.names("out"), [""; 0], "{line}");
+    }
+}
+
+/// The packed file is cut while its weights travel from it.
+#[test]
+fn a_file_that_is_cut_under_a_running_text_is_said() {
+    let place = Place::new();
+    place.run("pack model packed").succeeded("pack");
+    let line = "run packed -p Hello -n 250 --ignore-eos --temperature 0 --route staged";
+    let least = place.least_vram(line);
+    for length in [0, 8192] {
+        place.run("pack model packed").succeeded("pack");
+        let mut child = place.command(&format!("{line} {least}")).spawn().unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        let file = fs::File::options().write(true).open(place.path("packed")).unwrap();
+        file.set_len(length).unwrap();
+        let outcome = wait(child, line);
+        assert_eq!(outcome.code, Some(1), "{}", outcome.stderr);
+        let error = outcome.stderr.lines().last().unwrap_or_default();
+        assert!(error.starts_with("error: packed: ") && error.contains("cut short"), "{error}");
+    }
+}
+
+/// A checkpoint's file is cut while it is packed; what a map of it would have ended by a signal.
+#[test]
+fn a_checkpoint_that_is_cut_under_packing_is_said() {
+    let place = Place::new();
+    for name in ["config.json", "model.safetensors"] {
+        fs::copy(fixture("quantised/gptq_act").join(name), place.path("model").join(name)).unwrap();
+    }
+    fs::remove_file(place.path("model/tokenizer.json")).unwrap();
+    let whole = fs::read(place.path("model/model.safetensors")).unwrap();
+    let line = "pack model out/packed";
+    place.run(line).succeeded(line);
+    let right = fs::read(place.path("out/packed")).unwrap();
+    for moment in moments(8, Duration::from_millis(60)) {
+        let _ = fs::remove_file(place.path("out/packed"));
+        let child = place.command(line).spawn().unwrap();
+        std::thread::sleep(moment);
+        let file = fs::File::options().write(true).open(place.path("model/model.safetensors")).unwrap();
+        file.set_len(whole.len() as u64 / 3).unwrap();
+        let outcome = wait(child, line);
+        match outcome.code {
+            Some(0) => assert!(fs::read(place.path("out/packed")).unwrap() == right),
+            Some(1) => assert!(outcome.stderr.contains("model.safetensors"), "{}", outcome.stderr),
+            other => panic!("{other:?}: {}", outcome.stderr),
+        }
+        place.write("model/model.safetensors", &whole);
+    }
+    place.run(line).succeeded(line);
+    assert!(fs::read(place.path("out/packed")).unwrap() == right);
+}

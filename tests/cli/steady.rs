@@ -1,0 +1,111 @@
+//! Long runs take no more memory at their end than soon after their start, and no budget changes a text.
+
+use std::fs;
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+use super::Place;
+
+/// Resident bytes of a process.
+#[cfg(target_os = "linux")]
+fn resident_bytes(id: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? << 10)
+}
+
+/// What a process may grow by after its first quarter: tables of the C library, and a page here and there.
+#[cfg(target_os = "linux")]
+const GROWTH_BYTES: u64 = 6 << 20;
+
+/// Runs a line to its end and looks at its memory; the most in the second quarter of its time and in the
+/// last. It counts from the first byte of its output, or from the start if it has none before its end.
+#[cfg(target_os = "linux")]
+fn memory_of(place: &Place, line: &str, streams: bool) -> (u64, u64, String) {
+    let mut child = place.command(line).spawn().unwrap();
+    let mut output = child.stdout.take().unwrap();
+    let mut first = [0];
+    if streams {
+        output.read_exact(&mut first).unwrap();
+    }
+    // Who reads nothing would stop the writer.
+    let reader = std::thread::spawn(move || {
+        let mut text = String::new();
+        output.read_to_string(&mut text).map(|_| text)
+    });
+    let mut samples = Vec::new();
+    let start = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        assert!(start.elapsed() < Duration::from_secs(600), "{line}: hangs");
+        samples.extend(resident_bytes(child.id()));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let outcome = super::Outcome::of(child.wait_with_output().unwrap());
+    assert_eq!(outcome.code, Some(0), "{line}: {}", outcome.stderr);
+    let text = reader.join().unwrap().unwrap();
+    let quarter = samples.len() / 4;
+    assert!(quarter > 10, "{line}: only {} looks", samples.len());
+    let most = |range: &[u64]| range.iter().copied().max().unwrap_or(0);
+    // The last look may be at a process that gives all back.
+    (most(&samples[quarter..2 * quarter]), most(&samples[3 * quarter..]), outcome.stderr + &text)
+}
+
+#[cfg(target_os = "linux")]
+fn stays_flat(place: &Place, line: &str, streams: bool) {
+    let (early, late, said) = memory_of(place, line, streams);
+    assert!(late <= early + GROWTH_BYTES, "{line}: from {early} to {late} bytes\n{said}");
+}
+
+/// A text for `perplexity`, of about so many tokens.
+fn long_text(place: &Place, words: usize) {
+    let text: Vec<_> = (0..words).map(|i| ["Once", "upon", "a", "time", "there", "was"][i * 7 % 6]).collect();
+    place.write("text.txt", text.join(" "));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_long_text_takes_no_more_memory() {
+    let place = Place::new();
+    stays_flat(&place, "run -p Once -n 200 --ignore-eos --seed 1 --vram 6MiB --route staged", true);
+    long_text(&place, 300);
+    stays_flat(&place, "perplexity text.txt --vram 8MiB --context 64", false);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "minutes"]
+fn very_long_texts_take_no_more_memory() {
+    let place = Place::new();
+    for more in ["--vram 6MiB --route staged", "--vram 6MiB", "", "--cache-home host", "--batch 8"] {
+        let line = format!("run -p Once -n 2000 --ignore-eos --seed 1 --context 2048 {more}");
+        stays_flat(&place, &line, true);
+    }
+    long_text(&place, 20_000);
+    for more in ["--vram 8MiB --context 64", "--context 512", "--context 100 --stride 10"] {
+        let words = if more.contains("stride") { 2000 } else { 20_000 };
+        long_text(&place, words);
+        stays_flat(&place, &format!("perplexity text.txt {more}"), false);
+    }
+}
+
+/// What `--vram` allows is what is taken at most, by the program's own books.
+#[test]
+fn budgets_change_no_text_and_are_kept() {
+    let place = Place::new();
+    let line = "run -p Once -n 24 --ignore-eos --temperature 0.8 --top-k 40 --seed 5 --context 200";
+    let right = place.output(line);
+    assert!(right.len() > 40, "{right}");
+    for (more, mib) in [
+        ("--vram 6MiB --route staged", 6.0),
+        ("--vram 6MiB --route staged --depth 1", 6.0),
+        ("--vram 7MiB", 7.0),
+        ("--vram 8MiB --cache-home host --ram 3MiB", 8.0),
+    ] {
+        let line = format!("{line} {more}");
+        let outcome = place.run(&line).succeeded(&line);
+        assert_eq!(outcome.stdout, right, "{line}");
+        let (_, most) = outcome.stderr.rsplit_once("GPU memory ").unwrap();
+        let most: f64 = most.split(" MiB at most").next().unwrap().parse().unwrap();
+        assert!(most <= mib && most > mib / 2.0, "{line}: {most}");
+    }
+}
