@@ -278,7 +278,8 @@ fn views(
     let is_turned = architecture.model_type == "gpt2" && stem.starts_with("blk.") && tensor.shape.len() == 2;
     let rows = tensor.shape.first().copied().unwrap_or(1);
     let Heads { queries, keys, dim } = heads;
-    if (is_paired || is_grouped) && (dim == 0 || rows % dim != 0) {
+    // Pairs of an odd head would reach into the next one.
+    if (is_paired || is_grouped) && (dim == 0 || rows % dim != 0 || (is_paired && dim % 2 != 0)) {
         return Err(wrong(format!("has {rows} rows, which are not heads of {dim}")));
     }
     if is_grouped && (queries % keys != 0 || rows != (queries + 2 * keys) * dim) {
