@@ -85,6 +85,7 @@
 //!   start adds up to at most the budget.
 //! * A slot is refilled as soon as its readers are done; there is no other barrier.
 //! * Within a class of passes (prefill, decode), a token's bits do not depend on its neighbours.
+//! * A server whose engine fails makes another one, and its texts go on bit for bit.
 //! * A kernel equals an f64 reference over awkward shapes, and a perturbed input fails.
 //! * What is not supported is refused by name before any work starts.
 //! * stdout carries text, or the report that was asked for, and nothing else.

@@ -164,7 +164,7 @@ fn together(engine: &mut Engine, texts: &[u64], lengths: &[usize]) -> Vec<Vec<u3
     let prompt = |text: u64| (0..3 + 5 * (text % 3)).map(|i| ((i * 31 + text * 17) % 70) as u32).collect();
     let prompts: Vec<Vec<u32>> = texts.iter().map(|text| prompt(*text)).collect();
     let options = |text: &u64| SamplerOptions {
-        temperature: if *text % 3 == 0 { 0.0 } else { 1.1 },
+        temperature: if (*text).is_multiple_of(3) { 0.0 } else { 1.1 },
         top_k: 50,
         seed: *text,
         ..SamplerOptions::default()

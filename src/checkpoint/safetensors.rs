@@ -56,6 +56,9 @@ impl TensorInfo {
 /// Tensors that are kept whole at most: bytes of one shard.
 const HELD_BYTES_MAX: usize = 512 << 20;
 
+/// A tensor's place in its file, and its bytes.
+type Held = (Range<u64>, Arc<Vec<u8>>);
+
 /// One open safetensors file.
 #[derive(Debug)]
 pub(super) struct Shard {
@@ -64,7 +67,7 @@ pub(super) struct Shard {
     /// Its header's JSON, for the identity.
     pub(super) header_hash: u128,
     /// The tensors that were read last of those that are not read row by row, latest last.
-    held: Mutex<VecDeque<(Range<u64>, Arc<Vec<u8>>)>>,
+    held: Mutex<VecDeque<Held>>,
 }
 
 impl Shard {

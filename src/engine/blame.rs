@@ -21,7 +21,7 @@ impl Engine {
     }
 
     /// Ids, where there is one for every token; `position` is that of the token before each.
-    pub(super) fn finite(&self, ids: Vec<Option<u32>>, position: impl Fn(usize) -> u32) -> Result<Vec<u32>> {
+    pub(super) fn finite(&self, ids: &[Option<u32>], position: impl Fn(usize) -> u32) -> Result<Vec<u32>> {
         let all = ids.iter().enumerate().map(|(index, id)| id.ok_or_else(|| self.blame(position(index))));
         all.collect()
     }

@@ -125,7 +125,7 @@ impl Engine {
         let ids = self.read_chain_each()?;
         let Shape { positions, .. } = &self.chains.shapes[(self.chains.read - 1) % CHAINS_MAX];
         let tokens = positions.len();
-        self.finite(ids, |index| positions[index % tokens] + (index / tokens) as u32)
+        self.finite(&ids, |index| positions[index % tokens] + (index / tokens) as u32)
     }
 
     /// The same, with `None` for each token behind which a logit is NaN or infinite: that is nothing to

@@ -225,7 +225,7 @@ impl Engine {
     /// [`crate::error::Error::NonFinite`] when a logit is NaN or infinite, or when the GPU fails.
     pub fn most_likely(&mut self) -> Result<Vec<u32>> {
         let ids = self.choose(false)?;
-        self.finite(ids, |index| self.positions[index])
+        self.finite(&ids, |index| self.positions[index])
     }
 
     /// The token after each selected token of the last pass, as [`Engine::set_choice`] has said.
@@ -234,7 +234,7 @@ impl Engine {
     /// Those of [`Engine::most_likely`].
     pub fn chosen(&mut self) -> Result<Vec<u32>> {
         let ids = self.chosen_each()?;
-        self.finite(ids, |index| self.positions[index])
+        self.finite(&ids, |index| self.positions[index])
     }
 
     /// The same, with `None` for each token behind which a logit is NaN or infinite: that is nothing to
