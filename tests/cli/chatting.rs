@@ -87,8 +87,9 @@ fn what_cannot_chat_is_refused() {
 fn a_model_without_a_template_goes_on() {
     let place = place();
     let line = "run --chat --temperature 0 -n 12";
-    let outcome =
-        place.feed(line, b"One day\n/save talk.json\nThe fox\n/system Once\n/regen\n").succeeded(line);
+    let outcome = place
+        .feed(line, b"One day\n/save talk.json\nThe fox\n/system The dragon Zog was angry.\n/regen\n")
+        .succeeded(line);
     assert!(outcome.stderr.contains("it goes on with what you write"), "{}", outcome.stderr);
     let talk: Value = serde_json::from_slice(&fs::read(place.path("talk.json")).unwrap()).unwrap();
     let first = talk["messages"][1]["content"].as_str().unwrap();
@@ -98,7 +99,7 @@ fn a_model_without_a_template_goes_on() {
     };
     assert_eq!(first, plain("One day").trim_end_matches('\n'));
     let more = format!("One day\n{first}\nThe fox");
-    let (second, third) = (plain(&more), plain(&format!("Once\n{more}")));
+    let (second, third) = (plain(&more), plain(&format!("The dragon Zog was angry.\n{more}")));
     assert_ne!(second, third, "what is said before counts");
     assert!(outcome.stdout.ends_with(&format!("{first}\n{second}\n{third}\n")), "{}", outcome.stdout);
 }

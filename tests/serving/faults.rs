@@ -189,7 +189,7 @@ fn texts_go_on_where_they_were_when_the_device_is_lost() {
             readers.into_iter().map(|reader| reader.join().unwrap()).collect::<Vec<_>>()
         });
         assert_eq!(site.server.metric("pipo_engine_failures_total"), lose.len() as f64);
-        assert_eq!(site.server.metric("pipo_texts_total{outcome=\"done\"}"), f64::from(TEXTS));
+        site.server.wait_for("pipo_texts_total{outcome=\"done\"}", f64::from(TEXTS));
         assert_eq!(site.server.get("/health").status, 200);
         assert_eq!(site.end().unwrap(), Ended { cut: 0 });
         read_all
@@ -229,7 +229,7 @@ fn a_server_without_an_engine_says_so() {
         }
         assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
         assert!(matches!(site.shared.health(), Health::Broken(_)));
-        assert_eq!(site.server.metric("pipo_slots_busy"), 0.0);
+        site.server.wait_for("pipo_slots_busy", 0.0);
         let problem = site.end().unwrap_err().to_string();
         assert!(problem.contains("there is no card"), "{problem}");
     }
@@ -318,7 +318,7 @@ fn logits_that_are_no_numbers_end_one_text_and_no_other() {
             assert_eq!(read(stream, |_| {}).0, alone[other], "{number}: text {other}");
         }
     }
-    assert_eq!(site.server.metric("pipo_texts_total{outcome=\"failed\"}"), 4.0);
+    site.server.wait_for("pipo_texts_total{outcome=\"failed\"}", 4.0);
     // The same for one who comes to say that token while passes go ahead of the CPU.
     let drawn = |seed: u32| {
         let other = send(&site, &texts[0]);
