@@ -5,7 +5,7 @@
 //! several workers may carry at once. Filling starts when the slot's last reader is done, which
 //! is the only barrier: depth 1 is "no overlap", and prefetch across passes needs no code.
 //!
-//! What may happen when is in [`state`], without threads; here is who waits for it.
+//! What may happen when is in `state`, without threads; here is who waits for it.
 
 #[cfg(test)]
 mod every_order;
