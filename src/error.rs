@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 /// What can go wrong, as one sentence a user can act on.
@@ -94,13 +95,22 @@ impl Error {
 
     /// What a thread said that panicked.
     pub fn of_panic(panic: &(dyn Any + Send)) -> Self {
-        let said = panic.downcast_ref::<&str>().map(|said| (*said).to_owned());
-        let said = said.or_else(|| panic.downcast_ref::<String>().cloned());
-        Error::Bug(said.unwrap_or_else(|| "a thread panicked".into()))
+        Error::Bug(said(panic).unwrap_or("a thread panicked").to_owned())
     }
 
     /// A complaint about a file's content.
     pub fn file(path: impl AsRef<Path>, problem: impl Into<String>) -> Self {
         Error::File { path: path.as_ref().to_path_buf(), problem: problem.into() }
     }
+}
+
+/// What a panic said, if it was words.
+pub(crate) fn said(panic: &(dyn Any + Send)) -> Option<&str> {
+    panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied())
+}
+
+/// What some work comes to, of which a panic is a failure like any other: whoever waits must hear of it,
+/// and whoever is beside it must not.
+pub(crate) fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(Error::of_panic(&*panic)))
 }

@@ -67,7 +67,7 @@ impl Fp8 {
         let scales = shards[self.scales.shard].whole(&self.scales)?;
         let across = cols.div_ceil(self.block[1]);
         out.clear();
-        for (row, codes) in rows.zip(codes.chunks_exact(cols.max(1) as usize)) {
+        for (row, codes) in rows.zip(codes.chunks_exact(cols as usize)) {
             let first = row / self.block[0] * across;
             out.extend(codes.iter().zip(0..).map(|(code, col): (_, u64)| {
                 let scale = plain::float_at(self.scales.dtype, &scales, first + col / self.block[1]);

@@ -17,13 +17,14 @@ use crate::cli::open::Opened;
 use crate::cli::output::{Output, note};
 use crate::cli::prepare::{Need, prepare};
 use crate::cli::progress::{Progress, Waiting};
+use crate::cli::words::Words;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::os;
 use crate::plan::Work;
 use crate::sampler::Sampler;
 use crate::session::{End, Figures, Limits, Session};
-use crate::text::{Chat, ChatTemplate, StopMatcher, StreamDecoder, Tokenizer, encode_plainly};
+use crate::text::{Chat, ChatTemplate, Tokenizer, encode_plainly};
 use crate::trace::Trace;
 
 /// Tokens of a conversation to remember where the user does not say and the model takes as many.
@@ -211,8 +212,7 @@ impl Talk<'_> {
             }
             None => encode_plainly(&messages, self.tokenizer)?,
         };
-        let mut decoder = StreamDecoder::new(self.tokenizer, &ids)?;
-        let mut stop = StopMatcher::new(&self.stop)?;
+        let mut words = Words::new(self.tokenizer, &ids, &self.stop)?;
         let mut text = String::new();
         let (unread, is_long) = session.unread(&ids);
         let reading = |bar| *self.reading.lock().unwrap_or_else(PoisonError::into_inner) = bar;
@@ -226,15 +226,12 @@ impl Talk<'_> {
         let figures = session.go_on(&ids, &self.limits, sampler, |token| {
             drop(waiting.take());
             reading(None);
-            if let Some(piece) = decoder.push(token)? {
-                show(&stop.push(&piece))?;
-            }
-            Ok(!stop.stopped())
+            show(&words.push(token)?)?;
+            Ok(words.goes_on())
         });
         drop(waiting);
         reading(None);
-        let rest = decoder.flush()?.map(|piece| stop.push(&piece)).unwrap_or_default();
-        show(&(rest + &stop.flush()))?;
+        show(&words.flush()?)?;
         show("\n")?;
         text.pop();
         match figures {

@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
+use crate::cli::words::Words;
 use crate::cli::writer::Style;
 use crate::error::Result;
 use crate::session::{End, Figures, Phase};
-use crate::text::{StopMatcher, StreamDecoder};
 
 /// The texts so far, in the order of their prompts.
 pub struct Collection {
@@ -18,7 +18,7 @@ struct Text {
     ids: Vec<u32>,
     text: String,
     /// Absent where the model has no words.
-    words: Option<(StreamDecoder, StopMatcher)>,
+    words: Option<Words>,
     end: Option<End>,
 }
 
@@ -26,12 +26,10 @@ impl Collection {
     /// None yet of the texts that follow `prompts`.
     ///
     /// # Errors
-    /// Those of [`StreamDecoder::new`] and [`StopMatcher::new`].
+    /// Those of [`Words::new`].
     pub fn new<'p>(style: &Style<'_>, prompts: impl Iterator<Item = &'p [u32]>) -> Result<Self> {
         let text = |prompt: &[u32]| {
-            let words = style
-                .tokenizer
-                .map(|tokenizer| Ok((StreamDecoder::new(tokenizer, prompt)?, StopMatcher::new(style.stop)?)));
+            let words = style.tokenizer.map(|tokenizer| Words::new(tokenizer, prompt, style.stop));
             let words = words.transpose()?;
             Ok(Text { prompt_tokens: prompt.len(), ids: Vec::new(), text: String::new(), words, end: None })
         };
@@ -45,11 +43,9 @@ impl Collection {
     pub fn token(&mut self, sequence: usize, token: u32) -> Result<bool> {
         let Text { ids, text, words, .. } = &mut self.texts[sequence];
         ids.push(token);
-        let Some((decoder, stop)) = words else { return Ok(true) };
-        if let Some(piece) = decoder.push(token)? {
-            text.push_str(&stop.push(&piece));
-        }
-        Ok(!stop.stopped())
+        let Some(words) = words else { return Ok(true) };
+        text.push_str(&words.push(token)?);
+        Ok(words.goes_on())
     }
 
     /// Takes the end of a sequence.
@@ -76,11 +72,8 @@ impl Collection {
 
     fn flush(&mut self, sequence: usize) -> Result<()> {
         let Text { text, words, .. } = &mut self.texts[sequence];
-        if let Some((decoder, stop)) = words {
-            if let Some(piece) = decoder.flush()? {
-                text.push_str(&stop.push(&piece));
-            }
-            text.push_str(&stop.flush());
+        if let Some(words) = words {
+            text.push_str(&words.flush()?);
         }
         Ok(())
     }

@@ -22,6 +22,7 @@ pub mod prompt;
 mod repack;
 pub mod serve;
 pub mod vocabulary;
+pub mod words;
 pub mod writer;
 
 use std::io::{self, Write};

@@ -1,8 +1,9 @@
 //! Shows the tokens of one or several sequences as text or as numbers, one sequence after the other.
 
 use crate::cli::output::Output;
+use crate::cli::words::Words;
 use crate::error::Result;
-use crate::text::{StopMatcher, StreamDecoder, Tokenizer};
+use crate::text::Tokenizer;
 
 /// Writes texts in order: the first unfinished one as it is made, what comes of later ones when
 /// their turn has come. A single text is written as it is; of several, each ends with a line end
@@ -29,7 +30,7 @@ struct Text {
 /// How tokens are shown.
 enum Form {
     Ids,
-    Words { decoder: StreamDecoder, stop: StopMatcher },
+    Words(Words),
 }
 
 /// How texts are to be shown.
@@ -46,7 +47,7 @@ impl Writer {
     /// A writer of the texts that follow `prompts`.
     ///
     /// # Errors
-    /// Those of [`StreamDecoder::new`] and [`StopMatcher::new`].
+    /// Those of [`Words::new`].
     pub fn new<'p>(
         output: Output,
         style: &Style<'_>,
@@ -55,10 +56,7 @@ impl Writer {
         let text = |prompt| {
             let form = match style.tokenizer {
                 None => Form::Ids,
-                Some(tokenizer) => Form::Words {
-                    decoder: StreamDecoder::new(tokenizer, prompt)?,
-                    stop: StopMatcher::new(style.stop)?,
-                },
+                Some(tokenizer) => Form::Words(Words::new(tokenizer, prompt, style.stop)?),
             };
             Ok(Text { form, pending: String::new(), begun: false, ended: false })
         };
@@ -73,7 +71,7 @@ impl Writer {
     pub fn token(&mut self, sequence: usize, token: u32) -> Result<bool> {
         let text = &mut self.texts[sequence];
         let first = !std::mem::replace(&mut text.begun, true);
-        if first && matches!(text.form, Form::Words { .. }) {
+        if first && matches!(text.form, Form::Words(_)) {
             self.head(sequence);
         }
         let text = &mut self.texts[sequence];
@@ -83,11 +81,9 @@ impl Writer {
                 text.pending.push_str(&format!("{separator}{token}"));
                 true
             }
-            Form::Words { decoder, stop } => {
-                if let Some(piece) = decoder.push(token)? {
-                    text.pending.push_str(&stop.push(&piece));
-                }
-                !stop.stopped()
+            Form::Words(words) => {
+                text.pending.push_str(&words.push(token)?);
+                words.goes_on()
             }
         };
         self.show()?;
@@ -99,16 +95,13 @@ impl Writer {
     /// # Errors
     /// Those of [`Writer::token`].
     pub fn end(&mut self, sequence: usize) -> Result<()> {
-        if !self.texts[sequence].begun && matches!(self.texts[sequence].form, Form::Words { .. }) {
+        if !self.texts[sequence].begun && matches!(self.texts[sequence].form, Form::Words(_)) {
             self.head(sequence);
         }
         let is_line = self.ends_line || self.texts.len() > 1;
         let text = &mut self.texts[sequence];
-        if let Form::Words { decoder, stop } = &mut text.form {
-            if let Some(piece) = decoder.flush()? {
-                text.pending.push_str(&stop.push(&piece));
-            }
-            text.pending.push_str(&stop.flush());
+        if let Form::Words(words) = &mut text.form {
+            text.pending.push_str(&words.flush()?);
         }
         if is_line {
             text.pending.push('\n');

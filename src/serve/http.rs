@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpSocket};
 
 use super::api::{Answer, ApiError, Kind, Service};
 use super::connections::Connections;
-use super::shared::Health;
+use super::shared::{Health, locked};
 use super::status::About;
 
 /// Bytes of a request's body at most.
@@ -207,8 +207,7 @@ async fn status(State(server): State<Arc<Server>>) -> impl IntoResponse {
 }
 
 async fn timeline(State(server): State<Arc<Server>>) -> impl IntoResponse {
-    let timeline = server.service.shared.timeline.lock();
-    let timeline = timeline.unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+    let timeline = locked(&server.service.shared.timeline).clone();
     json_body(&timeline.map_or(Value::Null, |timeline| timeline.json()))
 }
 

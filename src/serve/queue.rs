@@ -1,10 +1,11 @@
 //! Jobs that wait for a slot: as many as there is room for, and no more.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::job::{Failure, Job, News};
+use super::shared::locked;
 
 /// Between the tasks that ask and the thread that writes.
 pub struct Queue {
@@ -38,7 +39,7 @@ impl Queue {
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.waiting)
     }
 
     /// Takes all jobs of a request, or none.

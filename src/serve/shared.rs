@@ -70,6 +70,6 @@ impl Shared {
 }
 
 /// The data behind a lock, also after another thread panicked while it held it.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

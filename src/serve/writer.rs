@@ -1,7 +1,6 @@
 //! The thread that has the engine: makes it again where it has failed, and goes on with its texts.
 
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -12,7 +11,7 @@ use super::job::{Failure, News};
 use super::scheduler::{Active, Ended, IDLE, Scheduler};
 use super::shared::{Health, Shared};
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, caught};
 use crate::trace::Trace;
 
 /// Failures of engines within [`WINDOW`] after which no other is made.
@@ -79,11 +78,6 @@ struct Work {
     failed: VecDeque<Instant>,
     /// Texts that have begun, and have no engine at the moment.
     begun: Vec<Active>,
-}
-
-/// A panic is a failure as well: whoever waits must hear of it.
-fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(Error::of_panic(&*panic)))
 }
 
 impl Work {

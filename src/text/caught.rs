@@ -4,6 +4,8 @@ use std::any::Any;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crate::error::said;
+
 thread_local! {
     /// Whether this thread is inside the library.
     static CAUGHT: Cell<bool> = const { Cell::new(false) };
@@ -29,8 +31,7 @@ pub(super) fn caught<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<
 
 /// The words of a panic, in one line.
 fn words(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-    text.unwrap_or("its parts contradict each other").split_whitespace().collect::<Vec<_>>().join(" ")
+    said(panic).unwrap_or("its parts contradict each other").split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

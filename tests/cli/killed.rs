@@ -18,16 +18,8 @@ use crate::common::fixture;
 /// A process that takes longer to end than this hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-fn wait(mut child: Child, name: &str) -> Outcome {
-    let start = Instant::now();
-    while child.try_wait().unwrap().is_none() {
-        if start.elapsed() > PATIENCE {
-            child.kill().unwrap();
-            panic!("{name}: still runs after {PATIENCE:?}");
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    Outcome::of(child.wait_with_output().unwrap())
+fn wait(child: Child, name: &str) -> Outcome {
+    Outcome::within(PATIENCE, child, name)
 }
 
 /// Moments within a time, as a fixed walk gives them.

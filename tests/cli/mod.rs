@@ -19,7 +19,8 @@ mod tuning;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -130,6 +131,19 @@ impl Outcome {
     fn of(output: Output) -> Outcome {
         let text = |bytes| String::from_utf8(bytes).expect("output is UTF-8");
         Outcome { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+
+    /// Waits for the end of a process, and ends it if it takes longer than `patience`.
+    fn within(patience: Duration, mut child: Child, name: &str) -> Outcome {
+        let start = Instant::now();
+        while child.try_wait().unwrap().is_none() {
+            if start.elapsed() > patience {
+                child.kill().unwrap();
+                panic!("{name}: still runs after {patience:?}");
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Outcome::of(child.wait_with_output().unwrap())
     }
 
     /// Checks that nothing failed and nothing looks like it.

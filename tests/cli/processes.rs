@@ -12,16 +12,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const LONG: &str = "run -p Once -n 2000 --ignore-eos --temperature 1 --seed 1";
 
 /// Waits for the end of a process, and ends it if it hangs.
-fn wait(mut child: Child, name: &str) -> Outcome {
-    let start = Instant::now();
-    while child.try_wait().unwrap().is_none() {
-        if start.elapsed() > PATIENCE {
-            child.kill().unwrap();
-            panic!("{name}: still runs after {PATIENCE:?}");
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    Outcome::of(child.wait_with_output().unwrap())
+fn wait(child: Child, name: &str) -> Outcome {
+    Outcome::within(PATIENCE, child, name)
 }
 
 fn quiet(outcome: &Outcome, name: &str) {

@@ -309,6 +309,7 @@ mod tests {
         assert_eq!(json_row(&outcomes[4])["paper"]["pipo"], 0.69);
         assert_eq!(csv(&outcomes).lines().count(), 19);
     }
+
     #[test]
     fn points_are_chosen_by_name() {
         let names = |wanted: &str| {

@@ -1,14 +1,12 @@
 //! Which token comes next in each text, and what that means for it.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::PoisonError;
-
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use super::{Deciding, Scheduler};
 use crate::engine::not_finite;
-use crate::error::{Error, Result};
+use crate::error::{Result, caught};
 use crate::serve::job::{Failure, Job, News, Token};
+use crate::serve::shared::locked;
 use crate::serve::status::Timeline;
 use crate::session::End;
 
@@ -43,8 +41,7 @@ impl Scheduler<'_> {
         // Sorting a large vocabulary takes a millisecond, and there may be many texts.
         let chosen = work.into_par_iter().map(|(number, choice, row, (read, left))| {
             // A bug in a grammar is the end of its text, and of no other.
-            let chosen = catch_unwind(AssertUnwindSafe(|| choice.choose(row, read, left)));
-            (number, chosen.unwrap_or_else(|panic| Err(Error::of_panic(&*panic))))
+            (number, caught(|| choice.choose(row, read, left)))
         });
         let chosen: Vec<_> = chosen.collect();
         for (number, token) in chosen {
@@ -116,7 +113,7 @@ impl Scheduler<'_> {
         if slot.active.take().is_some_and(|active| active.job.traced) {
             self.trace.pause();
             let timeline = Timeline::of(&self.trace);
-            *self.shared.timeline.lock().unwrap_or_else(PoisonError::into_inner) = Some(timeline);
+            *locked(&self.shared.timeline) = Some(timeline);
         }
         self.slots[number].used = self.clock;
         self.batch.rest(number);

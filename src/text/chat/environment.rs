@@ -6,9 +6,11 @@ use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Va
 
 use super::{filters, json, methods};
 
-/// Instructions that a template may take, so that one with loops in loops over everything ends. Each 64
-/// bytes that it makes count as one, so that it holds at most four times what it may render.
-const FUEL: u64 = 4 * super::RENDERED_BYTES_MAX as u64 / 64;
+/// Bytes that a template makes and that count as one instruction, as minijinja counts.
+pub(super) const FUEL_BYTES: usize = 64;
+/// Instructions that a template may take, so that one with loops in loops over everything ends, and
+/// holds at most four times what it may render.
+const FUEL: u64 = (4 * super::RENDERED_BYTES_MAX / FUEL_BYTES) as u64;
 /// The name under which a template is known to its environment.
 pub(super) const NAME: &str = "chat template";
 /// How deep macros may call each other, which takes a thread's stack.

@@ -4,6 +4,8 @@ use minijinja::value::{Kwargs, Tuple, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
 use minijinja_contrib::pycompat;
 
+use super::environment::FUEL_BYTES;
+
 /// Calls a method that minijinja does not know by itself.
 pub(super) fn call(state: &mut State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
     let own = match value.kind() {
@@ -102,8 +104,7 @@ const WIDTH_MAX: usize = 1 << 16;
 /// Takes fuel for so many bytes that are about to be made, as minijinja takes it for those that were: a
 /// text of nothing but short lines can become thousands of times as long.
 pub(super) fn afford(state: &State, bytes: usize) -> Result<(), Error> {
-    const BYTES_EACH: usize = 64;
-    state.consume_fuel((bytes / BYTES_EACH) as u64)
+    state.consume_fuel((bytes / FUEL_BYTES) as u64)
 }
 
 fn wrong(problem: String) -> Error {

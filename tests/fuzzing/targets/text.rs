@@ -79,15 +79,7 @@ fn stream(tokenizer: &Tokenizer, ids: &[u32]) {
 /// A chat at a moment that does not change.
 fn question(messages: &[Value]) -> Chat<'_> {
     let now = DateTime::constant(2026, 11, 30, 12, 0, 0, 0);
-    Chat {
-        messages,
-        tools: None,
-        documents: None,
-        variables: None,
-        add_generation_prompt: true,
-        continue_final_message: false,
-        now,
-    }
+    Chat { now, ..Chat::new(messages) }
 }
 
 fn render(template: pipo_wgpu::error::Result<ChatTemplate>, chat: &Chat<'_>, tokenizer: &Tokenizer) {
