@@ -87,10 +87,9 @@ pub fn run(args: &BatchArgs) -> Result<()> {
         model.context = prepared.context;
     }
     let contexts = vec![prepared.context; parallel as usize];
-    let remake = prepared.remake(&opened, &args.device)?;
-    let engine = prepared.load(&opened)?;
+    let (engine, loader) = prepared.load_to_last(&opened)?;
     os::check_interrupt()?;
-    let writer = Writer::start((engine, remake), contexts, &shared, Trace::off());
+    let writer = Writer::start((engine, loader.into_remake()), contexts, &shared, Trace::off());
     let (writer, _) = writer.map_err(Error::io("start", "the engine's thread"))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let runtime = runtime.map_err(Error::io("start threads for", "requests"))?;

@@ -11,6 +11,7 @@ pub mod devices;
 pub mod doors;
 pub mod generate;
 pub mod hub;
+pub mod load;
 pub mod manual;
 pub mod measure;
 pub mod open;

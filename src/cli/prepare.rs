@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use crate::cli::args::{BudgetArgs, DeviceArgs};
+use crate::cli::load::Basis;
 use crate::cli::open::Opened;
 use crate::cli::output::note;
-use crate::cli::progress::{Progress, Waiting};
+use crate::cli::progress::Waiting;
 use crate::engine::probe::{self, Measured, RouteChoice, Wanted};
-use crate::engine::{self, Engine, Options, Planned, Weights};
+use crate::engine::{self, Options};
 use crate::error::{Error, Result};
 use crate::gpu::{AdapterChoice, Gpu, Opening, Place};
 use crate::model::Decoder;
@@ -16,7 +17,6 @@ use crate::pack::Packed;
 use crate::pipeline::Route;
 use crate::pipeline::cache_ring::CacheRing;
 use crate::plan::{self, Budget, Demand, Home, Plan, Rates, Work};
-use crate::serve::Remake;
 use crate::size;
 use crate::trace::Trace;
 
@@ -54,14 +54,7 @@ pub struct Prepared {
     /// GPU memory that may be used.
     pub vram_bytes: u64,
     /// What the plan was made from.
-    basis: Basis,
-}
-
-/// What another plan is made from where the driver gives less memory than was planned with.
-struct Basis {
-    demand: Demand,
-    budget: Budget,
-    rates: Rates,
+    pub(super) basis: Basis,
 }
 
 /// Opens the device. Verbs do this first: without one, packing a model would be for nothing.
@@ -69,12 +62,17 @@ struct Basis {
 /// # Errors
 /// When there is no such adapter.
 pub fn open_gpu(device: &DeviceArgs) -> Result<Arc<Gpu>> {
-    let _waiting = Waiting::new("opening the GPU".to_owned());
     let choice = device.adapter.as_deref().map_or(Ok(AdapterChoice::Best), str::parse);
     let Ok(adapter) = choice;
     // Without a cache folder, pipelines are compiled at every start.
     let pipelines = os::cache_folder().ok().map(|folder| folder.join("pipelines"));
-    Gpu::open_as(&Opening { adapter, pipelines, ..Opening::default() })
+    open_as(Opening { adapter, pipelines, ..Opening::default() })
+}
+
+/// Opens a device in a given way.
+pub(super) fn open_as(opening: Opening) -> Result<Arc<Gpu>> {
+    let _waiting = Waiting::new("opening the GPU".to_owned());
+    Gpu::open_as(&Opening { passes_max: os::faults::passes_max(), ..opening })
 }
 
 /// Plans, saying on stderr what was found and measured.
@@ -278,54 +276,6 @@ impl Prepared {
                  model allows it, or give less"
             ))),
         }
-    }
-
-    /// Loads the model.
-    ///
-    /// # Errors
-    /// When the GPU, the driver or the packed file fails.
-    pub fn load(self, opened: &Opened) -> Result<Engine> {
-        note(format_args!("{}", self.describe()));
-        let weights = Weights::new(Arc::clone(&opened.packed), &opened.decoder)?;
-        let whole = self.plan.resident_bytes + self.plan.pinned_bytes;
-        let bar = Progress::bytes("loading", whole);
-        let mut before = 0;
-        let Basis { demand, budget, rates } = self.basis;
-        let again = |less: &Budget| plan::plan(&demand, less, &rates);
-        let planned = Planned { plan: self.plan, budget, again: &again };
-        let mut tell = |refused: &Error, plan: &Plan, less: &Budget| {
-            bar.clear();
-            note(format_args!("less   {refused}"));
-            note(format_args!("plan   for {} of GPU memory\n{plan}", size::format(less.vram_bytes)));
-        };
-        let (model, options) = ((&opened.decoder, &weights), &self.options);
-        let engine = Engine::load_planned(&self.gpu, model, planned, options, &mut tell, |done| {
-            // Another plan begins anew.
-            bar.add(done.saturating_sub(before));
-            before = done;
-            if done == whole {
-                bar.note("compiling kernels");
-            }
-        });
-        bar.finish();
-        engine
-    }
-
-    /// What makes the same engine once more after its device has failed, on a new one.
-    ///
-    /// # Errors
-    /// When the packed file is damaged.
-    pub fn remake(&self, opened: &Opened, device: &DeviceArgs) -> Result<Remake> {
-        let weights = Weights::new(Arc::clone(&opened.packed), &opened.decoder)?;
-        let (decoder, plan, options) = (opened.decoder.clone(), self.plan.clone(), self.options.clone());
-        let device = device.clone();
-        Ok(Box::new(move |problem| {
-            note(format_args!("{problem}; loading the model again"));
-            let gpu = open_gpu(&device)?;
-            let engine = Engine::load(&gpu, decoder.clone(), &weights, plan.clone(), &options, |_| {})?;
-            note(format_args!("loaded again; texts go on"));
-            Ok(engine)
-        }))
     }
 }
 

@@ -12,10 +12,11 @@ use tokio::sync::oneshot;
 use crate::cli::args::{ModelArgs, NetworkArgs, SamplingArgs, ServeArgs};
 use crate::cli::open::Opened;
 use crate::cli::output::{Output, note};
-use crate::cli::prepare::{Need, Prepared, open_gpu, prepare};
+use crate::cli::prepare::{Need, open_gpu, prepare};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::os;
+use crate::pipeline::Route;
 use crate::plan::Work;
 use crate::sampler::SamplerOptions;
 use crate::serve::api::Service;
@@ -151,14 +152,14 @@ impl Loaded {
         let on_gpu = sampling.forgets();
         let need = Need { context, all_logits: false, work, on_gpu, trace: trace.clone() };
         let prepared = prepare(gpu, opened, &args.budget, &args.device, &need)?;
-        let about = about(opened, &prepared);
         let name = args.network.alias.clone().unwrap_or_else(|| name(&args.model, opened));
         let model = served(opened, name, (prepared.context, sampling))?;
-        let remake = prepared.remake(opened, &args.device)?;
+        let (route, vram_bytes) = (prepared.options.route, prepared.vram_bytes);
         let start = std::time::Instant::now();
-        let engine = prepared.load(opened)?;
+        let (engine, loader) = prepared.load_to_last(opened)?;
         note(format_args!("loaded in {:.2} s", start.elapsed().as_secs_f64()));
-        Ok(Loaded { engine, remake, model, about })
+        let about = about(opened, &engine, (route, vram_bytes));
+        Ok(Loaded { engine, remake: loader.into_remake(), model, about })
     }
 }
 
@@ -224,14 +225,15 @@ pub(super) fn name(args: &ModelArgs, opened: &Opened) -> String {
     }
 }
 
-fn about(opened: &Opened, prepared: &Prepared) -> About {
+fn about(opened: &Opened, engine: &Engine, (route, vram_bytes): (Route, u64)) -> About {
     let units = opened.decoder.units.iter();
     About {
         model: opened.describe(),
-        gpu: prepared.gpu.facts.describe(),
-        route: format!("{:?}", prepared.options.route).to_lowercase(),
+        gpu: engine.gpu().facts.describe(),
+        route: format!("{route:?}").to_lowercase(),
         units: units.map(|unit| (unit.spec.name.clone(), unit.spec.bytes())).collect(),
-        plan: prepared.plan.clone(),
-        vram_bytes: prepared.vram_bytes,
+        // Memory may have been refused for the first one.
+        plan: engine.plan().clone(),
+        vram_bytes,
     }
 }

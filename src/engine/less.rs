@@ -27,14 +27,15 @@ const LESS_SIXTEENTHS: u64 = 15;
 const LESS_EIGHTHS: u64 = 7;
 
 impl Engine {
-    /// [`Engine::load`] by a plan, or by the first one for less whose memory there is.
+    /// [`Engine::load`] by a plan, or by the first one for less whose memory there is: `planned` then has
+    /// that one, and its budget.
     ///
     /// # Errors
     /// Those of [`Engine::load`]; [`Error::NoMemory`] where less would not do.
     pub fn load_planned(
         gpu: &Arc<Gpu>,
         (decoder, weights): (&Decoder, &Weights),
-        mut planned: Planned<'_>,
+        planned: &mut Planned<'_>,
         options: &Options,
         tell: Tell<'_>,
         mut progress: impl FnMut(u64),
@@ -47,13 +48,13 @@ impl Engine {
                 loaded => return loaded,
             };
             let refused = Error::NoMemory { problem, is_pinned, taken };
-            let Some(less) = less(&planned, is_pinned, taken) else { return Err(refused) };
+            let Some(less) = less(planned, is_pinned, taken) else { return Err(refused) };
             // What was taken is free once the device has seen that nobody uses it.
             gpu.finish("the memory of a plan that did not fit")?;
             match (planned.again)(&less) {
                 Ok(plan) => {
                     tell(&refused, &plan, &less);
-                    planned = Planned { plan, budget: less, ..planned };
+                    (planned.plan, planned.budget) = (plan, less);
                 }
                 Err(Error::Budget(too_little)) => {
                     let problem = format!("{refused}; and with less: {too_little}");

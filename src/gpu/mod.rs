@@ -85,7 +85,9 @@ pub struct Gpu {
     wait_max: Duration,
     /// Counts what the device has finished, for those who wait for it.
     finished: Arc<AtomicU64>,
-    memory_max: MemoryMax,
+    opening: Opening,
+    /// Passes that were begun.
+    passes: AtomicU64,
     failures: Arc<Mutex<Failures>>,
 }
 
@@ -143,7 +145,8 @@ impl Gpu {
             pinned_account,
             wait_max: opening.wait_max.unwrap_or(wait_max),
             finished: Arc::default(),
-            memory_max: opening.memory_max,
+            opening: opening.clone(),
+            passes: AtomicU64::new(0),
             failures,
         }))
     }
@@ -160,7 +163,7 @@ impl Gpu {
                 "the buffer `{label}` needs {bytes} bytes, this adapter's limit is {limit}"
             )));
         }
-        self.memory_max.check(self.account.bytes(), bytes, label, false)?;
+        self.opening.memory_max.check(self.account.bytes(), bytes, label, false)?;
         let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let raw = self.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some(label),
@@ -193,7 +196,7 @@ impl Gpu {
         let descriptor =
             wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
         let account = if place == Place::Pinned { &self.pinned_account } else { &self.account };
-        self.memory_max.check(account.bytes(), size, label, place == Place::Pinned)?;
+        self.opening.memory_max.check(account.bytes(), size, label, place == Place::Pinned)?;
         let made = vulkan::buffer(&self.device, &self.offers, place, &descriptor);
         let (raw, beyond) = made.map_err(|error| match error {
             Error::NoMemory { problem, is_pinned, .. } => {
@@ -279,6 +282,19 @@ impl Gpu {
     pub fn lose(&self) {
         locked(&self.failures).lost = Some("a test took it".into());
         self.device.destroy();
+    }
+
+    /// How it was opened, for another one in its place.
+    pub fn opening(&self) -> &Opening {
+        &self.opening
+    }
+
+    /// Says that a pass begins, which may be one too many.
+    pub(crate) fn begin_pass(&self) {
+        let passed = self.passes.fetch_add(1, Ordering::Relaxed);
+        if self.opening.passes_max.is_some_and(|most| passed >= most) {
+            self.lose();
+        }
     }
 
     /// Starts recording commands.

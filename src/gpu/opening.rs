@@ -24,6 +24,9 @@ pub struct Opening {
     /// What the driver gives at most: to see what becomes of who asks for more.
     #[doc(hidden)]
     pub memory_max: MemoryMax,
+    /// Passes after which it is lost, as a driver's reset loses it; never if none.
+    #[doc(hidden)]
+    pub passes_max: Option<u64>,
 }
 
 /// Bytes that a driver gives at most, by our books; all that it has if none.

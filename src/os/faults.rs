@@ -1,11 +1,12 @@
-//! A door through which tests let operations on files fail, wait or panic; the program never opens it.
+//! A door through which tests let operations on files fail, wait or panic, and devices be lost; the
+//! program never opens it.
 //!
 //! Every operation names itself at the door before it happens. While nobody watches, that is the look
 //! at one flag.
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// What is done to a file.
@@ -43,6 +44,19 @@ pub type Hook = Arc<dyn Fn(&Point<'_>) -> io::Result<()> + Send + Sync>;
 
 static WATCHED: AtomicBool = AtomicBool::new(false);
 static HOOKS: RwLock<Vec<(PathBuf, Hook)>> = RwLock::new(Vec::new());
+
+/// Environment variable with which a test loses the devices of a process: passes of a text after which the
+/// first, second, ... that it opens is lost, with commas between them and `-` for one that stays.
+pub const LOSE_VARIABLE: &str = "PIPO_WGPU_LOSE_DEVICES";
+
+/// Devices that were asked for.
+static DEVICES: AtomicUsize = AtomicUsize::new(0);
+
+/// Passes after which the device that is opened next is lost, if a test wants that.
+pub fn passes_max() -> Option<u64> {
+    let list = std::env::var(LOSE_VARIABLE).ok()?;
+    list.split(',').nth(DEVICES.fetch_add(1, Ordering::Relaxed))?.parse().ok()
+}
 
 /// Ends the watching when dropped.
 #[derive(Debug)]

@@ -109,6 +109,7 @@ impl Batch<'_> {
             if passes == 0 {
                 break;
             }
+            self.engine.gpu().begin_pass();
             self.engine.submit_chain(&ahead.tokens, ahead.ids, passes)?;
             ahead.tokens.iter_mut().for_each(|token| token.position += passes);
             ahead.ids = Ids::Chosen;

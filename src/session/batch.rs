@@ -423,6 +423,7 @@ impl<'a> Batch<'a> {
             seen.extend_from_slice(part.ids);
         }
         let selected: Vec<u32> = draft.ends.iter().map(|(_, token)| *token).collect();
+        self.engine.gpu().begin_pass();
         self.engine.forward(&Pass { tokens: &tokens, selected: &selected, class })
     }
 }

@@ -1,5 +1,6 @@
 //! Things go wrong on purpose: every read and write in turn, threads, drivers, weights, whole processes.
 
+mod again;
 mod devices;
 mod packing;
 mod reading;

@@ -1,0 +1,73 @@
+//! Engines that are made again in place of one whose device was lost.
+
+use std::sync::Arc;
+
+use clap::Parser;
+use pipo_wgpu::cli::args::{Args, RunArgs, Verb};
+use pipo_wgpu::cli::load::Loader;
+use pipo_wgpu::cli::open::Opened;
+use pipo_wgpu::cli::prepare::{Need, prepare};
+use pipo_wgpu::engine::Engine;
+use pipo_wgpu::error::Error;
+use pipo_wgpu::gpu::{Gpu, MemoryMax, Opening};
+use pipo_wgpu::plan::Work;
+use pipo_wgpu::sampler::{Sampler, SamplerOptions};
+use pipo_wgpu::session::{Limits, Session};
+use pipo_wgpu::trace::Trace;
+
+const CONTEXT: u32 = 64;
+
+fn open(vram_bytes: Option<u64>) -> Arc<Gpu> {
+    let memory_max = MemoryMax { vram_bytes, ..MemoryMax::default() };
+    Gpu::open_as(&Opening { memory_max, ..Opening::default() }).unwrap()
+}
+
+/// Loads the built-in model on a device that gives so much.
+fn load(args: &RunArgs, vram_bytes: Option<u64>) -> (Engine, Loader) {
+    let gpu = open(None);
+    let opened = Opened::new(&args.model, &gpu.facts).unwrap();
+    let work = Work { batch: 1, prompt_tokens: 8, new_tokens: 8 };
+    let need = Need { context: CONTEXT, all_logits: false, work, on_gpu: true, trace: Trace::off() };
+    let mut prepared = prepare(gpu, &opened, &args.budget, &args.device, &need).unwrap();
+    // What is planned with is what there seemed to be.
+    prepared.gpu = open(vram_bytes);
+    prepared.load_to_last(&opened).unwrap()
+}
+
+fn say(engine: &mut Engine) -> Vec<u32> {
+    let mut said = Vec::new();
+    let mut sampler = Sampler::new(SamplerOptions::default()).unwrap();
+    let limits = Limits { max_tokens: 12, end_tokens: Vec::new() };
+    let each = |token| {
+        said.push(token);
+        Ok(true)
+    };
+    Session::new(engine, CONTEXT).generate(&[1, 2, 3], &limits, &mut sampler, each).unwrap();
+    said
+}
+
+/// Where the first plan had no memory, that has not come back with another device: what is made again
+/// is what was loaded.
+#[test]
+fn an_engine_is_made_again_by_the_plan_that_had_memory() {
+    let line = "pipo-wgpu run --vram 64MiB --route staged --no-tune -p x";
+    let Verb::Run(args) = Args::parse_from(line.split_whitespace()).verb else { panic!("{line}") };
+    let (mut engine, _) = load(&args, None);
+    let (right, whole) = (say(&mut engine), engine.gpu().account().peak_bytes());
+    let first = engine.plan().total_bytes;
+    drop(engine);
+    let (mut engine, mut loader) = load(&args, Some(whole / 16 * 12));
+    let smaller = engine.plan().clone();
+    assert!(smaller.total_bytes < first, "nothing was refused");
+    assert_eq!(say(&mut engine), right);
+    for _ in 0..2 {
+        engine.gpu().lose();
+        drop(engine);
+        engine = loader.again(&Error::DeviceLost("a test took it".into())).unwrap();
+        assert_eq!(engine.plan().homes, smaller.homes);
+        assert_eq!(say(&mut engine), right);
+        // A larger plan that was tried first would have left its mark.
+        let peak = engine.gpu().account().peak_bytes();
+        assert!(peak <= smaller.total_bytes, "{peak} of {}", smaller.total_bytes);
+    }
+}
