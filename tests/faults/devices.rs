@@ -162,8 +162,14 @@ fn less_memory_than_planned_makes_a_smaller_plan() {
         let mut planned = Planned { plan: again(budget).unwrap(), budget: budget.clone(), again: &again };
         let mut told = Vec::new();
         let mut tell = |error: &Error, _: &Plan, less: &Budget| told.push((error.to_string(), less.clone()));
-        let engine =
-            Engine::load_planned(&lone, (&model.decoder, &weights), &mut planned, &options, &mut tell, |_| {});
+        let engine = Engine::load_planned(
+            &lone,
+            (&model.decoder, &weights),
+            &mut planned,
+            &options,
+            &mut tell,
+            |_| {},
+        );
         if let (Ok(engine), Some((_, less))) = (&engine, told.last()) {
             assert_eq!(engine.plan().homes, planned.plan.homes);
             assert_eq!(planned.budget.vram_bytes, less.vram_bytes);
