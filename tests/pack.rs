@@ -322,7 +322,7 @@ fn an_interrupted_or_failed_run_leaves_the_folder_as_it_was() {
     let unit = UnitSpec { name: "embed".into(), tensors: tensors.collect() };
     let watch = Watch { interrupted: &|| true, ..Watch::NONE };
     let error = write_dummy(&dst, &[unit], &[], 1, watch).expect_err("needs 512 TiB");
-    assert!(error.to_string().contains("the packed model needs 562949"), "{error}");
+    assert!(error.to_string().contains("the packed model needs 513 TiB but only "), "{error}");
     assert_eq!((left(), fs::read(&dst).expect("readable")), (1, b"old".to_vec()));
 }
 

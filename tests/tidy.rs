@@ -20,7 +20,7 @@ const MODULES: [(&str, &[&str]); 23] = [
     ("text", &["error"]),
     ("hub", &["error", "os"]),
     ("checkpoint", &["error", "os", "quant"]),
-    ("pack", &["error", "os", "quant", "checkpoint"]),
+    ("pack", &["error", "size", "os", "quant", "checkpoint"]),
     ("gpu", &["error", "os", "wgpu", "ash"]),
     ("kernels", &["error", "quant", "gpu", "wgpu"]),
     ("pipeline", &["error", "os", "trace", "gpu", "wgpu"]),

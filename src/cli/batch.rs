@@ -41,7 +41,7 @@ const LOOK: Duration = Duration::from_millis(100);
 pub fn run(args: &BatchArgs) -> Result<()> {
     args.sampling.resolve(&GenerationConfig::default())?;
     let requests = Requests::open(&args.input)?;
-    output::refuse_folder(&args.output)?;
+    output::refuse_other(&args.output)?;
     let mut answers = Answers::open(&args.output)?;
     let known: std::collections::HashSet<&str> =
         requests.list.iter().map(|request| &*request.custom_id).collect();

@@ -13,17 +13,19 @@ use self::command::{Command, HELP};
 use self::input::{Input, Typed};
 use crate::cli::args::{RunArgs, SamplingArgs};
 use crate::cli::generate;
+use crate::cli::load::Keeper;
 use crate::cli::open::Opened;
-use crate::cli::output::{Output, note};
+use crate::cli::output::{self, Output, note};
 use crate::cli::prepare::{Need, prepare};
 use crate::cli::progress::{Progress, Waiting};
 use crate::cli::words::Words;
+use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::os;
 use crate::plan::Work;
 use crate::sampler::Sampler;
-use crate::session::{End, Figures, Limits, Session};
+use crate::session::{Begun, End, Figures, Limits, Memory, Session};
 use crate::text::{Chat, ChatTemplate, Tokenizer, encode_plainly};
 use crate::trace::Trace;
 
@@ -59,6 +61,53 @@ struct Talk<'a> {
     output: Output,
     /// How far the prompt at hand is read, where that takes several passes.
     reading: Arc<Mutex<Option<Progress>>>,
+    /// What is to be answered now.
+    asked: Option<Asked>,
+    /// Whether somebody types, and sees what is said.
+    is_typed: bool,
+    /// Tokens that were written in all.
+    written: usize,
+    /// Why the last message has no answer, if that is so.
+    failure: Option<Error>,
+}
+
+/// An answer that is wanted, as far as it has come.
+struct Asked {
+    /// The tokens of the conversation.
+    ids: Vec<u32>,
+    begun: Begun,
+    words: Words,
+    text: String,
+    /// What the session had read of the conversation before, once that is known.
+    before: Option<Memory>,
+    undo: Undo,
+}
+
+/// What becomes of the conversation if there is no answer.
+enum Undo {
+    /// The message that asked for it does not belong to it.
+    Message,
+    /// The answer that was to be made again stays, if there was any.
+    Answer(Option<Value>),
+}
+
+impl Undo {
+    fn happen(self, messages: &mut Vec<Value>) {
+        match self {
+            Undo::Message => drop(messages.pop()),
+            Undo::Answer(answer) => messages.extend(answer),
+        }
+    }
+}
+
+/// How a stretch of a conversation ended.
+enum Stretch {
+    /// The user had enough.
+    Over,
+    /// Something is to be answered, and there is no engine for it.
+    Unanswered,
+    /// The engine has failed in the middle of an answer.
+    Failed(Error),
 }
 
 /// Talks until the user has had enough.
@@ -75,7 +124,7 @@ pub fn run(args: &RunArgs, gpu: Arc<Gpu>, opened: &Opened) -> Result<()> {
     let prepared = prepare(gpu, opened, &args.budget, &args.device, &need)?;
     let context = prepared.context;
     let start = Instant::now();
-    let mut engine = prepared.load(opened)?;
+    let (engine, loader) = prepared.load_to_last(opened)?;
     note(format_args!("loaded in {:.2} s", start.elapsed().as_secs_f64()));
     let mut input = Input::new(io::stdin().is_terminal())?;
     if template.is_none() {
@@ -97,14 +146,12 @@ pub fn run(args: &RunArgs, gpu: Arc<Gpu>, opened: &Opened) -> Result<()> {
         messages: Vec::new(),
         output: Output::stdout(),
         reading: Arc::default(),
+        asked: None,
+        is_typed: input.is_terminal(),
+        written: 0,
+        failure: None,
     };
-    let mut session = Session::new(&mut engine, context);
-    let bar = Arc::clone(&talk.reading);
-    session.tell(move |tokens| {
-        bar.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(|bar| bar.add(tokens.into()));
-    });
-    let outcome = talk.converse(&mut input, &mut session);
-    drop(session);
+    let outcome = talk.hold(&mut input, (engine, context), &mut Keeper::new(loader));
     if let Some(path) = &args.trace {
         trace.write_chrome(path)?;
         note(format_args!("timeline in {}; open it at ui.perfetto.dev", path.display()));
@@ -113,21 +160,71 @@ pub fn run(args: &RunArgs, gpu: Arc<Gpu>, opened: &Opened) -> Result<()> {
 }
 
 impl Talk<'_> {
-    fn converse(&mut self, input: &mut Input, session: &mut Session<'_>) -> Result<()> {
+    /// Talks, with another engine where one has failed: an answer goes on after a device that was lost, and
+    /// a message after whatever else. Only a device that is lost twice before anything is said ends an
+    /// answer, and nothing the conversation.
+    fn hold(
+        &mut self,
+        input: &mut Input,
+        (mut engine, context): (Engine, u32),
+        keeper: &mut Keeper,
+    ) -> Result<()> {
         loop {
+            let mut session = Session::new(&mut engine, context);
+            let bar = Arc::clone(&self.reading);
+            session.tell(move |tokens| {
+                bar.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .iter()
+                    .for_each(|bar| bar.add(tokens.into()));
+            });
+            let stretch = self.converse(input, Some(&mut session))?;
+            drop(session);
+            let Stretch::Failed(problem) = stretch else { return self.end() };
+            let mut problem = match keeper.instead_of(engine, problem, self.written) {
+                Ok(made) => {
+                    engine = made;
+                    continue;
+                }
+                // What is stuck may hold on to the GPU; nothing that is made beside it would be sound.
+                Err(stuck @ Error::Stuck { .. }) => return Err(stuck),
+                Err(problem) => problem,
+            };
+            engine = loop {
+                self.fail(problem)?;
+                let Stretch::Unanswered = self.converse(input, None)? else { return self.end() };
+                match keeper.make(self.failure.as_ref()) {
+                    Ok(made) => break made,
+                    Err(next) => problem = next,
+                }
+            };
+        }
+    }
+
+    /// A script hears of a last message that has no answer by the exit code; a user has seen it.
+    fn end(&mut self) -> Result<()> {
+        self.failure.take().filter(|_| !self.is_typed).map_or(Ok(()), Err)
+    }
+
+    fn converse(&mut self, input: &mut Input, mut session: Option<&mut Session<'_>>) -> Result<Stretch> {
+        loop {
+            if self.asked.is_some() {
+                let Some(session) = &mut session else { return Ok(Stretch::Unanswered) };
+                if let Some(failure) = self.answer(session)? {
+                    return Ok(Stretch::Failed(failure));
+                }
+            }
             match input.next()? {
-                Typed::End => return Ok(()),
+                Typed::End => return Ok(Stretch::Over),
                 Typed::Nothing => {}
                 Typed::Message(text) => {
                     self.messages.push(json!({"role": "user", "content": text}));
-                    if !self.say(session)? {
-                        self.messages.pop();
-                    }
+                    self.ask(Undo::Message)?;
                 }
                 Typed::Command(line) => match Command::parse(&line) {
-                    Ok(Command::Exit) => return Ok(()),
+                    Ok(Command::Exit) => return Ok(Stretch::Over),
                     Ok(command) => {
-                        if let Err(problem) = self.obey(command, session) {
+                        if let Err(problem) = self.obey(command) {
                             survive(problem)?;
                         }
                     }
@@ -137,7 +234,7 @@ impl Talk<'_> {
         }
     }
 
-    fn obey(&mut self, command: Command, session: &mut Session<'_>) -> Result<()> {
+    fn obey(&mut self, command: Command) -> Result<()> {
         match command {
             Command::Exit => {}
             Command::Help => note(format_args!("{HELP}")),
@@ -161,13 +258,12 @@ impl Talk<'_> {
                 note(format_args!("{} messages from {}", self.messages.len(), path.display()));
             }
             Command::Regenerate => {
-                if self.messages.last().is_some_and(|message| message["role"] == "assistant") {
-                    let answer = self.messages.pop();
-                    if !self.say(session)? {
-                        self.messages.extend(answer);
-                    }
-                } else if self.messages.is_empty() || !self.say(session)? {
+                let is_answered = self.messages.last().is_some_and(|message| message["role"] == "assistant");
+                if self.messages.is_empty() {
                     note(format_args!("there is no answer to be made again"));
+                } else {
+                    let answer = if is_answered { self.messages.pop() } else { None };
+                    self.ask(Undo::Answer(answer))?;
                 }
             }
             Command::Set(setting) => {
@@ -189,20 +285,23 @@ impl Talk<'_> {
         Ok(())
     }
 
-    /// Answers the conversation as it is; whether there is an answer, which then belongs to it.
-    fn say(&mut self, session: &mut Session<'_>) -> Result<bool> {
-        match self.answer(session) {
-            Ok(Some(text)) => {
-                self.messages.push(json!({"role": "assistant", "content": text}));
-                Ok(true)
+    /// Takes note that the conversation as it is wants an answer.
+    fn ask(&mut self, undo: Undo) -> Result<()> {
+        match self.prompt() {
+            Ok((ids, words)) => {
+                let (begun, text) = (Begun::default(), String::new());
+                self.asked = Some(Asked { ids, words, undo, begun, text, before: None });
+                Ok(())
             }
-            Ok(None) => Ok(false),
-            Err(problem) => survive(problem).map(|()| false),
+            Err(problem) => {
+                undo.happen(&mut self.messages);
+                survive(problem)
+            }
         }
     }
 
-    /// Writes an answer; `None` where Ctrl-C came before its first word.
-    fn answer(&mut self, session: &mut Session<'_>) -> Result<Option<String>> {
+    /// The tokens of the conversation, and what turns those behind them into words.
+    fn prompt(&self) -> Result<(Vec<u32>, Words)> {
         let system = self.system.iter().map(|text| json!({"role": "system", "content": text}));
         let messages: Vec<Value> = system.chain(self.messages.iter().cloned()).collect();
         let ids = match &self.template {
@@ -212,37 +311,107 @@ impl Talk<'_> {
             }
             None => encode_plainly(&messages, self.tokenizer)?,
         };
-        let mut words = Words::new(self.tokenizer, &ids, &self.stop)?;
-        let mut text = String::new();
-        let (unread, is_long) = session.unread(&ids);
-        let reading = |bar| *self.reading.lock().unwrap_or_else(PoisonError::into_inner) = bar;
-        reading(is_long.then(|| Progress::tokens("reading", unread as u64)));
-        let mut waiting = (!is_long).then(|| Waiting::new(format!("reading {unread} tokens")));
-        let (output, sampler) = (&mut self.output, &mut self.sampler);
-        let mut show = |piece: &str| {
-            text.push_str(piece);
-            output.piece(piece)
+        let words = Words::new(self.tokenizer, &ids, &self.stop)?;
+        Ok((ids, words))
+    }
+
+    /// Answers, or goes on with an answer that another engine had begun; the failure of the engine, if it
+    /// has failed.
+    fn answer(&mut self, session: &mut Session<'_>) -> Result<Option<Error>> {
+        let Some(mut asked) = self.asked.take() else { return Ok(None) };
+        let Asked { ids, words, begun, text, before, .. } = &mut asked;
+        let (output, sampler, written) = (&mut self.output, &mut self.sampler, &mut self.written);
+        let reading = Arc::clone(&self.reading);
+        let reading = |bar| *reading.lock().unwrap_or_else(PoisonError::into_inner) = bar;
+        let known = begun.clone();
+        let mut waiting = None;
+        let mut go_on = || {
+            // What was read before is read again as it was, and else the next bits might be others.
+            match before {
+                Some(before) => {
+                    reading(Some(Progress::tokens("reading again", before.tokens().len() as u64)));
+                    session.remember(before)?;
+                    reading(None);
+                }
+                None => {
+                    session.keep(ids);
+                    *before = Some(session.memory().clone());
+                }
+            }
+            let (unread, is_long) = session.unread(ids);
+            reading(is_long.then(|| Progress::tokens("reading", unread as u64)));
+            waiting = (!is_long).then(|| Waiting::new(format!("reading {unread} tokens")));
+            session.resume((ids, &known), &self.limits, sampler, |token| {
+                drop(waiting.take());
+                reading(None);
+                begun.said.push(token);
+                *written += 1;
+                let piece = words.push(token)?;
+                text.push_str(&piece);
+                output.piece(&piece)?;
+                Ok(words.goes_on())
+            })
         };
-        let figures = session.go_on(&ids, &self.limits, sampler, |token| {
-            drop(waiting.take());
-            reading(None);
-            show(&words.push(token)?)?;
-            Ok(words.goes_on())
-        });
+        let outcome = go_on();
         drop(waiting);
         reading(None);
-        show(&words.flush()?)?;
-        show("\n")?;
-        text.pop();
-        match figures {
-            Ok(figures) => figure_line(&figures),
-            Err(Error::Interrupted) => {
-                os::clear_interrupt();
-                note(format_args!("(stopped)"));
+        match outcome {
+            Ok(figures) => {
+                let said = self.close(asked)?;
+                figure_line(&figures);
+                self.failure = None;
+                self.settle(said);
+                Ok(None)
             }
-            Err(problem) => return Err(problem),
+            Err(Error::Interrupted) => {
+                let said = self.close(asked)?;
+                note(format_args!("(stopped)"));
+                self.settle(said);
+                // A script has nobody who would say what comes instead.
+                if !self.is_typed {
+                    return Err(Error::Interrupted);
+                }
+                os::clear_interrupt();
+                Ok(None)
+            }
+            Err(problem @ Error::Usage(_)) => {
+                let said = self.close(asked)?;
+                self.settle(said);
+                survive(problem).map(|()| None)
+            }
+            Err(problem) if output::is_of_stdout(&problem) => Err(problem),
+            Err(failure) => {
+                self.asked = Some(asked);
+                Ok(Some(failure))
+            }
         }
-        Ok((!text.is_empty()).then_some(text))
+    }
+
+    /// Ends what is shown of an answer.
+    fn close(&mut self, mut asked: Asked) -> Result<Asked> {
+        let rest = asked.words.flush()?;
+        asked.text.push_str(&rest);
+        self.output.line(&rest)?;
+        Ok(asked)
+    }
+
+    /// What was said belongs to the conversation; where nothing was, what asked for it does not.
+    fn settle(&mut self, Asked { text, undo, .. }: Asked) {
+        match text.is_empty() {
+            true => undo.happen(&mut self.messages),
+            false => self.messages.push(json!({"role": "assistant", "content": text})),
+        }
+    }
+
+    /// Gives an answer up whose engine has failed; what there is of it stays.
+    fn fail(&mut self, problem: Error) -> Result<()> {
+        note(format_args!("error: {problem}"));
+        self.failure = Some(problem);
+        if let Some(asked) = self.asked.take() {
+            let said = self.close(asked)?;
+            self.settle(said);
+        }
+        Ok(())
     }
 }
 
@@ -266,6 +435,7 @@ fn figure_line(figures: &Figures) {
 /// Says what went wrong with a message, unless it is the end of everything.
 fn survive(problem: Error) -> Result<()> {
     match problem {
+        full if output::is_of_stdout(&full) => Err(full),
         Error::Usage(_) | Error::File { .. } | Error::Io { .. } => {
             note(format_args!("error: {problem}"));
             Ok(())

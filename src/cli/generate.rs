@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::cli::args::RunArgs;
 use crate::cli::chat;
 use crate::cli::collect::{Collection, figures_json};
+use crate::cli::load::Keeper;
 use crate::cli::open::Opened;
 use crate::cli::output::{self, Output, note};
 use crate::cli::prepare::{Need, open_gpu, prepare};
@@ -18,7 +19,7 @@ use crate::engine::{BATCH_MAX, Engine};
 use crate::error::{Error, Result};
 use crate::plan::Work;
 use crate::sampler::{Sampler, SamplerOptions};
-use crate::session::{Batch, End, Event, Figures, Limits, Request};
+use crate::session::{Batch, Begun, End, Event, Figures, Limits, Request};
 use crate::text::{Chat, GenerationConfig, StopMatcher};
 use crate::trace::Trace;
 
@@ -49,7 +50,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let copies = |ids: &'_ Vec<u32>| vec![ids.clone(); args.text.batch as usize];
     let prompts: Vec<_> = prompts.iter().flat_map(copies).collect();
     let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
-    let mut sink = sink(args, &opened, &prompts)?;
+    let sink = sink(args, &opened, &prompts)?;
     let options = args.sampling.resolve(&opened.generation)?;
     let trace = if args.trace.is_some() { Trace::on() } else { Trace::off() };
     let context = (longest as u64 + u64::from(max_tokens(args))).min(u64::from(u32::MAX)) as u32;
@@ -62,57 +63,49 @@ pub fn run(args: &RunArgs) -> Result<()> {
         note(format_args!("seed   {}", options.seed));
     }
     let start = Instant::now();
-    let mut engine = prepared.load(&opened)?;
+    let (mut engine, loader) = prepared.load_to_last(&opened)?;
     note(format_args!("loaded in {:.2} s", start.elapsed().as_secs_f64()));
-    let mut samplers = samplers(&options, sequences)?;
-    let limits = limits(args, &opened);
     let traced_from = trace.elapsed();
-    let mut requests: Vec<_> = prompts
-        .iter()
-        .zip(&mut samplers)
-        .map(|(prompt, sampler)| Request { prompt, limits: &limits, sampler })
-        .collect();
-    // Of several passes there is something to tell, of one a sign of life.
-    let all = prompts.iter().map(|prompt| prompt.len() as u64).sum();
-    let most = prompts.len() as u64 * u64::from(max_tokens(args));
-    let is_long = longest > engine.plan().chunk as usize;
-    let bar = is_long.then(|| Progress::tokens("reading", all));
-    let mut waiting = (!is_long).then(|| Waiting::new(format!("reading {longest} tokens")));
-    let mut batch = Batch::new(&mut engine, &contexts);
-    if let Some(bar) = &bar {
-        batch.tell(|tokens| bar.add(u64::from(tokens)));
-    }
-    let mut is_first = true;
-    // Where nothing is to be seen of the text, there is of its length.
-    let is_hidden = args.text.json || !io::stdout().is_terminal();
-    let mut writing = None;
-    let figures = batch.generate(&mut requests, |sequence, event| {
-        drop(waiting.take());
-        if std::mem::take(&mut is_first) {
-            bar.iter().for_each(Progress::clear);
-            writing = is_hidden.then(|| Progress::tokens("writing", most));
-        }
-        writing.iter().filter(|_| matches!(event, Event::Token(_))).for_each(|bar| bar.add(1));
-        sink.take(sequence, event)
-    });
-    drop((waiting, batch));
-    bar.into_iter().chain(writing).for_each(Progress::finish);
-    let figures = sink.finish().and(figures);
-    if let Ok(figures) = &figures {
-        report(&engine, figures);
-    }
-    if let (Sink::Kept(texts), Ok(_) | Err(Error::Interrupted)) = (&sink, &figures) {
-        let seed = (!options.takes_likeliest()).then_some(options.seed);
-        let texts = texts.json(args.text.batch as usize, seed);
-        let facts = json!({
-            "model": opened.name.display().to_string(),
+    let mut texts = Texts {
+        prompts: &prompts,
+        contexts,
+        limits: limits(args, &opened),
+        samplers: samplers(&options, sequences)?,
+        begun: vec![Begun::default(); prompts.len()],
+        sink,
+        // Where nothing is to be seen of the text, there is of its length.
+        is_hidden: args.text.json || !io::stdout().is_terminal(),
+    };
+    let mut keeper = Keeper::new(loader);
+    let (figures, machine) = loop {
+        let figures = texts.write(&mut engine);
+        let machine = json!({
             "gpu": engine.gpu().facts.describe(),
-            "texts": texts,
-            "figures": figures.as_ref().ok().map(figures_json),
             "gpu_memory_peak_bytes": engine.gpu().account().peak_bytes(),
             "predicted_tokens_per_second": engine.plan().predicted_rate,
             "plan": engine.plan(),
         });
+        match figures {
+            Err(problem) => match keeper.instead_of(engine, problem, texts.tokens()) {
+                Ok(made) => engine = made,
+                Err(problem) => break (Err(problem), machine),
+            },
+            Ok(figures) => {
+                report(&engine, &figures);
+                break (Ok(figures), machine);
+            }
+        }
+    };
+    let figures = texts.sink.finish().and(figures);
+    // What there is of texts is not lost with the device.
+    if let (Sink::Kept(texts), Ok(_) | Err(Error::Interrupted | Error::DeviceLost(_))) =
+        (&texts.sink, &figures)
+    {
+        let seed = (!options.takes_likeliest()).then_some(options.seed);
+        let mut facts = machine;
+        facts["model"] = opened.name.display().to_string().into();
+        facts["texts"] = texts.json(args.text.batch as usize, seed);
+        facts["figures"] = figures.as_ref().ok().map(figures_json).into();
         Output::stdout().line(&facts.to_string())?;
     }
     // Also after Ctrl-C: what was recorded up to then may be what the user wants to see.
@@ -122,6 +115,65 @@ pub fn run(args: &RunArgs) -> Result<()> {
         note(format_args!("timeline in {}; open it at ui.perfetto.dev", path.display()));
     }
     figures.map(|_| ())
+}
+
+/// The texts of a run, which several engines may write one after the other.
+struct Texts<'a> {
+    prompts: &'a [Vec<u32>],
+    contexts: Vec<u32>,
+    limits: Limits,
+    samplers: Vec<Sampler>,
+    /// What there is of each.
+    begun: Vec<Begun>,
+    sink: Sink,
+    is_hidden: bool,
+}
+
+impl Texts<'_> {
+    /// Tokens of all texts that there are.
+    fn tokens(&self) -> usize {
+        self.begun.iter().map(|begun| begun.said.len()).sum()
+    }
+
+    /// Writes what is left of all texts.
+    fn write(&mut self, engine: &mut Engine) -> Result<Figures> {
+        let Texts { prompts, limits, samplers, begun, sink, is_hidden, .. } = self;
+        let known = begun.clone();
+        let requests = prompts.iter().zip(samplers);
+        let mut requests: Vec<_> =
+            requests.map(|(prompt, sampler)| Request { prompt, limits, sampler }).collect();
+        // Of several passes there is something to tell, of one a sign of life.
+        let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
+        let all = prompts.iter().map(|prompt| prompt.len() as u64).sum();
+        let is_long = longest > engine.plan().chunk as usize;
+        let bar = is_long.then(|| Progress::tokens("reading", all));
+        let mut waiting = (!is_long).then(|| Waiting::new(format!("reading {longest} tokens")));
+        let most = prompts.len() as u64 * limits.max_tokens as u64;
+        let before = known.iter().map(|begun| begun.said.len() as u64).sum();
+        let mut batch = Batch::new(engine, &self.contexts);
+        if let Some(bar) = &bar {
+            batch.tell(|tokens| bar.add(u64::from(tokens)));
+        }
+        let mut is_first = true;
+        let mut writing = None;
+        let figures = batch.resume(&mut requests, &known, |sequence, event| {
+            drop(waiting.take());
+            if std::mem::take(&mut is_first) {
+                bar.iter().for_each(Progress::clear);
+                writing = is_hidden.then(|| Progress::tokens("writing", most));
+                writing.iter().for_each(|bar| bar.add(before));
+            }
+            match event {
+                Event::Token(token) => begun[sequence].said.push(token),
+                Event::End(end) => begun[sequence].end = Some(end),
+            }
+            writing.iter().filter(|_| matches!(event, Event::Token(_))).for_each(|bar| bar.add(1));
+            sink.take(sequence, event)
+        });
+        drop((waiting, batch));
+        bar.into_iter().chain(writing).for_each(Progress::finish);
+        figures
+    }
 }
 
 /// How many texts are written, unless that are too many.

@@ -144,14 +144,16 @@ impl Keeper {
         }
         dropped?;
         self.lost_at = Some(tokens);
-        self.make(&problem)
+        self.make(Some(&problem))
     }
 
-    /// An engine in place of one that has failed, however.
+    /// An engine in place of one that has failed for a reason, if that is known.
     ///
     /// # Errors
     /// Those of [`Loader::again`].
-    pub fn make(&mut self, problem: &Error) -> Result<Engine> {
+    pub fn make(&mut self, problem: Option<&Error>) -> Result<Engine> {
+        let unknown = Error::Ended("the engine".into());
+        let problem = problem.unwrap_or(&unknown);
         let mut last = None;
         for pause in PAUSES {
             os::check_interrupt()?;

@@ -51,8 +51,12 @@ pub fn main() -> ExitCode {
     match Args::try_parse() {
         Ok(args) => exit_code(run(&args), &mut io::stderr()),
         Err(usage) => {
-            // Help and usage can only go to a closed pipe or be shown; neither needs a report.
-            let _ = usage.print();
+            match usage.print() {
+                Err(problem) if !os::is_broken_pipe(&problem) => {
+                    return exit_code(Err(Error::io("write", "the help")(problem)), &mut io::stderr());
+                }
+                _ => {}
+            }
             u8::try_from(usage.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
         }
     }
@@ -79,7 +83,7 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 fn pack(args: &PackArgs) -> Result<()> {
-    output::refuse_folder(&args.dst)?;
+    output::refuse_other(&args.dst)?;
     let kind = args.source.weights.unwrap_or(WeightKind::W4);
     match (&args.src, &args.source.dummy) {
         (_, Some(shape)) => open::pack_dummy(shape, kind, &args.dst)?,

@@ -13,13 +13,22 @@ pub fn note(remark: fmt::Arguments<'_>) {
     progress::line(remark);
 }
 
+/// Whether standard output takes no more, which is the end of everything that writes to it.
+pub fn is_of_stdout(problem: &Error) -> bool {
+    match problem {
+        Error::ClosedPipe => true,
+        Error::Io { path, .. } => path == Path::new(STDOUT),
+        _ => false,
+    }
+}
+
 /// Refuses a file that could not be written, before the work whose result it is to hold.
 ///
 /// # Errors
-/// [`Error::File`] where a folder has that name or none is around it, [`Error::Io`] where that
+/// [`Error::File`] where something else has that name or no folder is around it, [`Error::Io`] where that
 /// takes no file.
 pub fn check_writable(path: &Path) -> Result<()> {
-    refuse_folder(path)?;
+    refuse_other(path)?;
     let folder = os::folder_of(path);
     if !folder.is_dir() {
         return Err(Error::file(path, "its folder does not exist; make it first"));
@@ -27,16 +36,21 @@ pub fn check_writable(path: &Path) -> Result<()> {
     os::temporary_in(folder).map(drop).map_err(Error::io("write", path))
 }
 
-/// Refuses a folder where a file is to be written.
+/// Refuses what is no file where one is to be written: what is renamed over a device is in its place.
 ///
 /// # Errors
-/// [`Error::File`] where a folder has that name.
-pub fn refuse_folder(path: &Path) -> Result<()> {
-    match path.is_dir() {
-        true => Err(Error::file(path, "expected the name of a file to write, found a folder")),
-        false => Ok(()),
-    }
+/// [`Error::File`] where a folder, a device or a pipe has that name.
+pub fn refuse_other(path: &Path) -> Result<()> {
+    let other = match path.metadata() {
+        Ok(found) if found.is_dir() => "a folder",
+        Ok(found) if !found.is_file() => "a device or a pipe",
+        _ => return Ok(()),
+    };
+    Err(Error::file(path, format!("expected the name of a file to write, found {other}")))
 }
+
+/// What errors call the process's standard output.
+pub const STDOUT: &str = "standard output";
 
 /// Where generated text and reports go: every piece is shown at once, and a closed pipe ends the run.
 pub struct Output {
@@ -62,7 +76,7 @@ impl Output {
         self.to.write_all(text.as_bytes()).and_then(|()| self.to.flush()).map_err(|source| {
             match os::is_broken_pipe(&source) {
                 true => Error::ClosedPipe,
-                false => Error::io("write to", "standard output")(source),
+                false => Error::io("write to", STDOUT)(source),
             }
         })
     }

@@ -201,7 +201,9 @@ impl Lines {
         }
         let [done, total, rate] = [self.done, self.total, rate as u64].map(|count| match self.unit {
             Unit::Bytes => size::format(count),
-            Unit::Tokens | Unit::Texts | Unit::Runs => format!("{count} tokens"),
+            Unit::Tokens => format!("{count} tokens"),
+            Unit::Texts => format!("{count} texts"),
+            Unit::Runs => format!("{count} runs"),
         });
         Some(format!("{}: {done} of {total}, {rate}/s, {eta}", self.step))
     }

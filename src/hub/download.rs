@@ -45,6 +45,22 @@ struct Job<'a> {
     part: PathBuf,
 }
 
+/// Whether an open file still has its name.
+fn is_at(file: &File, path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let place = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        file.metadata().map(place).ok() == path.metadata().map(place).ok()
+    }
+    #[cfg(not(unix))]
+    {
+        // Here a file that somebody has open keeps its name.
+        let _ = (file, path);
+        true
+    }
+}
+
 /// Downloads what of the files is not there yet, and links all of them into the commit's folder.
 pub(super) fn all(
     hub: &Hub,
@@ -104,13 +120,21 @@ impl Job<'_> {
     fn fetch(&self, on_bytes: &mut dyn FnMut(u64)) -> Result<()> {
         let parent = os::folder_of(&self.blob);
         fs::create_dir_all(parent).map_err(Error::io("make the folder", parent))?;
-        let file = OpenOptions::new().create(true).append(true).read(true).open(&self.part);
-        let mut file = file.map_err(Error::io("write", &self.part))?;
-        // Another process may be at it; then its result is waited for.
-        self.await_other(&file)?;
-        if self.blob.metadata().is_ok_and(|metadata| metadata.len() == self.bytes) {
-            return Ok(());
-        }
+        let mut file = loop {
+            let file = OpenOptions::new().create(true).append(true).read(true).open(&self.part);
+            let file = file.map_err(Error::io("write", &self.part))?;
+            // Another process may be at it; then its result is waited for.
+            self.await_other(&file)?;
+            if self.blob.metadata().is_ok_and(|metadata| metadata.len() == self.bytes) {
+                // Where the other one was done before this file was opened, it is a new one.
+                let _ = fs::remove_file(&self.part);
+                return Ok(());
+            }
+            // The other one may have thrown away what it had, and with it this file's name.
+            if is_at(&file, &self.part) {
+                break file;
+            }
+        };
         let mut done = file.metadata().map_err(Error::io("read", &self.part))?.len();
         if done > self.bytes {
             file.set_len(0).map_err(Error::io("write", &self.part))?;

@@ -3,7 +3,7 @@
 use std::fs::{File, TryLockError};
 use std::io;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 use tempfile::NamedTempFile;
@@ -37,6 +37,13 @@ pub fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<
 /// The folder that a file is or will be in.
 pub fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Where a file is written that gets its name when it is complete: behind a link, so that this stays one.
+pub fn destination(path: &Path) -> PathBuf {
+    let is_link = path.symlink_metadata().is_ok_and(|found| found.is_symlink());
+    let behind = if is_link { path.canonicalize().ok() } else { None };
+    behind.unwrap_or_else(|| path.to_path_buf())
 }
 
 /// How the names of files begin and end that are not complete yet.

@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::os;
 use crate::os::faults::{Operation, Point, pass};
 use crate::quant::groups;
+use crate::size;
 
 /// Coded bytes that are held in memory and written at a time.
 const PIECE_BYTES: u64 = 32 << 20;
@@ -69,6 +70,7 @@ pub(super) fn write(
     let files_bytes: u64 = files.iter().map(|(_, bytes)| bytes.len() as u64).sum();
     let total = header.len() as u64 + units_bytes + files_bytes;
 
+    let dst = &*os::destination(dst);
     let folder = os::folder_of(dst);
     std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
     check_space(folder, total)?;
@@ -118,8 +120,9 @@ fn check_space(folder: &Path, total: u64) -> Result<()> {
     match fs4::available_space(folder) {
         Ok(free) if free < total => {
             let problem = format!(
-                "the packed model needs {total} bytes but only {free} are free; make room or \
-                 choose another place"
+                "the packed model needs {} but only {} are free; make room or choose another place",
+                size::format_up(total),
+                size::format(free)
             );
             Err(Error::file(folder, problem))
         }
@@ -226,17 +229,16 @@ impl Output<'_> {
     fn failed(&self, error: io::Error) -> Error {
         let too_large = [io::ErrorKind::FileTooLarge, io::ErrorKind::QuotaExceeded];
         if too_large.contains(&error.kind()) {
-            let total = self.total;
+            let total = size::format_up(self.total);
             let problem =
-                format!("{error}: the packed model needs {total} bytes; allow that, or choose another place");
+                format!("{error}: the packed model needs {total}; allow that, or choose another place");
             return Error::file(self.dst, problem);
         }
         if error.kind() != io::ErrorKind::StorageFull {
             return Error::io("write", self.dst)(error);
         }
-        let (total, missing) = (self.total, self.total - self.done);
-        let problem =
-            format!("the disk is full: the packed model needs {total} bytes, {missing} more than fitted");
+        let [total, missing] = [self.total, self.total - self.done].map(size::format_up);
+        let problem = format!("the disk is full: the packed model needs {total}, {missing} more than fitted");
         Error::file(self.dst, problem)
     }
 }

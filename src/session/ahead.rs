@@ -4,7 +4,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::batch::{Batch, Chosen, Event, Progress};
+use super::batch::{Batch, Chosen, Event};
+use super::progress::Progress;
 use crate::engine::{CHAINS_MAX, Choice, Class, Ids, LONG_PASS, PASSES_MAX, PassToken};
 use crate::error::Result;
 use crate::os;
@@ -133,14 +134,14 @@ impl Batch<'_> {
 
     /// Takes note that a pass of a chain has read a token of a sequence that goes on.
     pub fn note(&mut self, sequence: usize, id: u32) {
-        self.timelines[sequence].tokens.push(id);
+        self.timelines[sequence].memory.extend(&[id], Class::Decode);
     }
 
     /// How many more tokens a sequence can read in chains.
     fn room_ahead(&self, sequence: usize) -> usize {
         let timeline = &self.timelines[sequence];
         let turning_point = self.engine.decoder().turning_point().map(|turning| turning as usize);
-        let until = turning_point.and_then(|turning| turning.checked_sub(timeline.tokens.len()));
+        let until = turning_point.and_then(|turning| turning.checked_sub(timeline.tokens().len()));
         timeline.room().min(until.unwrap_or(usize::MAX))
     }
 
@@ -179,7 +180,7 @@ impl Batch<'_> {
                 for ((chosen, id), goes_on) in going {
                     self.note(chosen.sequence, chosen.id);
                     let timeline = &self.timelines[chosen.sequence];
-                    let last = timeline.tokens.len().saturating_sub(1) as u32;
+                    let last = timeline.tokens().len().saturating_sub(1) as u32;
                     chosen.id = id.ok_or_else(|| self.engine.blame(last))?;
                     *goes_on = progress.take(chosen.sequence, chosen.id, timeline.room())?;
                     if !*goes_on {
@@ -199,7 +200,8 @@ impl Batch<'_> {
         live: &[Chosen],
         progress: &Progress<'_, '_, Each>,
     ) -> Option<Ahead> {
-        let is_gpus = live.iter().all(|chosen| progress.forgets(chosen.sequence));
+        // What is known is read pass by pass.
+        let is_gpus = live.iter().all(|chosen| progress.is_gpus(chosen.sequence));
         let next: Vec<_> = live.iter().map(|chosen| (chosen.sequence, chosen.id)).collect();
         if is_gpus { self.ahead(&next, CHAIN_TIME) } else { None }
     }
@@ -207,6 +209,6 @@ impl Batch<'_> {
     /// What a pass reads of a sequence next.
     fn next_token(&self, sequence: usize, id: u32) -> PassToken {
         let timeline = &self.timelines[sequence];
-        PassToken { id, position: timeline.tokens.len() as u32, cache_start: timeline.rows.start }
+        PassToken { id, position: timeline.tokens().len() as u32, cache_start: timeline.rows.start }
     }
 }

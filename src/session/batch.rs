@@ -5,6 +5,8 @@ use std::slice;
 use std::time::Instant;
 
 use super::ahead::drawn;
+use super::memory::{Begun, Memory};
+use super::progress::Progress;
 use super::step::reading_class;
 use super::{End, Figures, Limits, Phase};
 use crate::engine::{Class, Engine, Pass, PassToken};
@@ -24,15 +26,19 @@ pub struct Batch<'a> {
     pub(super) hear: Option<Box<dyn FnMut(u32) + 'a>>,
 }
 
-/// One sequence's tokens and its place in the KV cache.
+/// What one sequence has read and its place in the KV cache.
 pub(super) struct Timeline {
-    pub(super) tokens: Vec<u32>,
+    pub(super) memory: Memory,
     pub(super) rows: Range<u32>,
 }
 
 impl Timeline {
+    pub(super) fn tokens(&self) -> &[u32] {
+        self.memory.tokens()
+    }
+
     pub(super) fn room(&self) -> usize {
-        self.rows.len() - self.tokens.len()
+        self.rows.len() - self.tokens().len()
     }
 }
 
@@ -115,55 +121,6 @@ fn cut<'p>(parts: &[Part<'p>], most: PassMost) -> Vec<Draft<'p>> {
     drafts
 }
 
-/// What a generation has come to.
-pub(super) struct Progress<'s, 'r, Each> {
-    requests: &'s mut [Request<'r>],
-    /// Tokens chosen, for each sequence.
-    chosen: Vec<usize>,
-    ends: Vec<Option<End>>,
-    each: Each,
-}
-
-impl<Each: FnMut(usize, Event) -> Result<bool>> Progress<'_, '_, Each> {
-    /// Takes a chosen token, or learns that none is wanted; whether the sequence goes on.
-    pub(super) fn take(&mut self, sequence: usize, token: u32, room: usize) -> Result<bool> {
-        let limits = self.requests[sequence].limits;
-        let end = if limits.max_tokens == 0 {
-            Some(End::Length)
-        } else {
-            self.chosen[sequence] += 1;
-            if limits.end_tokens.contains(&token) {
-                Some(End::EndToken)
-            } else if !(self.each)(sequence, Event::Token(token))? {
-                Some(End::Stopped)
-            } else if self.chosen[sequence] == limits.max_tokens {
-                Some(End::Length)
-            } else {
-                (room == 0).then_some(End::Context)
-            }
-        };
-        if let Some(end) = end {
-            self.ends[sequence] = Some(end);
-            (self.each)(sequence, Event::End(end))?;
-        }
-        Ok(end.is_none())
-    }
-
-    /// How many more tokens a sequence may have.
-    pub(super) fn wanted(&self, sequence: usize) -> usize {
-        self.requests[sequence].limits.max_tokens - self.chosen[sequence]
-    }
-
-    /// Whether a sequence's tokens are chosen by logits alone.
-    pub(super) fn forgets(&self, sequence: usize) -> bool {
-        self.requests[sequence].sampler.options().forgets()
-    }
-
-    fn chosen(&self) -> usize {
-        self.chosen.iter().sum()
-    }
-}
-
 /// Whether logits are numbers; of what cannot be, they may be negative infinity.
 fn are_finite(logits: &[f32]) -> bool {
     logits.iter().all(|logit| !logit.is_nan() && *logit < f32::INFINITY)
@@ -182,7 +139,7 @@ impl<'a> Batch<'a> {
         let timeline = |context: &u32| {
             let start = next;
             next += context;
-            Timeline { tokens: Vec::new(), rows: start..next }
+            Timeline { memory: Memory::default(), rows: start..next }
         };
         let timelines = contexts.iter().map(timeline).collect();
         Batch { engine, timelines, hear: None }
@@ -191,7 +148,7 @@ impl<'a> Batch<'a> {
     /// Forgets everything.
     pub fn clear(&mut self) {
         for timeline in &mut self.timelines {
-            timeline.tokens.clear();
+            timeline.memory.truncate(0);
             self.engine.forget(timeline.rows.start);
             self.engine.set_long(timeline.rows.start, false);
         }
@@ -212,6 +169,23 @@ impl<'a> Batch<'a> {
         requests: &mut [Request<'_>],
         each: impl FnMut(usize, Event) -> Result<bool>,
     ) -> Result<Figures> {
+        self.resume(requests, &[], each)
+    }
+
+    /// [`Batch::generate`] for texts of which another engine had begun some: what there is of them is read
+    /// pass by pass, as it was then, so that they go on with the same bits. `each` does not hear of it again.
+    ///
+    /// # Errors
+    /// Those of [`Batch::generate`].
+    ///
+    /// # Panics
+    /// Those of [`Batch::generate`].
+    pub fn resume(
+        &mut self,
+        requests: &mut [Request<'_>],
+        begun: &[Begun],
+        each: impl FnMut(usize, Event) -> Result<bool>,
+    ) -> Result<Figures> {
         assert_eq!(requests.len(), self.timelines.len(), "a request for every sequence");
         let prompts: Vec<_> =
             (0..).zip(&*requests).map(|(i, r)| Part { sequence: i, ids: r.prompt }).collect();
@@ -221,7 +195,7 @@ impl<'a> Batch<'a> {
         }
         let (start, before) = (Instant::now(), self.engine.costs()?);
         let (chosen, ends) = (vec![0; requests.len()], vec![None; requests.len()]);
-        let mut progress = Progress { requests, chosen, ends, each };
+        let mut progress = Progress { requests, begun, chosen, ends, each };
         let mut live = Vec::new();
         for class in [Class::Decode, Class::Prefill] {
             let parts: Vec<_> = prompts.iter().filter(|p| reading_class(p.ids) == class).copied().collect();
@@ -269,8 +243,9 @@ impl<'a> Batch<'a> {
             if draft.ends.is_empty() {
                 continue;
             }
-            let tokens = self.choose(&draft, progress.requests)?;
+            let tokens = self.choose(&draft, progress)?;
             for (&(sequence, _), id) in draft.ends.iter().zip(tokens) {
+                let id = progress.known(sequence).unwrap_or(id);
                 if progress.take(sequence, id, self.timelines[sequence].room())? {
                     live.push(Chosen { sequence, id });
                 } else {
@@ -282,9 +257,13 @@ impl<'a> Batch<'a> {
     }
 
     /// Chooses the next token of every sequence whose part ended in the last pass.
-    fn choose(&mut self, draft: &Draft<'_>, requests: &mut [Request<'_>]) -> Result<Vec<u32>> {
+    fn choose<Each: FnMut(usize, Event) -> Result<bool>>(
+        &mut self,
+        draft: &Draft<'_>,
+        progress: &mut Progress<'_, '_, Each>,
+    ) -> Result<Vec<u32>> {
         let ends = || draft.ends.iter().map(|(sequence, _)| *sequence);
-        let forgets = |sequence: &usize| requests[*sequence].sampler.options().forgets();
+        let forgets = |sequence: &usize| progress.forgets(*sequence);
         let drawn = if ends().any(|s| forgets(&s)) { self.engine.chosen()? } else { Vec::new() };
         if ends().all(|s| forgets(&s)) {
             return Ok(drawn);
@@ -292,12 +271,14 @@ impl<'a> Batch<'a> {
         let mut logits = self.engine.logits()?;
         let rows = logits.chunks_exact_mut(self.engine.decoder().vocab_size as usize);
         let rows = ends().zip(rows).enumerate();
-        rows.map(|(i, (sequence, row))| match requests[sequence].sampler.options().forgets() {
+        rows.map(|(i, (sequence, row))| match (progress.known(sequence), progress.forgets(sequence)) {
+            // A sampler draws no token twice.
+            (Some(known), _) => Ok(known),
             // A text's neighbours do not decide who draws for it.
-            true => Ok(drawn[i]),
-            false => {
-                let sampler = &mut requests[sequence].sampler;
-                let sampled = sampler.sample(row, &self.timelines[sequence].tokens);
+            (None, true) => Ok(drawn[i]),
+            (None, false) => {
+                let sampler = &mut progress.requests[sequence].sampler;
+                let sampled = sampler.sample(row, self.timelines[sequence].tokens());
                 // Who is to blame the engine knows better.
                 sampled.map_err(|error| self.blamed(sequence, row).unwrap_or(error))
             }
@@ -307,7 +288,7 @@ impl<'a> Batch<'a> {
 
     /// The complaint about logits after a sequence's last token, if they are not finite.
     fn blamed(&self, sequence: usize, logits: &[f32]) -> Option<Error> {
-        let last = self.timelines[sequence].tokens.len().saturating_sub(1) as u32;
+        let last = self.timelines[sequence].tokens().len().saturating_sub(1) as u32;
         (!are_finite(logits)).then(|| self.engine.blame(last))
     }
 
@@ -315,8 +296,13 @@ impl<'a> Batch<'a> {
     pub(super) fn read(&mut self, sequence: usize, ids: &[u32]) -> Result<()> {
         let parts = [Part { sequence, ids }];
         self.check(&parts)?;
+        self.read_part(parts[0], reading_class(ids))
+    }
+
+    /// Reads a part in passes of a class.
+    pub(super) fn read_part(&mut self, part: Part<'_>, class: Class) -> Result<()> {
+        let parts = [part];
         self.lengthen(&parts)?;
-        let class = reading_class(ids);
         cut(&parts, self.most(class)).iter().try_for_each(|draft| self.pass(draft, class))
     }
 
@@ -351,7 +337,7 @@ impl<'a> Batch<'a> {
     /// Whether a sequence, with so many more tokens, passes the length from which on all of its
     /// positions are turned otherwise.
     fn turns(&self, sequence: usize, more: usize) -> bool {
-        let seen = self.timelines[sequence].tokens.len();
+        let seen = self.timelines[sequence].tokens().len();
         let turning_point = self.engine.decoder().turning_point();
         turning_point.is_some_and(|turning| (seen..seen.saturating_add(more)).contains(&(turning as usize)))
     }
@@ -364,7 +350,7 @@ impl<'a> Batch<'a> {
                 continue;
             }
             let timeline = &mut self.timelines[part.sequence];
-            let ids = std::mem::take(&mut timeline.tokens);
+            let ids = timeline.memory.take();
             self.engine.set_long(timeline.rows.start, true);
             let again = [Part { sequence: part.sequence, ids: &ids }];
             for mut draft in cut(&again, self.most(Class::Prefill)) {
@@ -415,12 +401,12 @@ impl<'a> Batch<'a> {
     pub(super) fn walk(&mut self, draft: &Draft<'_>, class: Class) -> Result<()> {
         let mut tokens = Vec::with_capacity(draft.tokens as usize);
         for part in &draft.parts {
-            let Timeline { tokens: seen, rows } = &mut self.timelines[part.sequence];
-            let positions = seen.len() as u32..;
+            let Timeline { memory, rows } = &mut self.timelines[part.sequence];
+            let positions = memory.tokens().len() as u32..;
             let token =
                 |(position, id): (u32, &u32)| PassToken { id: *id, position, cache_start: rows.start };
             tokens.extend(positions.zip(part.ids).map(token));
-            seen.extend_from_slice(part.ids);
+            memory.extend(part.ids, class);
         }
         let selected: Vec<u32> = draft.ends.iter().map(|(_, token)| *token).collect();
         self.engine.gpu().begin_pass();

@@ -15,8 +15,8 @@ impl Batch<'_> {
             self.engine.decoder().turning_point().map_or(usize::MAX, |turning| turning as usize);
         let timeline = &self.timelines[sequence];
         // All positions of a longer text are turned otherwise.
-        let is_turned = timeline.tokens.len() > turning_point && prompt.len() <= turning_point;
-        let common = timeline.tokens.iter().zip(prompt).take_while(|(a, b)| a == b).count();
+        let is_turned = timeline.tokens().len() > turning_point && prompt.len() <= turning_point;
+        let common = timeline.tokens().iter().zip(prompt).take_while(|(a, b)| a == b).count();
         if is_turned { 0 } else { common.min(prompt.len().saturating_sub(1)) }
     }
 
@@ -24,7 +24,7 @@ impl Batch<'_> {
     pub fn keep_of(&mut self, sequence: usize, prompt: &[u32], most: usize) -> usize {
         let kept = self.known(sequence, prompt).min(most);
         let timeline = &mut self.timelines[sequence];
-        timeline.tokens.truncate(kept);
+        timeline.memory.truncate(kept);
         if kept == 0 {
             self.engine.forget(timeline.rows.start);
             self.engine.set_long(timeline.rows.start, false);

@@ -4,12 +4,15 @@ mod ahead;
 mod batch;
 mod hearing;
 mod keep;
+mod memory;
+mod progress;
 mod step;
 
 use std::time::Duration;
 
 pub use ahead::Ahead;
 pub use batch::{Batch, Event, PassMost, Request};
+pub use memory::{Begun, Memory};
 pub use step::{Reading, Selected, reading_class};
 
 use crate::engine::{Costs, Engine};
@@ -121,6 +124,26 @@ impl<'a> Session<'a> {
     ) -> Result<Figures> {
         let known = self.0.keep(0, prompt);
         self.generate(&prompt[known..], limits, sampler, each)
+    }
+
+    /// [`Session::go_on`] for a text that another engine had begun, on a session that has read the same
+    /// before: see [`Session::remember`] and [`Batch::resume`].
+    ///
+    /// # Errors
+    /// Those of [`Batch::generate`].
+    pub fn resume(
+        &mut self,
+        (prompt, begun): (&[u32], &Begun),
+        limits: &Limits,
+        sampler: &mut Sampler,
+        mut each: impl FnMut(u32) -> Result<bool>,
+    ) -> Result<Figures> {
+        let known = self.0.keep(0, prompt);
+        let mut requests = [Request { prompt: &prompt[known..], limits, sampler }];
+        self.0.resume(&mut requests, std::slice::from_ref(begun), |_, event| match event {
+            Event::Token(token) => each(token),
+            Event::End(_) => Ok(false),
+        })
     }
 
     /// Continues after `prompt`. `each` gets every chosen token that belongs to the text and says

@@ -75,7 +75,7 @@ impl Batch<'_> {
 
     /// What a sequence has read.
     pub fn tokens(&self, sequence: usize) -> &[u32] {
-        &self.timelines[sequence].tokens
+        self.timelines[sequence].tokens()
     }
 
     /// How many more tokens a sequence can read.
@@ -100,7 +100,7 @@ impl Batch<'_> {
         if !self.engine.copy_rows(there, here, tokens as u32)? {
             return Ok(false);
         }
-        self.timelines[sequence].tokens = self.timelines[from].tokens[..tokens].to_vec();
+        self.timelines[sequence].memory = self.timelines[from].memory.first(tokens);
         self.engine.forget(here);
         Ok(true)
     }

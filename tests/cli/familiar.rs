@@ -96,7 +96,7 @@ fn every_format_has_what_llama_bench_has() {
     let rows: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(rows.iter().map(key).collect::<Vec<_>>(), ["1/8/0/0", "1/0/2/0", "1/8/0/5", "1/0/2/5"]);
     rows.iter().for_each(check);
-    assert_eq!((&rows[0]["load_mode"], &rows[0]["use_mmap"]), (&"mmap".into(), &true.into()));
+    assert_eq!((&rows[0]["load_mode"], &rows[0]["use_mmap"]), (&"none".into(), &false.into()));
     // Three blocks and the head stay.
     assert_eq!((&rows[0]["n_gpu_layers"], &rows[0]["model_type"]), (&4.into(), &"llama 0.12 M W4".into()));
 

@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::Child;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -75,27 +75,35 @@ fn packing_may_be_killed_at_many_times() {
 /// A hub with one repository that sends slowly.
 struct SlowHub {
     endpoint: String,
+    /// Contents that were asked for, each with the byte from which on.
+    asked: Arc<Mutex<Vec<(String, usize)>>>,
 }
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
 impl SlowHub {
-    fn new(files: HashMap<String, Vec<u8>>) -> SlowHub {
+    fn new(files: HashMap<String, Vec<u8>>, pause_ms: u64) -> SlowHub {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        let files = Arc::new(files);
+        let (files, asked) = (Arc::new(files), Arc::default());
+        let heard = Arc::clone(&asked);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let files = Arc::clone(&files);
-                std::thread::spawn(move || answer(stream, &files));
+                let (files, heard) = (Arc::clone(&files), Arc::clone(&heard));
+                std::thread::spawn(move || answer(stream, &files, &heard, pause_ms));
             }
         });
-        SlowHub { endpoint }
+        SlowHub { endpoint, asked }
     }
 }
 
 /// Answers one request; a content in pieces with pauses between them. Who went away is not missed.
-fn answer(mut stream: TcpStream, files: &HashMap<String, Vec<u8>>) {
+fn answer(
+    mut stream: TcpStream,
+    files: &HashMap<String, Vec<u8>>,
+    heard: &Mutex<Vec<(String, usize)>>,
+    pause_ms: u64,
+) {
     let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
     let path = lines.next().and_then(|line| line.split(' ').nth(1).map(str::to_owned)).unwrap_or_default();
     let range = lines.take_while(|line| !line.is_empty()).find_map(|line| {
@@ -114,7 +122,8 @@ fn answer(mut stream: TcpStream, files: &HashMap<String, Vec<u8>>) {
     } else {
         let name = path.strip_prefix(&format!("/org/model/resolve/{COMMIT}/")).unwrap_or_default();
         let bytes = files.get(name).cloned().unwrap_or_default();
-        ("206 Partial Content", bytes[range.unwrap_or(0).min(bytes.len())..].to_vec(), 5)
+        heard.lock().unwrap().push((name.to_owned(), range.unwrap_or(0)));
+        ("206 Partial Content", bytes[range.unwrap_or(0).min(bytes.len())..].to_vec(), pause_ms)
     };
     let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
     let mut sent = stream.write_all(head.as_bytes());
@@ -135,7 +144,7 @@ fn a_download_may_be_killed_at_any_time() {
     for name in ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json"] {
         files.insert(name.to_owned(), fs::read(place.path("model").join(name)).unwrap());
     }
-    let hub = SlowHub::new(files.clone());
+    let hub = SlowHub::new(files.clone(), 5);
     let command = || {
         let mut command = place.command("pack org/model out/packed");
         command.env("HF_ENDPOINT", &hub.endpoint).env("HF_HOME", place.path("hub"));
@@ -160,6 +169,52 @@ fn a_download_may_be_killed_at_any_time() {
     assert!(blobs.iter().all(|name| !name.ends_with(".incomplete")), "{blobs:?}");
     place.run("pack model out/right").succeeded("pack model out/right");
     assert!(fs::read(place.path("out/packed")).unwrap() == fs::read(place.path("out/right")).unwrap());
+}
+
+/// Two processes want the same model: one waits for what the other gets; where that one is killed in the
+/// middle, it goes on from there.
+#[test]
+fn a_download_that_another_process_began_is_waited_for() {
+    for is_killed in [false, true] {
+        let place = Place::new();
+        let mut files = HashMap::new();
+        for name in ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json"] {
+            files.insert(name.to_owned(), fs::read(place.path("model").join(name)).unwrap());
+        }
+        // Slow enough for somebody else to come.
+        let hub = SlowHub::new(files.clone(), 25);
+        let begin = |out: &str| {
+            let mut command = place.command(&format!("pack org/model {out}"));
+            command.env("HF_ENDPOINT", &hub.endpoint).env("HF_HOME", place.path("hub"));
+            command.env_remove("HF_TOKEN").env_remove("HF_HUB_OFFLINE").env_remove("HF_HUB_CACHE");
+            command.spawn().unwrap()
+        };
+        let began = || hub.asked.lock().unwrap().iter().any(|(name, _)| name == "model.safetensors");
+        let mut first = begin("out/first");
+        let start = Instant::now();
+        while !began() {
+            assert!(start.elapsed() < PATIENCE, "nothing is asked for");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let second = begin("out/second");
+        std::thread::sleep(Duration::from_millis(400));
+        if is_killed {
+            first.kill().unwrap();
+        }
+        let (first, second) = (wait(first, "the first"), wait(second, "the second"));
+        assert_eq!(first.code, (!is_killed).then_some(0), "{}", first.stderr);
+        assert_eq!(second.code, Some(0), "{}", second.stderr);
+        let repo = place.path("hub/hub/models--org--model");
+        for (name, bytes) in &files {
+            assert!(fs::read(repo.join("snapshots").join(COMMIT).join(name)).unwrap() == *bytes, "{name}");
+        }
+        let blobs = place.names("hub/hub/models--org--model/blobs");
+        assert!(blobs.len() == files.len() && !blobs.iter().any(|b| b.ends_with(".incomplete")), "{blobs:?}");
+        let asked = hub.asked.lock().unwrap();
+        let from: Vec<_> = asked.iter().filter(|(name, _)| name == "model.safetensors").collect();
+        assert_eq!(from.len(), 1 + usize::from(is_killed), "{asked:?}");
+        assert!(!is_killed || from[1].1 > 0, "it goes on where the other one was: {asked:?}");
+    }
 }
 
 /// A disk with too little room, as a limit on the size of files: a sentence, and nothing is left.

@@ -8,6 +8,7 @@ mod generation;
 mod killed;
 #[cfg(unix)]
 mod lively;
+mod lost;
 mod measuring;
 mod packing;
 mod planning;
@@ -153,10 +154,16 @@ impl Outcome {
         self
     }
 
-    /// Checks that the program failed as it should, with a message that contains `expected`.
+    /// Checks that the program failed as it should, with a message that contains `expected`, before it
+    /// had anything to say.
     fn refused(&self, name: &str, expected: &str) {
-        assert_eq!(self.code, Some(1), "{name}: {}{}", self.stdout, self.stderr);
         assert_eq!(self.stdout, "", "{name}: nothing but text belongs on stdout");
+        self.failed(name, expected);
+    }
+
+    /// Checks that the program failed as it should, with a message that contains `expected`.
+    fn failed(&self, name: &str, expected: &str) {
+        assert_eq!(self.code, Some(1), "{name}: {}{}", self.stdout, self.stderr);
         let errors: Vec<_> = self.stderr.lines().filter(|line| line.starts_with("error: ")).collect();
         assert_eq!(errors.len(), 1, "{name}: {}", self.stderr);
         assert!(errors[0].contains(expected), "{name}: expected `{expected}` in: {}", errors[0]);

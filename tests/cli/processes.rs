@@ -85,6 +85,32 @@ fn ctrl_c_ends_the_run_at_once() {
     }
 }
 
+/// From a pipe nobody says what is wanted instead of an answer that was stopped, whether the next line
+/// is there already or never comes.
+#[cfg(unix)]
+#[test]
+fn a_signal_ends_a_chat_from_a_pipe() {
+    use std::io::Write;
+    let place = Place::new();
+    let line = "run --chat -n 900 --ignore-eos --temperature 1 --seed 1";
+    for (said, name) in [("Once\nMore\nAnd then\n", "-INT"), ("Once\n", "-TERM"), ("", "-TERM")] {
+        let mut child = place.command(line).stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let mut input = child.stdin.take().unwrap();
+        input.write_all(said.as_bytes()).unwrap();
+        if said.is_empty() {
+            // It waits for the first message then.
+            std::thread::sleep(Duration::from_secs(6));
+        } else {
+            first_byte(&mut child);
+        }
+        signal(&child, name);
+        let outcome = wait(child, name);
+        assert_eq!(outcome.code, Some(130), "{name}: {}", outcome.stderr);
+        quiet(&outcome, name);
+        drop(input);
+    }
+}
+
 /// What the other texts of a batch had come to is not lost.
 #[cfg(unix)]
 #[test]
@@ -136,4 +162,63 @@ fn a_full_disk_is_said() {
     let line = "run model -p Hello -n 8 --temperature 0 --ignore-eos";
     let child = place.command(line).stdout(full).spawn().unwrap();
     wait(child, "/dev/full").refused("/dev/full", "cannot write to standard output: No space left");
+    place.write("text.txt", "Once upon a time there was a dragon. ".repeat(4));
+    place.write("talk", "Hello\nMore\n");
+    for line in [
+        "run model -p Hello -n 2 --json",
+        "run model --chat -n 4 --ignore-eos --temperature 0",
+        "plan model",
+        "devices",
+        "perplexity model text.txt",
+        "bench model -p 4 -n 2 -r 1 -d 0",
+        "completions bash",
+        "man",
+        "--help",
+        "bench --help",
+        "--version",
+    ] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let talk = std::fs::File::open(place.path("talk")).unwrap();
+        let child = place.command(line).stdin(talk).stdout(full).spawn().unwrap();
+        wait(child, line).refused(line, "No space left");
+    }
+}
+
+/// What is renamed over a device or a pipe would be in its place, for everybody; a link stays a link.
+#[cfg(unix)]
+#[test]
+fn only_files_are_written_over() {
+    let place = Place::new();
+    place.write("text.txt", "Once upon a time there was a dragon.");
+    let request =
+        r#"{"custom_id": "a", "url": "/v1/completions", "body": {"prompt": "Once", "max_tokens": 2}}"#;
+    place.write("in.jsonl", request);
+    place.output("run model -p Hi -n 2 --trace rows.json");
+    let made = std::process::Command::new("mkfifo").arg(place.path("pipe")).status().unwrap();
+    assert!(made.success());
+    for line in [
+        "run model -p Hi -n 2 --trace pipe",
+        "logits model --ids 1,2 --out pipe",
+        "pack model pipe",
+        "bench --plot pipe rows.json",
+        "batch model in.jsonl -o pipe",
+    ] {
+        place.run(line).refused(line, "pipe: expected the name of a file to write, found a device or a pipe");
+        use std::os::unix::fs::FileTypeExt;
+        assert!(place.path("pipe").symlink_metadata().unwrap().file_type().is_fifo(), "{line}");
+    }
+    let chat = place.feed("run model --chat -n 2", b"/save pipe\n");
+    assert!(chat.stderr.contains("pipe: expected the name of a file to write"), "{}", chat.stderr);
+    std::fs::create_dir(place.path("far")).unwrap();
+    for (line, name) in [
+        ("run model -p Hi -n 2 --trace", "trace.json"),
+        ("logits model --ids 1,2 --out", "logits.safetensors"),
+        ("pack model", "packed"),
+    ] {
+        place.write(&format!("far/{name}"), "old");
+        std::os::unix::fs::symlink(format!("far/{name}"), place.path(name)).unwrap();
+        place.run(&format!("{line} {name}")).succeeded(line);
+        assert!(place.path(name).symlink_metadata().unwrap().is_symlink(), "{name}");
+        assert!(std::fs::metadata(place.path(&format!("far/{name}"))).unwrap().len() > 3, "{name}");
+    }
 }

@@ -77,7 +77,7 @@ fn a_long_text_takes_no_more_memory() {
 fn very_long_texts_take_no_more_memory() {
     let place = Place::new();
     for more in ["--vram 6MiB --route staged", "--vram 6MiB", "", "--cache-home host", "--batch 8"] {
-        let line = format!("run -p Once -n 2000 --ignore-eos --seed 1 --context 2048 {more}");
+        let line = format!("run -p Once -n 1000 --ignore-eos --seed 1 --context 1024 {more}");
         stays_flat(&place, &line, true);
     }
     long_text(&place, 20_000);

@@ -12,7 +12,7 @@ use pipo_wgpu::error::Error;
 use pipo_wgpu::gpu::{Gpu, MemoryMax, Opening};
 use pipo_wgpu::plan::Work;
 use pipo_wgpu::sampler::{Sampler, SamplerOptions};
-use pipo_wgpu::session::{Limits, Session};
+use pipo_wgpu::session::{Begun, Limits, Session};
 use pipo_wgpu::trace::Trace;
 
 const CONTEXT: u32 = 64;
@@ -69,5 +69,64 @@ fn an_engine_is_made_again_by_the_plan_that_had_memory() {
         // A larger plan that was tried first would have left its mark.
         let peak = engine.gpu().account().peak_bytes();
         assert!(peak <= smaller.total_bytes, "{peak} of {}", smaller.total_bytes);
+    }
+}
+
+/// A session on another engine reads what it had read in passes of the same kind, and a text goes on
+/// after its first tokens as it did.
+#[test]
+fn a_session_goes_on_where_it_was() {
+    let line = "pipo-wgpu run --vram 6MiB --route staged --no-tune -p x";
+    let Verb::Run(args) = Args::parse_from(line.split_whitespace()).verb else { panic!("{line}") };
+    for penalty in [1.0, 1.2] {
+        let (mut engine, mut loader) = load(&args, None);
+        let options =
+            SamplerOptions { temperature: 0.9, seed: 7, repetition_penalty: penalty, ..Default::default() };
+        let mut sampler = Sampler::new(options).unwrap();
+        let limits = Limits { max_tokens: 10, end_tokens: Vec::new() };
+        let gpu = Arc::clone(engine.gpu());
+        let mut session = Session::new(&mut engine, CONTEXT);
+        session.generate(&[1, 2, 3], &limits, &mut sampler, |_| Ok(true)).unwrap();
+        // A conversation goes on behind what was said.
+        let prompt = [session.memory().tokens(), &[40, 41, 42]].concat();
+        session.keep(&prompt);
+        let before = session.memory().clone();
+        assert_eq!(before.tokens().len(), 12);
+        let mut begun = Begun::default();
+        let mut fresh = sampler.clone();
+        session
+            .resume((&prompt, &Begun::default()), &limits, &mut sampler, |token| {
+                begun.said.push(token);
+                Ok(true)
+            })
+            .unwrap();
+        let right = std::mem::take(&mut begun.said);
+        drop(session);
+        // Once more, and the device is lost after four tokens.
+        let mut session = Session::new(&mut engine, CONTEXT);
+        session.remember(&before).unwrap();
+        assert_eq!(session.memory(), &before);
+        let lost = session.resume((&prompt, &Begun::default()), &limits, &mut fresh, |token| {
+            begun.said.push(token);
+            if begun.said.len() == 4 {
+                gpu.lose();
+            }
+            Ok(true)
+        });
+        drop(session);
+        let lost = lost.unwrap_err();
+        assert!(matches!(lost, Error::DeviceLost(_)), "{lost}");
+        assert_eq!(begun.said, right[..begun.said.len()]);
+        drop(engine);
+        engine = loader.again(&lost).unwrap();
+        let mut session = Session::new(&mut engine, CONTEXT);
+        session.remember(&before).unwrap();
+        let mut rest = Vec::new();
+        let figures = session.resume((&prompt, &begun), &limits, &mut fresh, |token| {
+            rest.push(token);
+            Ok(true)
+        });
+        assert_eq!(figures.unwrap().new_tokens, 10);
+        assert_eq!([&begun.said[..], &rest].concat(), right, "penalty {penalty}");
     }
 }

@@ -104,10 +104,10 @@ pub struct Setup {
     pub tensor_split: &'static str,
     /// No tensor has a place of its own.
     pub tensor_buft_overrides: &'static str,
-    /// `dio` where units come from the file past the page cache in every pass, `mmap` where the file
-    /// is mapped to be loaded, `none` for the model inside the program.
+    /// `dio` where units come from the file past the page cache in every pass, `none` where it is read as
+    /// files usually are, or where the model is inside the program.
     pub load_mode: &'static str,
-    /// Whether there is a file that is mapped.
+    /// No file is mapped: one that is cut short would end the process.
     pub use_mmap: bool,
     /// Logits are made, no embeddings.
     pub embeddings: bool,
@@ -131,12 +131,7 @@ impl Setup {
             CacheKind::F16 => "f16",
             CacheKind::Q8 => "q8",
         };
-        let is_file = opened.packed.is_file();
-        let load_mode = match (is_file, plan.read_ahead_bytes > 0) {
-            (true, true) => "dio",
-            (true, false) => "mmap",
-            (false, _) => "none",
-        };
+        let is_direct = opened.packed.is_file() && plan.read_ahead_bytes > 0;
         let names = engine.decoder().units.iter().map(|unit| unit.spec.name.as_str());
         let (n_gpu_layers, n_cpu_moe) = layers(names.zip(plan.homes.iter().copied()));
         let caches_host = Home::Host.count(&plan.caches);
@@ -164,8 +159,8 @@ impl Setup {
             flash_attn: 1,
             tensor_split: "0.00",
             tensor_buft_overrides: "none",
-            load_mode,
-            use_mmap: is_file,
+            load_mode: if is_direct { "dio" } else { "none" },
+            use_mmap: false,
             embeddings: false,
             no_op_offload: 0,
             fit_target: 0,

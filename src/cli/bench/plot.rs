@@ -8,6 +8,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::results;
+use crate::cli::output;
 use crate::error::{Error, Result};
 use crate::os;
 
@@ -39,6 +40,8 @@ type Point = (f64, f64, f64);
 /// # Errors
 /// When a file is not what `bench -o json` writes, or the picture cannot be written.
 pub(in crate::cli) fn plot(picture: &Path, results: &[std::path::PathBuf]) -> Result<()> {
+    output::check_writable(picture)?;
+    let picture = &os::destination(picture);
     let mut rows = Vec::new();
     for path in results {
         rows.extend(results::rows(path)?);

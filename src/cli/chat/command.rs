@@ -1,11 +1,14 @@
 //! Commands inside a chat, which begin with `/`, and the file that a conversation is saved to.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
 use crate::cli::args::SamplingArgs;
+use crate::cli::output;
 use crate::error::{Error, Result};
+use crate::os;
 use crate::session::Limits;
 
 /// What `/help` shows.
@@ -109,12 +112,16 @@ impl Setting {
     }
 }
 
-/// Writes a conversation.
+/// Writes a conversation, whole or not at all: there may be one already.
 pub(super) fn save(path: &Path, system: Option<&str>, messages: &[Value]) -> Result<()> {
     let system = system.map(|text| json!({"role": "system", "content": text}));
     let all: Vec<Value> = system.into_iter().chain(messages.iter().cloned()).collect();
     let text = serde_json::to_string_pretty(&json!({"messages": all})).unwrap_or_default();
-    std::fs::write(path, text + "\n").map_err(Error::io("write", path))
+    output::check_writable(path)?;
+    let path = &os::destination(path);
+    let mut file = os::temporary_in(os::folder_of(path)).map_err(Error::io("write", path))?;
+    file.write_all((text + "\n").as_bytes()).map_err(Error::io("write", path))?;
+    file.persist(path).map(drop).map_err(|error| Error::io("write", path)(error.error))
 }
 
 /// Reads a conversation: its system message, and the others.

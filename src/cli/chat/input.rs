@@ -1,7 +1,9 @@
 //! What is typed into a chat: lines with a history, messages of several lines, commands.
 
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, Read};
 use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::time::Duration;
 
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
@@ -13,6 +15,9 @@ use crate::os;
 const FENCE: &str = "\"\"\"";
 /// A message has no more; a pasted file belongs into --prompt-file.
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
+
+/// How often Ctrl-C is looked for while a pipe has nothing to say.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// What the user wants next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,8 +32,12 @@ pub(super) enum Typed {
 
 /// Where lines come from.
 pub(super) enum Input {
-    Terminal { editor: Box<DefaultEditor>, history: Option<PathBuf> },
-    Pipe,
+    Terminal {
+        editor: Box<DefaultEditor>,
+        history: Option<PathBuf>,
+    },
+    /// Lines with their ends, from a thread that may wait for them for ever; no more at the end.
+    Pipe(Receiver<io::Result<String>>),
 }
 
 /// What a line is read as.
@@ -42,7 +51,7 @@ impl Input {
     /// A line editor with a history for a terminal, plain lines for anything else.
     pub(super) fn new(is_terminal: bool) -> Result<Self> {
         if !is_terminal {
-            return Ok(Input::Pipe);
+            return piped();
         }
         let mut editor = DefaultEditor::new().map_err(|error| failed(&error))?;
         let history = os::cache_folder().ok().map(|folder| folder.join("history"));
@@ -51,6 +60,11 @@ impl Input {
             let _ = editor.load_history(history);
         }
         Ok(Input::Terminal { editor: Box::new(editor), history })
+    }
+
+    /// Whether somebody types.
+    pub(super) fn is_terminal(&self) -> bool {
+        matches!(self, Input::Terminal { .. })
     }
 
     /// The next message or command.
@@ -76,15 +90,37 @@ impl Input {
                 Err(ReadlineError::Eof) => Ok(Line::End),
                 Err(error) => Err(failed(&error)),
             },
-            Input::Pipe => {
-                let mut text = String::new();
-                let read = io::stdin().lock().read_line(&mut text);
-                let read = read.map_err(Error::io("read", "standard input"))?;
-                let text = text.trim_end_matches(['\n', '\r']).to_owned();
-                Ok(if read == 0 { Line::End } else { Line::Text(text) })
-            }
+            Input::Pipe(lines) => loop {
+                os::check_interrupt()?;
+                match lines.recv_timeout(LOOK) {
+                    Ok(text) => {
+                        let text = text.map_err(Error::io("read", "standard input"))?;
+                        return Ok(Line::Text(text.trim_end_matches(['\n', '\r']).to_owned()));
+                    }
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => return Ok(Line::End),
+                }
+            },
         }
     }
+}
+
+/// Lines of standard input, for which Ctrl-C need not wait.
+fn piped() -> Result<Input> {
+    let (sender, lines) = sync_channel(1);
+    let read = move || {
+        loop {
+            let mut text = String::new();
+            let read = io::stdin().lock().take(MESSAGE_BYTES_MAX as u64 + 2).read_line(&mut text);
+            // Whoever wanted the lines may have had enough.
+            if matches!(read, Ok(0)) || sender.send(read.map(|_| text)).is_err() {
+                break;
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().name("standard input".into()).spawn(read);
+    thread.map_err(Error::io("start", "a thread for standard input"))?;
+    Ok(Input::Pipe(lines))
 }
 
 fn failed(error: &ReadlineError) -> Error {
