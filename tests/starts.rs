@@ -189,10 +189,22 @@ fn shapes_that_no_kernel_has_are_seen() {
         assert!(!wrong.fit(&card), "int8, {col_lanes}");
     }
     assert!(shapes.fit(&card));
-    for (threads, workgroups) in [(16, 8), (96, 8), (512, 8), (128, 0)] {
+    for (threads, workgroups) in [(16, 8), (80, 8), (384, 8), (128, 0)] {
         let attention_decode = attention_decode::Shape { threads, workgroups };
         assert!(!Shapes { attention_decode, ..shapes }.fit(&card), "{attention_decode:?}");
     }
+    let large = Facts {
+        limits: wgpu::Limits {
+            max_compute_invocations_per_workgroup: 1024,
+            max_compute_workgroup_storage_size: 48 << 10,
+            ..card.limits.clone()
+        },
+        ..card.clone()
+    };
+    let attention_decode = attention_decode::Shape { threads: 384, workgroups: 128 };
+    assert!(Shapes { attention_decode, ..shapes }.fit(&large), "{attention_decode:?}");
+    assert!(attention_decode::Shape::candidates(&large).contains(&attention_decode));
+    assert!(!attention_decode::Shape::candidates(&card).contains(&attention_decode));
     shapes.attention.splits = 0;
     assert!(!shapes.fit(&card));
 }

@@ -108,7 +108,7 @@ pub struct Args<'a> {
 /// What adapters differ in: how large and how many workgroups serve a token's attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Shape {
-    /// Threads of a workgroup: a power of two.
+    /// Threads of a workgroup: a multiple of 32.
     pub threads: u32,
     /// About as many workgroups serve one token behind a long context, whatever its heads are; with
     /// one, no context is split.
@@ -128,14 +128,27 @@ impl Shape {
     pub fn candidates(facts: &Facts) -> Vec<Shape> {
         let shapes: &[_] = match facts.is_software() {
             true => &[(32, 1), (64, 1), (128, 1), (256, 1)],
-            false => &[(128, 384), (128, 256), (128, 128), (64, 384), (64, 256), (256, 384), (256, 192)],
+            // Few and large, behind a long context: little is left to join.
+            false => &[
+                (128, 384),
+                (128, 256),
+                (128, 128),
+                (64, 384),
+                (64, 256),
+                (256, 384),
+                (256, 192),
+                (384, 128),
+            ],
         };
-        shapes.iter().map(|&(threads, workgroups)| Shape { threads, workgroups }).collect()
+        let shapes = shapes.iter().map(|&(threads, workgroups)| Shape { threads, workgroups });
+        shapes.filter(|shape| shape.fits(&facts.limits)).collect()
     }
 
-    /// Whether the kernel runs in this shape with WebGPU's default limits.
-    pub const fn fits(&self) -> bool {
-        self.threads.is_power_of_two() && self.threads >= 32 && self.threads <= 256 && self.workgroups >= 1
+    /// Whether the kernel runs in this shape: up to 256 threads with WebGPU's default limits.
+    pub fn fits(&self, limits: &wgpu::Limits) -> bool {
+        let is_small = self.threads <= 256 || limits.max_compute_workgroup_storage_size >= LARGE_BYTES;
+        let threads = 32..=limits.max_compute_invocations_per_workgroup.min(THREADS_MAX);
+        threads.contains(&self.threads) && self.threads.is_multiple_of(32) && self.workgroups >= 1 && is_small
     }
 
     /// The same, asked for by so many sets of heads: workgroups that share a context.
@@ -156,12 +169,15 @@ impl Shape {
 }
 
 const SPLITS_MAX: u32 = 48;
+const THREADS_MAX: u32 = 512;
+/// Workgroup memory for so many threads: 16 KiB of sums, and the results of four heads of 256 values.
+const LARGE_BYTES: u32 = 32 << 10;
 
 /// How workgroups are laid over heads, cache rows and a context. Two layouts may round
 /// differently, but [`Layout::joins`] changes no bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Layout {
-    /// Threads of a workgroup: a power of two.
+    /// Threads of a workgroup: a multiple of 32.
     pub threads: u32,
     /// Workgroups that share a long context.
     pub splits: u32,
@@ -177,7 +193,8 @@ impl Layout {
         // Elsewhere a barrier does not reach beyond the workgroup.
         let joins = matches!(facts.info.backend, wgpu::Backend::Vulkan | wgpu::Backend::Dx12);
         let (threads, splits) = (shape.threads, shape.splits(pairs(spec)));
-        Layout { threads, splits, tiles_min: 2, joins }
+        // Two tiles of few threads are about as many rows as one of many.
+        Layout { threads, splits, tiles_min: if threads > 256 { 1 } else { 2 }, joins }
     }
 
     /// Bytes of [`Args::parts`] for so many tokens.

@@ -341,7 +341,7 @@ impl Shapes {
     /// Whether every kernel runs in these shapes on an adapter.
     pub fn fit(&self, facts: &Facts) -> bool {
         let mut exact = self.matvec_exact.iter();
-        let attention = self.attention.fits() && self.attention_decode.fits();
+        let attention = self.attention.fits() && self.attention_decode.fits(&facts.limits);
         self.matvecs.fit(&facts.limits) && exact.all(|(_, shape)| shape.fits(8)) && attention
     }
 }

@@ -7,11 +7,13 @@ use pipo_wgpu::kernels::CacheKind::{F16, Q8};
 use pipo_wgpu::kernels::attention_decode::{self, Args, Layout, Shape, Spec, is_supported};
 use pipo_wgpu::kernels::{Mask, stride};
 
-/// A GPU's, one that splits even short contexts, and one that never splits.
-pub(crate) const LAYOUTS: [Layout; 3] = [
+/// A GPU's, one that splits even short contexts, one that never splits, and one of a number of threads
+/// that is no power of two.
+pub(crate) const LAYOUTS: [Layout; 4] = [
     Layout { threads: 128, splits: 32, tiles_min: 2, joins: true },
     Layout { threads: 64, splits: 5, tiles_min: 1, joins: true },
     Layout { threads: 256, splits: 1, tiles_min: 1, joins: true },
+    Layout { threads: 96, splits: 16, tiles_min: 1, joins: true },
 ];
 
 const NORM_EPS: f32 = 1e-3;
@@ -134,9 +136,10 @@ fn equals_the_reference() {
 #[test]
 fn every_shape_on_offer_equals_the_reference() {
     let mut shapes = Shape::candidates(&Facts::assumed());
-    shapes.extend(Shape::candidates(&gpu().facts).iter().filter(|shape| shape.threads == 32));
+    let own = Shape::candidates(&gpu().facts);
+    shapes.extend(own.iter().filter(|shape| shape.threads == 32 || shape.threads > 256));
     for (shape, sizes) in shapes.into_iter().zip(all_sizes().into_iter().cycle().step_by(3)) {
-        assert!(shape.fits(), "{shape:?}");
+        assert!(shape.fits(&gpu().facts.limits), "{shape:?}");
         let layout = Layout::new(&gpu().facts, &spec(&sizes), shape);
         check(&Case::new(sizes, RUNS[5]), &layout);
     }

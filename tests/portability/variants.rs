@@ -369,8 +369,8 @@ fn attentions(list: &mut List) {
                 list.add(shader, attention_coop::constants(&spec));
             }
         }
-        for (splits, joins) in [(1, true), (32, true), (8, false)] {
-            let layout = attention_decode::Layout { threads: 128, splits, tiles_min: 2, joins };
+        for (threads, splits, joins) in [(128, 1, true), (128, 32, true), (384, 16, true), (128, 8, false)] {
+            let layout = attention_decode::Layout { threads, splits, tiles_min: 2, joins };
             let int8 = head_dim.is_multiple_of(32);
             let window = Some(4096).filter(|_| joins);
             let rotary_dim = if joins { head_dim } else { 0 };
