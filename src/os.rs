@@ -18,7 +18,7 @@ pub use direct::{
     with_thread_memory,
 };
 pub use file::{destination, folder_of, forget_cached, let_large_writes_fail, temporary_in};
-pub use input::{FromStart, Input};
+pub use input::{FromStart, Input, read_most};
 pub use memory::{AnonymousMemory, SharedMemory};
 
 use crate::error::{Error, Result};

@@ -187,7 +187,7 @@ async fn answer(requests: &Requests, request: &Request, service: &Service) -> Re
     match outcome {
         Ok(body) => Ok(line(200, body, Value::Null)),
         // What failed for a reason of ours is asked for again the next time.
-        Err(problem) if problem.status >= 500 => Err(Error::Gpu(problem.message)),
+        Err(problem) if problem.status >= 500 => Err(requests.unanswered(request, &problem.message)),
         Err(problem) => {
             let error = json!({"code": problem.code.unwrap_or(problem.kind), "message": problem.message});
             Ok(line(problem.status, problem.json(), error))

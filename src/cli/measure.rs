@@ -21,6 +21,9 @@ use crate::trace::Trace;
 /// Tokens of a perplexity window when the user does not say.
 const WINDOW: u32 = 512;
 
+/// Its tokens take several times as much memory.
+const TEXT_BYTES_MAX: u64 = 1 << 30;
+
 /// A matrix to be written.
 struct Logits {
     shape: [usize; 2],
@@ -85,7 +88,7 @@ pub fn logits(args: &LogitsArgs) -> Result<()> {
 pub fn perplexity(args: &PerplexityArgs) -> Result<()> {
     let gpu = open_gpu(&args.device)?;
     let opened = Opened::new(&args.model, &gpu.facts)?;
-    let text = std::fs::read(&args.file).map_err(Error::io("read", &args.file))?;
+    let text = os::read_most(&args.file, TEXT_BYTES_MAX)?;
     let text = String::from_utf8(text).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
         Error::file(&args.file, format!("expected text in UTF-8, but byte {at} is not; convert it first"))

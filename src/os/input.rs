@@ -8,6 +8,20 @@ use super::faults::{Operation, Point, pass};
 use super::file::read_exact_at;
 use crate::error::{Error, Result};
 
+/// All of a file that is read at once, unless it is more than that much, or has no end.
+///
+/// # Errors
+/// It cannot be read, or is larger.
+pub fn read_most(path: &Path, bytes_max: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(Error::io("read", path))?;
+    file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
+    match bytes.len() as u64 <= bytes_max {
+        true => Ok(bytes),
+        false => Err(Error::file(path, format!("expected at most {bytes_max} bytes, found more"))),
+    }
+}
+
 /// A file open for reading. Threads may read it at once.
 ///
 /// Nothing of it is mapped: a map of a file that somebody cuts short ends the process when it is

@@ -180,4 +180,11 @@ fn a_file_of_requests_is_answered_all_the_same() {
     assert!(losses(&outcome) > 0, "{}", outcome.stderr);
     assert_eq!(answers("out.jsonl"), answers("right.jsonl"));
     assert_eq!(answers("out.jsonl").len(), 6);
+    // Where no engine is left, what was answered stays, and the same command goes on from there.
+    let short = losing(&place, &line("short.jsonl"), "25,0,0,0,0,0,0,0,0,0", "");
+    short.failed("lost for good", LOST);
+    let done = answers("short.jsonl").len();
+    assert!(done < 6, "{done}");
+    place.run(&line("short.jsonl")).succeeded("the next one");
+    assert_eq!(answers("short.jsonl"), answers("right.jsonl"));
 }

@@ -184,6 +184,25 @@ fn a_full_disk_is_said() {
     }
 }
 
+/// What has no end is not read to it.
+#[cfg(unix)]
+#[test]
+fn what_has_no_end_is_refused() {
+    let place = Place::new();
+    let request =
+        r#"{"custom_id": "a", "url": "/v1/completions", "body": {"prompt": "Once", "max_tokens": 2}}"#;
+    place.write("in.jsonl", request);
+    for (line, complaint) in [
+        ("batch model /dev/zero -o out.jsonl", "expected a file of requests, found a device or a pipe"),
+        ("run model --prompt-file /dev/zero", "expected a prompt of at most 16.0 MiB"),
+        ("bench --compare /dev/zero in.jsonl", "/dev/zero: expected at most 268435456 bytes, found more"),
+    ] {
+        place.run(line).refused(line, complaint);
+    }
+    let chat = place.feed("run model --chat", b"/load /dev/zero\n");
+    assert!(chat.stderr.contains("/dev/zero: expected at most"), "{}", chat.stderr);
+}
+
 /// What is renamed over a device or a pipe would be in its place, for everybody; a link stays a link.
 #[cfg(unix)]
 #[test]

@@ -1,7 +1,7 @@
 //! A file of requests: each line is checked before any work, and read again when its turn comes.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -39,13 +39,19 @@ impl Requests {
     /// # Errors
     /// Naming the line that is wrong.
     pub(in crate::cli) fn open(path: &Path) -> Result<Self> {
+        // Lines are read again when their turn comes.
+        if path.metadata().is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+            return Err(Error::file(path, "expected a file of requests, found a device or a pipe"));
+        }
         let file = Input::open(path)?;
         let mut reader = BufReader::new(file.from_start());
         let (mut list, mut seen) = (Vec::new(), HashMap::new());
         let (mut at, mut line, mut number) = (0, Vec::new(), 0);
         loop {
             line.clear();
-            let bytes = reader.read_until(b'\n', &mut line).map_err(Error::io("read", path))? as u64;
+            let most = LINE_BYTES_MAX as u64 + 1;
+            let read = (&mut reader).take(most).read_until(b'\n', &mut line);
+            let bytes = read.map_err(Error::io("read", path))? as u64;
             if bytes == 0 {
                 break;
             }
@@ -55,7 +61,7 @@ impl Requests {
             let complain =
                 |problem: String| Error::file(path, format!("line {number}: {problem}; correct the file"));
             if line.len() > LINE_BYTES_MAX {
-                return Err(complain(format!("expected at most {LINE_BYTES_MAX} bytes, found {bytes}")));
+                return Err(complain(format!("expected at most {LINE_BYTES_MAX} bytes, found more")));
             }
             if line.trim_ascii().is_empty() {
                 continue;
@@ -75,6 +81,12 @@ impl Requests {
             return Err(Error::file(path, "expected a request on each line, found none"));
         }
         Ok(Requests { path: path.to_path_buf(), file, list })
+    }
+
+    /// The failure of which a request has no answer.
+    pub(in crate::cli) fn unanswered(&self, request: &Request, why: &str) -> Error {
+        let Request { custom_id, number, .. } = request;
+        Error::file(&self.path, format!("line {number}: {custom_id:?} has no answer: {why}"))
     }
 
     /// A request's body.

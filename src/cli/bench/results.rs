@@ -5,13 +5,17 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::os;
+
+/// A row takes a few kilobytes.
+const FILE_BYTES_MAX: u64 = 256 << 20;
 
 /// The rows of a file that `bench -o json` or `-o jsonl` has written; there is at least one.
 ///
 /// # Errors
 /// When it is something else.
 pub(super) fn rows(path: &Path) -> Result<Vec<Value>> {
-    let text = std::fs::read(path).map_err(Error::io("read", path))?;
+    let text = os::read_most(path, FILE_BYTES_MAX)?;
     let found = serde_json::Deserializer::from_slice(&text).into_iter::<Value>();
     let found: Result<Vec<_>, _> = found.collect();
     let found = found.map_err(|problem| complain(path, &problem.to_string()))?;

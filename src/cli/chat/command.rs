@@ -126,15 +126,8 @@ pub(super) fn save(path: &Path, system: Option<&str>, messages: &[Value]) -> Res
 
 /// Reads a conversation: its system message, and the others.
 pub(in crate::cli) fn load(path: &Path) -> Result<(Option<String>, Vec<Value>)> {
-    let bytes = path.metadata().map_err(Error::io("read", path))?.len();
-    if bytes > FILE_BYTES_MAX {
-        return Err(Error::file(
-            path,
-            format!("{bytes} bytes are no conversation; at most {FILE_BYTES_MAX} are read"),
-        ));
-    }
-    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-    let value: Value = serde_json::from_str(&text)
+    let bytes = os::read_most(path, FILE_BYTES_MAX)?;
+    let value: Value = serde_json::from_slice(&bytes)
         .map_err(|error| Error::file(path, format!("expected a conversation as JSON: {error}")))?;
     let list = value["messages"].as_array().or(value.as_array());
     let list =
