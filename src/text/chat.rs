@@ -24,8 +24,9 @@ use crate::error::{Error, Result};
 use crate::text::Tokenizer;
 use crate::text::marks::{Controls, Writer};
 
-/// The longest text that messages may become; a model that reads more is far away.
-const RENDERED_BYTES_MAX: usize = 64 << 20;
+/// The longest text that messages may become, about two million tokens: `tokenizers` takes 200 bytes of memory
+/// for each byte of it.
+const RENDERED_BYTES_MAX: usize = 8 << 20;
 
 /// A template may quote all of a message where it complains; a person reads the beginning.
 const COMPLAINT_CHARS_MAX: usize = 600;

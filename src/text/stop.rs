@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 
-/// Stop strings at most, so that the scan of a piece stays cheap.
+/// Stop strings at most: each byte of a text is held against all of them.
 pub const STOPS_MAX: usize = 16;
 
 /// Passes text through until the first stop string, holding back only what may become one.
@@ -11,9 +11,44 @@ pub const STOPS_MAX: usize = 16;
 /// Nothing of it is ever emitted.
 #[derive(Clone, Debug)]
 pub struct StopMatcher {
-    stops: Vec<String>,
+    stops: Vec<Stop>,
     held: String,
     stopped: bool,
+}
+
+/// A stop string, and how much of it the text ends with (Knuth, Morris and Pratt): a long one that repeats
+/// itself would else be compared again from each of its places, for every piece.
+#[derive(Clone, Debug)]
+struct Stop {
+    bytes: Vec<u8>,
+    /// Of the first `i + 1` bytes, how many of the last ones they begin with as well, all of them apart.
+    borders: Vec<usize>,
+    matched: usize,
+}
+
+impl Stop {
+    fn new(stop: &str) -> Self {
+        let bytes = stop.as_bytes().to_vec();
+        let mut borders = vec![0; bytes.len()];
+        let mut border = 0;
+        for at in 1..bytes.len() {
+            while border > 0 && bytes[at] != bytes[border] {
+                border = borders[border - 1];
+            }
+            border += usize::from(bytes[at] == bytes[border]);
+            borders[at] = border;
+        }
+        Stop { bytes, borders, matched: 0 }
+    }
+
+    /// Takes the text's next byte; whether the text ends with the stop string now.
+    fn ends_with(&mut self, byte: u8) -> bool {
+        while self.matched > 0 && self.bytes.get(self.matched) != Some(&byte) {
+            self.matched = self.borders[self.matched - 1];
+        }
+        self.matched += usize::from(self.bytes[self.matched] == byte);
+        self.matched == self.bytes.len()
+    }
 }
 
 impl StopMatcher {
@@ -34,7 +69,11 @@ impl StopMatcher {
                 "expected at most {STOPS_MAX} stop strings, found {found}; drop some"
             )));
         }
-        Ok(Self { stops: stops.to_vec(), held: String::new(), stopped: false })
+        Ok(Self {
+            stops: stops.iter().map(|stop| Stop::new(stop)).collect(),
+            held: String::new(),
+            stopped: false,
+        })
     }
 
     /// Takes the next piece of text and returns what can be shown now.
@@ -42,13 +81,19 @@ impl StopMatcher {
         if self.stopped {
             return String::new();
         }
+        let before = self.held.len();
         self.held.push_str(piece);
-        if let Some(start) = self.first_match() {
-            self.stopped = true;
-            self.held.truncate(start);
-            return std::mem::take(&mut self.held);
+        for (at, byte) in piece.bytes().enumerate() {
+            let ended = self.stops.iter_mut().filter_map(|stop| stop.ends_with(byte).then_some(stop.matched));
+            if let Some(longest) = ended.max() {
+                self.stopped = true;
+                self.held.truncate(before + at + 1 - longest);
+                return std::mem::take(&mut self.held);
+            }
         }
-        let rest = self.held.split_off(self.held.len() - self.possible_prefix_bytes());
+        // Whole characters came, so that what is matched ends with one, in the text and in the stop string.
+        let kept = self.stops.iter().map(|stop| stop.matched).max().unwrap_or(0);
+        let rest = self.held.split_off(self.held.len() - kept);
         std::mem::replace(&mut self.held, rest)
     }
 
@@ -60,21 +105,6 @@ impl StopMatcher {
     /// Whether a stop string has been seen.
     pub fn stopped(&self) -> bool {
         self.stopped
-    }
-
-    /// Where the stop string that ends first starts.
-    fn first_match(&self) -> Option<usize> {
-        let found = |stop: &String| self.held.find(stop.as_str()).map(|start| (start + stop.len(), start));
-        self.stops.iter().filter_map(found).min().map(|(_, start)| start)
-    }
-
-    /// The length of the longest end of the held text that starts a stop string.
-    fn possible_prefix_bytes(&self) -> usize {
-        let longest = |stop: &String| {
-            let lengths = stop.char_indices().map(|(at, _)| at).rev();
-            lengths.into_iter().find(|&at| self.held.ends_with(&stop[..at])).unwrap_or(0)
-        };
-        self.stops.iter().map(longest).max().unwrap_or(0)
     }
 }
 
@@ -110,6 +140,16 @@ mod tests {
             assert_eq!(shown, *expected, "{stops:?} {pieces:?}");
             assert_eq!(matcher.stopped(), *stopped);
         }
+    }
+
+    /// Each piece costs about as much as it is long, whatever is held.
+    #[test]
+    fn long_stops_that_repeat_themselves_take_no_time() {
+        let stop = "[".repeat(200_000) + "x";
+        let mut matcher = matcher(&[&stop]);
+        let shown: String = "[".repeat(300_000).chars().map(|c| matcher.push(&c.to_string())).collect();
+        assert_eq!(shown, "[".repeat(100_000));
+        assert_eq!((matcher.push("xy"), matcher.stopped()), (String::new(), true));
     }
 
     #[test]

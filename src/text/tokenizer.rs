@@ -7,7 +7,7 @@ use tokenizers::models::ModelWrapper;
 
 use crate::error::{Error, Result};
 use crate::text::caught::caught;
-use crate::text::guard::guard;
+use crate::text::guard::{bounded, guard};
 use crate::text::marks::{Controls, Writer};
 
 /// A loaded `tokenizer.json`; clones share it.
@@ -53,6 +53,7 @@ impl Tokenizer {
     /// [`Error::Usage`] where its settings contradict each other.
     pub(crate) fn new(mut inner: tokenizers::Tokenizer) -> Result<Self> {
         let complain = |e: String| Error::Usage(format!("the tokenizer cannot be set up ({e})"));
+        bounded(&inner)?;
         inner.with_padding(None);
         caught(|| inner.with_truncation(None).map(drop)).map_err(complain)?;
         let unknown = unknown_token(&inner).map(str::to_owned);

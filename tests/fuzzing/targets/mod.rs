@@ -44,7 +44,13 @@ pub const TARGETS: [Target; 15] = [
     Target { name: "config", body: config::config, bytes_max: 64 * MIB, words: CONFIG_WORDS },
     Target { name: "generation", body: config::generation, bytes_max: MIB, words: GENERATION_WORDS },
     Target { name: "tokenizer", body: text::tokenizer, bytes_max: 48 * MIB, words: TOKENIZER_WORDS },
-    Target { name: "template", body: text::template, bytes_max: 320 * MIB, words: TEMPLATE_WORDS },
+    // What a template may hold, and 200 bytes for each of 8 MiB that are cut into tokens.
+    Target {
+        name: "template",
+        body: text::template,
+        bytes_max: (256 + 8 * 220) * MIB,
+        words: TEMPLATE_WORDS,
+    },
     Target { name: "http", body: serving::body, bytes_max: 512 * MIB, words: HTTP_WORDS },
     Target { name: "grammar", body: serving::grammar, bytes_max: 512 * MIB, words: GRAMMAR_WORDS },
     Target { name: "calls", body: speech::calls, bytes_max: 16 * MIB, words: CALL_WORDS },
