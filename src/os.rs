@@ -17,7 +17,7 @@ pub use direct::{
     DIRECT_ALIGNMENT, DISK_PIECE_BYTES, DISK_THREADS, DirectFile, DiskRate, Target, disk_rate,
     with_thread_memory,
 };
-pub use file::{destination, folder_of, forget_cached, let_large_writes_fail, temporary_in};
+pub use file::{destination, folder_of, forget_cached, let_large_writes_fail, temporary_in, write_whole};
 pub use input::{FromStart, Input, read_most};
 pub use memory::{AnonymousMemory, SharedMemory};
 

@@ -54,7 +54,6 @@ impl View for Logits {
 /// Whatever goes wrong on the way, or when the file cannot be written.
 pub fn logits(args: &LogitsArgs) -> Result<()> {
     output::check_writable(&args.out)?;
-    let out = &os::destination(&args.out);
     let gpu = open_gpu(&args.device)?;
     let opened = Opened::new(&args.model, &gpu.facts)?;
     crate::text::check_ids(&args.ids, opened.decoder.vocab_size)?;
@@ -73,10 +72,10 @@ pub fn logits(args: &LogitsArgs) -> Result<()> {
         Ok(())
     })?;
     drop(waiting);
-    let temporary = os::temporary_in(os::folder_of(out)).map_err(Error::io("write", out))?;
-    safetensors::serialize_to_file([("logits", all)], None, temporary.path())
-        .map_err(|error| Error::file(out, format!("cannot be written: {error}")))?;
-    temporary.persist(out).map_err(|e| Error::io("write", out)(e.error))?;
+    os::write_whole(&args.out, "write", |file, out| {
+        safetensors::serialize_to_file([("logits", all)], None, file.path())
+            .map_err(|error| Error::file(out, format!("cannot be written: {error}")))
+    })?;
     note(format_args!("wrote {} x {} logits to {}", shape[0], shape[1], args.out.display()));
     Ok(())
 }

@@ -9,6 +9,7 @@ use memmap2::Mmap;
 use tempfile::NamedTempFile;
 
 use super::faults::{Operation, Point, pass};
+use crate::error::{Error, Result};
 
 /// Fills `buffer` from `offset` of `file` without moving any shared position, so that threads
 /// can read one file at once.
@@ -44,6 +45,22 @@ pub fn destination(path: &Path) -> PathBuf {
     let is_link = path.symlink_metadata().is_ok_and(|found| found.is_symlink());
     let behind = if is_link { path.canonicalize().ok() } else { None };
     behind.unwrap_or_else(|| path.to_path_buf())
+}
+
+/// Writes a file whole or not at all: `write` fills one under a temporary name, which gets the file's in the
+/// end. It is told where that is, behind a link; `doing` says in errors what was tried.
+///
+/// # Errors
+/// What the operating system reports, and those of `write`.
+pub fn write_whole(
+    path: &Path,
+    doing: &'static str,
+    write: impl FnOnce(&mut NamedTempFile, &Path) -> Result<()>,
+) -> Result<()> {
+    let path = &destination(path);
+    let mut file = temporary_in(folder_of(path)).map_err(Error::io(doing, path))?;
+    write(&mut file, path)?;
+    file.persist(path).map(drop).map_err(|problem| Error::io(doing, path)(problem.error))
 }
 
 /// How the names of files begin and end that are not complete yet.

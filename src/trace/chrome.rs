@@ -19,12 +19,11 @@ const PROCESS: u32 = 1;
 /// Writes `spans`, which are in order of their start, under a temporary name and renames the
 /// file when it is complete.
 pub(super) fn write(path: &Path, spans: &[Span], dropped_spans: u64) -> Result<()> {
-    let path = &os::destination(path);
-    let mut file = os::temporary_in(os::folder_of(path)).map_err(Error::io("write the trace", path))?;
-    let written = events(&mut BufWriter::new(file.as_file_mut()), spans, dropped_spans);
-    written.map_err(Error::io("write the trace", path))?;
-    file.persist(path).map_err(|e| Error::io("write the trace", path)(e.error))?;
-    Ok(())
+    const DOING: &str = "write the trace";
+    os::write_whole(path, DOING, |file, path| {
+        let written = events(&mut BufWriter::new(file.as_file_mut()), spans, dropped_spans);
+        written.map_err(Error::io(DOING, path))
+    })
 }
 
 /// Writes the JSON document.

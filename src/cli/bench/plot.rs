@@ -41,7 +41,6 @@ type Point = (f64, f64, f64);
 /// When a file is not what `bench -o json` writes, or the picture cannot be written.
 pub(in crate::cli) fn plot(picture: &Path, results: &[std::path::PathBuf]) -> Result<()> {
     output::check_writable(picture)?;
-    let picture = &os::destination(picture);
     let mut rows = Vec::new();
     for path in results {
         rows.extend(results::rows(path)?);
@@ -52,10 +51,9 @@ pub(in crate::cli) fn plot(picture: &Path, results: &[std::path::PathBuf]) -> Re
             "expected rows with model, test, budget and rates, found others; measure it again",
         )
     })?;
-    let temporary = os::temporary_in(os::folder_of(picture)).map_err(Error::io("write", picture))?;
-    std::fs::write(temporary.path(), svg).map_err(Error::io("write", picture))?;
-    temporary.persist(picture).map_err(|problem| Error::io("write", picture)(problem.error))?;
-    Ok(())
+    os::write_whole(picture, "write", |file, picture| {
+        std::fs::write(file.path(), svg).map_err(Error::io("write", picture))
+    })
 }
 
 fn draw(rows: &[Value]) -> Option<String> {

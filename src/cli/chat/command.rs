@@ -118,10 +118,9 @@ pub(super) fn save(path: &Path, system: Option<&str>, messages: &[Value]) -> Res
     let all: Vec<Value> = system.into_iter().chain(messages.iter().cloned()).collect();
     let text = serde_json::to_string_pretty(&json!({"messages": all})).unwrap_or_default();
     output::check_writable(path)?;
-    let path = &os::destination(path);
-    let mut file = os::temporary_in(os::folder_of(path)).map_err(Error::io("write", path))?;
-    file.write_all((text + "\n").as_bytes()).map_err(Error::io("write", path))?;
-    file.persist(path).map(drop).map_err(|error| Error::io("write", path)(error.error))
+    os::write_whole(path, "write", |file, path| {
+        file.write_all((text + "\n").as_bytes()).map_err(Error::io("write", path))
+    })
 }
 
 /// Reads a conversation: its system message, and the others.
