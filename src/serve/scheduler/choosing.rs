@@ -47,7 +47,7 @@ impl Scheduler<'_> {
         for (number, token) in chosen {
             match token {
                 Ok(token) => self.take(number, token),
-                Err(problem) => self.fail(number, Failure::Broken(problem.to_string())),
+                Err(problem) => self.fail(number, problem.into()),
             }
         }
         Ok(())
