@@ -194,11 +194,18 @@ fn what_has_no_end_is_refused() {
     place.write("in.jsonl", request);
     for (line, complaint) in [
         ("batch model /dev/zero -o out.jsonl", "expected a file of requests, found a device or a pipe"),
-        ("run model --prompt-file /dev/zero", "expected a prompt of at most 16.0 MiB"),
+        ("run model --prompt-file /dev/zero", "expected a prompt of at most 8.00 MiB"),
         ("bench --compare /dev/zero in.jsonl", "/dev/zero: expected at most 268435456 bytes, found more"),
+        ("perplexity model /dev/zero", "/dev/zero: expected at most 268435456 bytes, found more"),
     ] {
         place.run(line).refused(line, complaint);
     }
+    let line = "perplexity model /dev/stdin";
+    let mut endless = std::process::Command::new("yes").stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let child = place.command(line).stdin(endless.stdout.take().unwrap()).spawn().unwrap();
+    wait(child, line).refused(line, "/dev/stdin: expected at most 268435456 bytes, found more");
+    // It cannot write to a pipe that nobody reads.
+    endless.wait().unwrap();
     let chat = place.feed("run model --chat", b"/load /dev/zero\n");
     assert!(chat.stderr.contains("/dev/zero: expected at most"), "{}", chat.stderr);
 }
