@@ -5,13 +5,12 @@ mod direct;
 pub mod faults;
 mod file;
 mod input;
+mod interrupt;
 mod memory;
 
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use direct::{
     DIRECT_ALIGNMENT, DISK_PIECE_BYTES, DISK_THREADS, DirectFile, DiskRate, Target, disk_rate,
@@ -19,15 +18,13 @@ pub use direct::{
 };
 pub use file::{destination, folder_of, forget_cached, let_large_writes_fail, temporary_in, write_whole};
 pub use input::{FromStart, Input, read_most};
+pub use interrupt::{check_interrupt, clear_interrupt, interrupt_flag, interrupted_exit_code};
 pub use memory::{AnonymousMemory, SharedMemory};
 
 use crate::error::{Error, Result};
 
 /// Environment variable that names the cache folder.
 pub const CACHE_VARIABLE: &str = "PIPO_WGPU_CACHE";
-
-/// Exit code after Ctrl-C, as shells expect it: 128 + SIGINT.
-pub const INTERRUPTED_EXIT_CODE: u8 = 130;
 
 /// The folder for packed models, which may not exist yet: [`CACHE_VARIABLE`], else the user's
 /// cache folder as the operating system defines it.
@@ -74,44 +71,6 @@ pub fn cpu_name() -> String {
     name.filter(|name| !name.is_empty()).unwrap_or_else(|| std::env::consts::ARCH.to_owned())
 }
 
-static RAISED: AtomicBool = AtomicBool::new(false);
-
-/// A flag that the first Ctrl-C (or request to terminate) raises; the second ends the process at once with
-/// [`INTERRUPTED_EXIT_CODE`].
-///
-/// The first call installs the handler; all calls give the same flag. Where no handler can be
-/// installed, a warning is logged and Ctrl-C keeps ending the process as it always does.
-pub fn interrupt_flag() -> &'static AtomicBool {
-    static INSTALLED: OnceLock<()> = OnceLock::new();
-    INSTALLED.get_or_init(|| {
-        let handler = || {
-            if RAISED.swap(true, Ordering::SeqCst) {
-                std::process::exit(INTERRUPTED_EXIT_CODE.into());
-            }
-        };
-        if let Err(problem) = ctrlc::set_handler(handler) {
-            log::warn!("Ctrl-C will not end the run cleanly: {problem}");
-        }
-    });
-    &RAISED
-}
-
-/// Turns a raised [`interrupt_flag`] into the error that ends the run.
-///
-/// # Errors
-/// [`Error::Interrupted`] once Ctrl-C was pressed.
-pub fn check_interrupt() -> Result<()> {
-    match interrupt_flag().load(Ordering::SeqCst) {
-        true => Err(Error::Interrupted),
-        false => Ok(()),
-    }
-}
-
-/// Takes note of a Ctrl-C that has ended what it was meant to end.
-pub fn clear_interrupt() {
-    RAISED.store(false, Ordering::SeqCst);
-}
-
 /// Whether a write failed because the reader of the pipe went away.
 pub fn is_broken_pipe(error: &io::Error) -> bool {
     /// `ERROR_NO_DATA`: Windows' answer while the pipe is being closed.
@@ -141,12 +100,6 @@ mod tests {
     fn free_memory_is_plausible() {
         let free = free_ram_bytes().unwrap();
         assert!((1 << 20..1 << 50).contains(&free), "{free}");
-    }
-
-    #[test]
-    fn the_interrupt_flag_is_one_flag() {
-        assert!(std::ptr::eq(interrupt_flag(), interrupt_flag()));
-        check_interrupt().unwrap();
     }
 
     #[test]

@@ -371,7 +371,7 @@ impl Talk<'_> {
                 if !self.is_typed {
                     return Err(Error::Interrupted);
                 }
-                os::clear_interrupt();
+                os::clear_interrupt()?;
                 Ok(None)
             }
             Err(problem @ Error::Usage(_)) => {
@@ -440,10 +440,7 @@ fn survive(problem: Error) -> Result<()> {
             note(format_args!("error: {problem}"));
             Ok(())
         }
-        Error::Interrupted => {
-            os::clear_interrupt();
-            Ok(())
-        }
+        Error::Interrupted => os::clear_interrupt(),
         fatal => Err(fatal),
     }
 }

@@ -15,14 +15,14 @@ use crate::error::{Error, Result};
 use crate::os;
 use crate::plan::Work;
 use crate::session::{Session, log_probability};
-use crate::text::Tokenizer;
+use crate::text::{TEXT_BYTES_MAX, Tokenizer};
 use crate::trace::Trace;
 
 /// Tokens of a perplexity window when the user does not say.
 const WINDOW: u32 = 512;
 
-/// Its tokens take several times as much memory.
-const TEXT_BYTES_MAX: u64 = 1 << 30;
+/// A longer text takes a day to score; what has no end is not read to it.
+const FILE_BYTES_MAX: u64 = 256 << 20;
 
 /// A matrix to be written.
 struct Logits {
@@ -87,7 +87,7 @@ pub fn logits(args: &LogitsArgs) -> Result<()> {
 pub fn perplexity(args: &PerplexityArgs) -> Result<()> {
     let gpu = open_gpu(&args.device)?;
     let opened = Opened::new(&args.model, &gpu.facts)?;
-    let text = os::read_most(&args.file, TEXT_BYTES_MAX)?;
+    let text = os::read_most(&args.file, FILE_BYTES_MAX)?;
     let text = String::from_utf8(text).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
         Error::file(&args.file, format!("expected text in UTF-8, but byte {at} is not; convert it first"))
@@ -153,8 +153,48 @@ fn documents(text: &str, separator: Option<&str>, tokenizer: &Tokenizer) -> Resu
         Some(separator) if !separator.is_empty() => text.split(separator).map(str::trim).collect(),
         _ => vec![text],
     };
-    let ids: Result<Vec<_>> = parts.into_iter().map(|part| tokenizer.encode(part, true)).collect();
+    let ids: Result<Vec<_>> = parts.into_iter().map(|part| encode(part, tokenizer, TEXT_BYTES_MAX)).collect();
     Ok(ids?.into_iter().filter(|ids| ids.len() > 1).collect())
+}
+
+/// The tokens of a document, of which `bytes_max` are cut into tokens at once: a longer one is taken apart
+/// between lines.
+fn encode(document: &str, tokenizer: &Tokenizer, bytes_max: usize) -> Result<Vec<u32>> {
+    if document.len() <= bytes_max {
+        return tokenizer.encode(document, true);
+    }
+    let refuse = |what: &str| {
+        Err(Error::Usage(format!(
+            "a text of {} bytes is read in parts, and {what}; cut it into documents with --separator",
+            document.len()
+        )))
+    };
+    // What would stand behind each part is not the text's.
+    let start = tokenizer.encode("", true)?;
+    let (mut ids, mut rest) = (Vec::new(), document);
+    while !rest.is_empty() {
+        let Some(part) = first_lines(rest, bytes_max) else {
+            return refuse(&format!("{bytes_max} of them have no end of a line with a letter after it"));
+        };
+        let is_first = ids.is_empty();
+        ids.extend(tokenizer.encode(part, is_first)?);
+        if is_first && (start.len() > 1 || !ids.starts_with(&start)) {
+            return refuse("this tokenizer puts tokens behind each");
+        }
+        rest = &rest[part.len()..];
+    }
+    Ok(ids)
+}
+
+/// The most lines that have at most so many bytes and are followed by a letter: between such lines the
+/// tokenizers of most families cut anyway.
+fn first_lines(text: &str, bytes_max: usize) -> Option<&str> {
+    if text.len() <= bytes_max {
+        return Some(text);
+    }
+    let head = &text[..text.floor_char_boundary(bytes_max)];
+    let mut ends = head.rmatch_indices('\n').map(|(at, _)| at + 1);
+    ends.find(|end| text[*end..].starts_with(char::is_alphabetic)).map(|end| &text[..end])
 }
 
 /// A part of a text that is read at once.
@@ -210,6 +250,19 @@ impl Score {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_documents_are_read_in_parts() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tokenizer/tokenizer.json");
+        let tokenizer = Tokenizer::from_bytes(&std::fs::read(folder).unwrap()).unwrap();
+        let text = "One line\n\n  two lines\nand the third, é日本\r\nZ\n".repeat(50);
+        let whole = tokenizer.encode(&text, true).unwrap();
+        for bytes_max in [40, 41, 57, 333, text.len() - 1, text.len()] {
+            assert_eq!(encode(&text, &tokenizer, bytes_max).unwrap(), whole, "{bytes_max}");
+        }
+        let problem = encode("a long line\n of one", &tokenizer, 15).unwrap_err().to_string();
+        assert!(problem.contains("read in parts") && problem.contains("--separator"), "{problem}");
+    }
 
     #[test]
     fn windows_score_every_token_at_most_once() {

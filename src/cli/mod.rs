@@ -42,7 +42,7 @@ use crate::pack::Packed;
 use crate::quant::WeightKind;
 
 /// Parses the command line, runs the verb and turns the outcome into an exit code: 0 done, 1
-/// failed, 2 wrong usage, 130 interrupted.
+/// failed, 2 wrong usage, 130 interrupted, 143 asked to terminate.
 pub fn main() -> ExitCode {
     install_panic_hook();
     os::let_large_writes_fail();
@@ -113,7 +113,7 @@ fn pack(args: &PackArgs) -> Result<()> {
 fn exit_code(result: Result<()>, report: &mut dyn Write) -> ExitCode {
     match result {
         Ok(()) | Err(Error::ClosedPipe) => ExitCode::SUCCESS,
-        Err(Error::Interrupted) => ExitCode::from(os::INTERRUPTED_EXIT_CODE),
+        Err(Error::Interrupted) => ExitCode::from(os::interrupted_exit_code()),
         Err(error) => {
             // Where stderr is closed as well nobody is left to tell.
             let _ = writeln!(report, "error: {}", one_line(&error.to_string()));

@@ -8,7 +8,7 @@ use crate::cli::args::PromptArgs;
 use crate::error::{Error, Result};
 
 /// A longer prompt file is surely not meant as a prompt.
-const PROMPT_BYTES_MAX: u64 = 16 << 20;
+const PROMPT_BYTES_MAX: u64 = crate::text::TEXT_BYTES_MAX as u64;
 
 /// What generation starts from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,6 +126,6 @@ mod tests {
         assert!(Prompt::read(&missing, None).unwrap_err().to_string().contains("/no/such/file"));
         assert!(piped(b"ab\xff").unwrap_err().to_string().contains("byte 2 is not"));
         let long = vec![b'a'; PROMPT_BYTES_MAX as usize + 1];
-        assert!(piped(&long).unwrap_err().to_string().contains("at most 16.0 MiB"));
+        assert!(piped(&long).unwrap_err().to_string().contains("at most 8.00 MiB"));
     }
 }

@@ -33,7 +33,10 @@ impl AnonymousMemory {
             Error::Usage(format!("no {bytes} bytes of host memory for reading the disk: {problem}"))
         };
         let bytes = usize::try_from(bytes).map_err(|e| too_much(&e))?;
-        let taken = bytes.next_multiple_of(LARGE_PAGE_BYTES) + LARGE_PAGE_BYTES;
+        let taken = bytes
+            .checked_next_multiple_of(LARGE_PAGE_BYTES)
+            .and_then(|whole| whole.checked_add(LARGE_PAGE_BYTES))
+            .ok_or_else(|| too_much(&"expected fewer than there are addresses; ask for less"))?;
         let mut map = MmapMut::map_anon(taken).map_err(|e| too_much(&e))?;
         let start = map.as_ptr().align_offset(LARGE_PAGE_BYTES);
         #[cfg(target_os = "linux")]
@@ -177,8 +180,11 @@ mod tests {
             assert_eq!(slice.as_ptr().align_offset(4096), 0);
             assert!(slice.len() as u64 == bytes && slice.iter().all(|byte| *byte == 0));
         }
-        let problem = AnonymousMemory::new(1 << 60).unwrap_err().to_string();
-        assert!(problem.contains("bytes of host memory"), "{problem}");
+        // The last ones are more than pages have addresses.
+        for bytes in [1 << 60, u64::MAX - (3 << 20), u64::MAX - (1 << 20), u64::MAX] {
+            let problem = AnonymousMemory::new(bytes).unwrap_err().to_string();
+            assert!(problem.contains(&format!("no {bytes} bytes of host memory")), "{problem}");
+        }
     }
 
     #[test]

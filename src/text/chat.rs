@@ -21,12 +21,8 @@ use serde_json::{Map, Value, json};
 pub use templates::ChatTemplates;
 
 use crate::error::{Error, Result};
-use crate::text::Tokenizer;
 use crate::text::marks::{Controls, Writer};
-
-/// The longest text that messages may become, about two million tokens: `tokenizers` takes 200 bytes of memory
-/// for each byte of it.
-const RENDERED_BYTES_MAX: usize = 8 << 20;
+use crate::text::{TEXT_BYTES_MAX, Tokenizer};
 
 /// A template may quote all of a message where it complains; a person reads the beginning.
 const COMPLAINT_CHARS_MAX: usize = 600;
@@ -114,7 +110,15 @@ impl ChatTemplate {
     /// [`Error::Usage`] where the template refuses the chat, or goes wrong over it.
     pub fn render(&self, chat: &Chat<'_>) -> Result<String> {
         let now = environment::strftime_now(chat.now);
-        self.render_with(chat, now, &|text, _| text.to_owned())
+        let text = self.render_with(chat, now, &|text, _| text.to_owned())?;
+        match text.len() <= TEXT_BYTES_MAX {
+            true => Ok(text),
+            false => Err(Error::Usage(format!(
+                "the chat template makes {} bytes of these messages, and at most {TEXT_BYTES_MAX} are read; \
+                 shorten them",
+                text.len()
+            ))),
+        }
     }
 
     /// The messages as this template takes them: one that refuses or leaves out a system message
@@ -193,13 +197,6 @@ impl ChatTemplate {
         let template = env.get_template(environment::NAME).map_err(|error| complaint(&error))?;
         let text =
             template.render(minijinja::Value::from(Serde(variables))).map_err(|error| complaint(&error))?;
-        if text.len() > RENDERED_BYTES_MAX {
-            return Err(Error::Usage(format!(
-                "the chat template makes {} bytes of these messages, and at most {RENDERED_BYTES_MAX} are read; \
-                 shorten them",
-                text.len()
-            )));
-        }
         match prepared.continued {
             None => Ok(text),
             Some(message) => messages::cut_at_tag(&text, &message),

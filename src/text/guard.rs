@@ -1,36 +1,10 @@
-//! Sets a tokenizer up so that control tokens come from marked text alone, and texts stay as long as they are.
+//! Sets a tokenizer up so that control tokens come from marked text alone.
 
 use tokenizers::normalizers::{NormalizerWrapper, Replace, Sequence};
-use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::{AddedToken, NormalizedString, Normalizer};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::text::marks::{Controls, Spelling};
-
-/// More `ByteLevel` in a row are a mistake: each doubles what is not ASCII, so that some dozens are more than
-/// any memory.
-const BYTE_LEVELS_MAX: usize = 4;
-
-/// Refuses a tokenizer that would make a text very much longer before it cuts it.
-pub(super) fn bounded(inner: &tokenizers::Tokenizer) -> Result<()> {
-    let found = inner.get_pre_tokenizer().map_or(0, byte_levels);
-    if found > BYTE_LEVELS_MAX {
-        return Err(Error::Usage(format!(
-            "the tokenizer spells the bytes of a text as characters {found} times over, and each time may double \
-             it; expected at most {BYTE_LEVELS_MAX} `ByteLevel` in its `pre_tokenizer`"
-        )));
-    }
-    Ok(())
-}
-
-/// How often a text's bytes are spelt as characters before it is cut.
-fn byte_levels(step: &PreTokenizerWrapper) -> usize {
-    match step {
-        PreTokenizerWrapper::ByteLevel(_) => 1,
-        PreTokenizerWrapper::Sequence(steps) => steps.as_ref().iter().map(byte_levels).sum(),
-        _ => 0,
-    }
-}
 
 /// Makes control tokens findable in marked text only: they are searched for before anything is
 /// normalised, and what stands for their first characters in text is restored after that.

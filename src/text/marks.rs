@@ -117,6 +117,11 @@ impl Controls {
         text.chars().map(|c| self.original(c).map_or(c, |(c, _)| c)).collect()
     }
 
+    /// The bytes of a text without stand-ins.
+    pub(crate) fn unmarked_bytes(&self, text: &str) -> usize {
+        text.chars().map(|c| self.original(c).map_or(c, |(c, _)| c).len_utf8()).sum()
+    }
+
     /// Whether a text has any character of which spellings are made.
     pub(crate) fn touches(&self, text: &str) -> bool {
         text.contains(&self.chars[..])

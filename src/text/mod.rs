@@ -1,10 +1,12 @@
 //! Text to tokens and tokens back to text.
 
+mod bounds;
 mod caught;
 pub mod chat;
 pub mod files;
 pub mod generation_config;
 pub mod gguf;
+mod growth;
 mod guard;
 pub(crate) mod marks;
 pub mod old;
@@ -20,4 +22,4 @@ pub use generation_config::GenerationConfig;
 pub use pieces::Piece;
 pub use stop::StopMatcher;
 pub use stream::StreamDecoder;
-pub use tokenizer::{Tokenizer, check_ids};
+pub use tokenizer::{TEXT_BYTES_MAX, Tokenizer, check_ids};

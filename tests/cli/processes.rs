@@ -73,13 +73,14 @@ fn figures_may_go_unread() {
 #[test]
 fn ctrl_c_ends_the_run_at_once() {
     let place = Place::new();
-    for name in ["-INT", "-TERM"] {
+    // 128 and the signal's number.
+    for (name, code) in [("-INT", 130), ("-TERM", 143), ("-HUP", 129)] {
         let mut child = place.command(LONG).spawn().unwrap();
         first_byte(&mut child);
         signal(&child, name);
         let start = Instant::now();
         let outcome = wait(child, name);
-        assert_eq!(outcome.code, Some(130), "{name}: {}", outcome.stderr);
+        assert_eq!(outcome.code, Some(code), "{name}: {}", outcome.stderr);
         assert!(start.elapsed() < Duration::from_secs(5), "{name}: took {:?}", start.elapsed());
         quiet(&outcome, name);
     }
@@ -93,7 +94,9 @@ fn a_signal_ends_a_chat_from_a_pipe() {
     use std::io::Write;
     let place = Place::new();
     let line = "run --chat -n 900 --ignore-eos --temperature 1 --seed 1";
-    for (said, name) in [("Once\nMore\nAnd then\n", "-INT"), ("Once\n", "-TERM"), ("", "-TERM")] {
+    for (said, name, code) in
+        [("Once\nMore\nAnd then\n", "-INT", 130), ("Once\n", "-TERM", 143), ("", "-TERM", 143)]
+    {
         let mut child = place.command(line).stdin(std::process::Stdio::piped()).spawn().unwrap();
         let mut input = child.stdin.take().unwrap();
         input.write_all(said.as_bytes()).unwrap();
@@ -105,9 +108,66 @@ fn a_signal_ends_a_chat_from_a_pipe() {
         }
         signal(&child, name);
         let outcome = wait(child, name);
-        assert_eq!(outcome.code, Some(130), "{name}: {}", outcome.stderr);
+        assert_eq!(outcome.code, Some(code), "{name}: {}", outcome.stderr);
         quiet(&outcome, name);
         drop(input);
+    }
+}
+
+/// Whoever starts it with `nohup` wants it to outlive the terminal.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_terminal_that_nobody_waits_for_may_close() {
+    let place = Place::new();
+    let line = "run -p Once -n 60 --ignore-eos --temperature 0";
+    let text = place.output(line);
+    let like = place.command(line);
+    let mut command = std::process::Command::new("bash");
+    command.args(["-c", "trap '' HUP; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_pipo-wgpu")]);
+    command.args(like.get_args()).current_dir(like.get_current_dir().unwrap());
+    command.envs(like.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.stdin(std::process::Stdio::null());
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut first = [0];
+    child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    signal(&child, "-HUP");
+    let outcome = wait(child, line);
+    assert_eq!((outcome.code, outcome.stdout), (Some(0), text[1..].to_owned()), "{}", outcome.stderr);
+}
+
+/// A server ends well when it is asked to, and at once when it is asked twice.
+#[cfg(unix)]
+#[test]
+fn a_server_ends_as_it_is_asked_to() {
+    use std::io::{BufRead, BufReader, Write};
+    let place = Place::new();
+    for (name, code) in [("-INT", 130), ("-TERM", 143)] {
+        for is_twice in [false, true] {
+            let mut child = place.command("serve --port 0 --patience 60").spawn().unwrap();
+            let mut line = String::new();
+            let mut output = BufReader::new(child.stdout.take().unwrap());
+            output.read_line(&mut line).unwrap();
+            let address = line.trim().strip_prefix("listening on http://").unwrap();
+            let mut client = std::net::TcpStream::connect(address).unwrap();
+            if is_twice {
+                let body = r#"{"prompt": "Once", "max_tokens": 3000, "ignore_eos": true, "stream": true}"#;
+                let length = body.len();
+                let head = "POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n";
+                write!(client, "{head}Content-Length: {length}\r\n\r\n{body}").unwrap();
+                client.read_exact(&mut [0]).unwrap();
+            }
+            signal(&child, name);
+            if is_twice {
+                // It waits for the answer by now.
+                std::thread::sleep(Duration::from_millis(500));
+                assert!(child.try_wait().unwrap().is_none(), "{name}: it has an answer to end");
+                signal(&child, name);
+            }
+            let outcome = wait(child, name);
+            assert_eq!(outcome.code, Some(if is_twice { code } else { 0 }), "{name}: {}", outcome.stderr);
+            quiet(&outcome, name);
+        }
     }
 }
 
@@ -194,11 +254,18 @@ fn what_has_no_end_is_refused() {
     place.write("in.jsonl", request);
     for (line, complaint) in [
         ("batch model /dev/zero -o out.jsonl", "expected a file of requests, found a device or a pipe"),
-        ("run model --prompt-file /dev/zero", "expected a prompt of at most 16.0 MiB"),
+        ("run model --prompt-file /dev/zero", "expected a prompt of at most 8.00 MiB"),
         ("bench --compare /dev/zero in.jsonl", "/dev/zero: expected at most 268435456 bytes, found more"),
+        ("perplexity model /dev/zero", "/dev/zero: expected at most 268435456 bytes, found more"),
     ] {
         place.run(line).refused(line, complaint);
     }
+    let line = "perplexity model /dev/stdin";
+    let mut endless = std::process::Command::new("yes").stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let child = place.command(line).stdin(endless.stdout.take().unwrap()).spawn().unwrap();
+    wait(child, line).refused(line, "/dev/stdin: expected at most 268435456 bytes, found more");
+    // It cannot write to a pipe that nobody reads.
+    endless.wait().unwrap();
     let chat = place.feed("run model --chat", b"/load /dev/zero\n");
     assert!(chat.stderr.contains("/dev/zero: expected at most"), "{}", chat.stderr);
 }

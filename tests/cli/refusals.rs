@@ -201,7 +201,7 @@ fn prompts_that_cannot_be_read() {
             "a prompt of many megabytes",
             |p| p.write("prompt", vec![b'a'; 17 << 20]),
             "run model --prompt-file prompt",
-            "at most 16.0 MiB",
+            "at most 8.00 MiB",
         ),
         (
             "longer than the context",

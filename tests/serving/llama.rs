@@ -31,8 +31,12 @@ fn llamas_clients_find_what_they_ask_for() {
     assert_eq!(whole["tokens"].as_array().unwrap().len(), ids["tokens"].as_array().unwrap().len() + 1);
     let shown = post("/apply-template", json!({"messages": [{"role": "user", "content": "Hello"}]}));
     assert!(shown["prompt"].as_str().unwrap().contains("Hello"), "{shown}");
+    // It would take two gigabytes of memory.
+    let long = "a".repeat(9 << 20);
     for (path, body, words) in [
         ("/tokenize", json!({}), "`content`"),
+        ("/tokenize", json!({"content": long}), "9437184 bytes"),
+        ("/v1/completions", json!({"prompt": long}), "at most 8388608"),
         ("/detokenize", json!({"tokens": [4096]}), "below 4096"),
         ("/apply-template", json!({}), "message"),
         ("/completion", json!({"prompt": "a", "n_predict": 1, "max_tokens": 2}), "`n_predict`"),

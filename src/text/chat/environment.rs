@@ -10,7 +10,7 @@ use super::{filters, json, methods};
 pub(super) const FUEL_BYTES: usize = 64;
 /// Instructions that a template may take, so that one with loops in loops over everything ends, and
 /// holds at most 32 times what it may render.
-const FUEL: u64 = (32 * super::RENDERED_BYTES_MAX / FUEL_BYTES) as u64;
+const FUEL: u64 = (32 * crate::text::TEXT_BYTES_MAX / FUEL_BYTES) as u64;
 /// The name under which a template is known to its environment.
 pub(super) const NAME: &str = "chat template";
 /// How deep macros may call each other, which takes a thread's stack.
