@@ -167,7 +167,12 @@ pub(super) fn each(bytes: &[u8]) -> Vec<Option<u32>> {
     ids.map(|id| Some(*id).filter(|id| *id != u32::MAX)).collect()
 }
 
-/// What is said of logits among which no token can be chosen.
-pub fn not_finite() -> Error {
-    Error::NonFinite("the model's logits are not finite; its weights or the GPU driver are broken".into())
+/// What is said of logits among which no token can be chosen, after so many tokens of one text beside others:
+/// [`Engine::blame`] would read all weights, for which nobody else should have to wait.
+pub fn not_finite(tokens: usize) -> Error {
+    Error::NonFinite(format!(
+        "the logits after token {tokens} of this text are not finite: a weight is damaged, numbers grow beyond \
+         what activations or the KV cache hold (try --exact, or --cache f32), or the GPU driver is broken; \
+         `pipo-wgpu run` with the same text looks for the weight"
+    ))
 }

@@ -46,7 +46,9 @@ pub(super) fn few_patterns(json: &[u8]) -> tokenizers::Result<()> {
     let found: usize = [normalizer, pre_tokenizer, decoder].iter().map(patterns).sum();
     match found <= PATTERNS_MAX {
         true => Ok(()),
-        false => Err(format!("it has {found} regular expressions, and at most {PATTERNS_MAX} are taken").into()),
+        false => {
+            Err(format!("it has {found} regular expressions, and at most {PATTERNS_MAX} are taken").into())
+        }
     }
 }
 

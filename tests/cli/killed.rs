@@ -217,27 +217,33 @@ fn a_download_that_another_process_began_is_waited_for() {
     }
 }
 
-/// A disk with too little room, as a limit on the size of files: a sentence, and nothing is left.
+/// The program on a disk with too little room, as a limit on the size of files.
+#[cfg(target_os = "linux")]
+fn limited(place: &Place, kib: u32, line: &str) -> std::process::Command {
+    let like = place.command("");
+    let mut command = std::process::Command::new("bash");
+    let program = env!("CARGO_BIN_EXE_pipo-wgpu");
+    command.arg("-c").arg(format!("ulimit -f {kib}; exec {program} {line}"));
+    command.current_dir(like.get_current_dir().unwrap());
+    for (name, value) in like.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command.stdin(std::process::Stdio::null());
+    command
+}
+
+/// A sentence, and nothing is left.
 #[cfg(target_os = "linux")]
 #[test]
 fn files_that_may_not_become_so_large_are_said() {
     let place = Place::new();
-    let program = env!("CARGO_BIN_EXE_pipo-wgpu");
     for (kib, line) in [(16, "pack model out/packed"), (1, "run model -p Hello -n 4 --trace out/trace.json")]
     {
         fs::create_dir_all(place.path("out")).unwrap();
-        let mut command = place.command("");
-        let mut limited = std::process::Command::new("bash");
-        limited.arg("-c").arg(format!("ulimit -f {kib}; exec {program} {line}"));
-        limited.current_dir(command.get_current_dir().unwrap());
-        for (name, value) in command.get_envs() {
-            match value {
-                Some(value) => limited.env(name, value),
-                None => limited.env_remove(name),
-            };
-        }
-        command.stdin(std::process::Stdio::null());
-        let outcome = Outcome::of(limited.output().unwrap());
+        let outcome = Outcome::of(limited(&place, kib, line).output().unwrap());
         assert_eq!(outcome.code, Some(1), "{line}: {}", outcome.stderr);
         let error = outcome.stderr.lines().last().unwrap_or_default();
         assert!(
@@ -246,6 +252,32 @@ fn files_that_may_not_become_so_large_are_said() {
         );
         assert_eq!(place.names("out"), [""; 0], "{line}");
     }
+}
+
+/// A conversation that cannot be written again is what it was, and the chat goes on.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_chat_that_cannot_be_saved_leaves_the_old_file_whole() {
+    use std::io::Write;
+    let place = Place::new();
+    let text = |system: &str, end: &str| format!("/system {system}\n/save out/talk.json\n{end}/exit\n");
+    fs::create_dir_all(place.path("out")).unwrap();
+    place.feed("run model --chat", text("Short", "").as_bytes()).succeeded("the first time");
+    let old = fs::read(place.path("out/talk.json")).unwrap();
+    let line = "run model --chat -n 2 --temperature 0 --ignore-eos";
+    let mut command = limited(&place, 1, line);
+    command.stdin(std::process::Stdio::piped());
+    let mut child =
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let input = text(&"long ".repeat(400), "/system \"\"\nHello\n");
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let outcome = wait(child, line);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    let error = outcome.stderr.lines().find(|line| line.starts_with("error: ")).unwrap_or_default();
+    assert!(error.contains("talk.json") && error.to_lowercase().contains("too large"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("2 written"), "{}", outcome.stderr);
+    assert!(fs::read(place.path("out/talk.json")).unwrap() == old);
+    assert_eq!(place.names("out"), ["talk.json"]);
 }
 
 /// The packed file is cut while its weights travel from it.

@@ -137,7 +137,8 @@ impl Place {
         let mut short = enough.saturating_sub(digit / 10_u64.pow(decimals as u32));
         while enough - short > 16 << 10 {
             let middle = short.midpoint(enough);
-            match self.run(&format!("{line} --vram {middle}")).stderr.contains("is too small for this model") {
+            match self.run(&format!("{line} --vram {middle}")).stderr.contains("is too small for this model")
+            {
                 true => short = middle,
                 false => enough = middle,
             }

@@ -100,12 +100,9 @@ fn budgets_change_no_text_and_are_kept() {
     let line = "run -p Once -n 24 --ignore-eos --temperature 0.8 --top-k 40 --seed 5 --context 200";
     let right = place.output(line);
     assert!(right.len() > 40, "{right}");
-    for (mib, more) in [
-        (6, "--route staged"),
-        (6, "--route staged --depth 1"),
-        (7, ""),
-        (8, "--cache-home host --ram 3MiB"),
-    ] {
+    for (mib, more) in
+        [(6, "--route staged"), (6, "--route staged --depth 1"), (7, ""), (8, "--cache-home host --ram 3MiB")]
+    {
         let line = format!("{line} {} {more}", vram(mib));
         let outcome = place.run(&line).succeeded(&line);
         assert_eq!(outcome.stdout, right, "{line}");

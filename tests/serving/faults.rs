@@ -299,11 +299,12 @@ fn logits_that_are_no_numbers_end_one_text_and_no_other() {
         .map(|prompt| with(texts()[0].clone(), json!({"prompt": prompt, "max_tokens": 20})))
         .collect();
     let alone: Vec<_> = texts.iter().map(|body| read(send(&site, body), |_| {}).0).collect();
-    for (number, more) in [
-        json!({"temperature": 0}),
-        json!({"temperature": 1}),
-        json!({"temperature": 0, "logprobs": 2}),
-        json!({"temperature": 0, "logprobs": 2, "echo": true}),
+    // Where likelihoods are wanted of the prompt, it is the first token of it.
+    for (number, (more, place)) in [
+        (json!({"temperature": 0}), "after token 3 of this text"),
+        (json!({"temperature": 1}), "after token 3 of this text"),
+        (json!({"temperature": 0, "logprobs": 2}), "after token 3 of this text"),
+        (json!({"temperature": 0, "logprobs": 2, "echo": true}), "after token 1 of this text"),
     ]
     .into_iter()
     .enumerate()
@@ -313,7 +314,7 @@ fn logits_that_are_no_numbers_end_one_text_and_no_other() {
         let broken = with(json!({"prompt": "w33 w5 w6", "max_tokens": 3}), more);
         let error = site.server.post("/v1/completions", &broken).json(500);
         let message = error["error"]["message"].as_str().unwrap();
-        assert!(message.contains("finite") || message.contains("NaN"), "{number}: {error}");
+        assert!(message.contains("not finite") && message.contains(place), "{number}: {error}");
         for (other, stream) in others.into_iter().enumerate() {
             assert_eq!(read(stream, |_| {}).0, alone[other], "{number}: text {other}");
         }

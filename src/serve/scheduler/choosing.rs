@@ -4,7 +4,7 @@ use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use super::{Deciding, Scheduler};
 use crate::engine::not_finite;
-use crate::error::{Result, caught};
+use crate::error::{Error, Result, caught};
 use crate::serve::job::{Failure, Job, News, Token};
 use crate::serve::shared::locked;
 use crate::serve::status::Timeline;
@@ -47,6 +47,7 @@ impl Scheduler<'_> {
         for (number, token) in chosen {
             match token {
                 Ok(token) => self.take(number, token),
+                Err(Error::NonFinite(_)) => self.fail_at(number, self.batch.tokens(number).len()),
                 Err(problem) => self.fail(number, Failure::Broken(problem.to_string())),
             }
         }
@@ -57,8 +58,13 @@ impl Scheduler<'_> {
     pub(super) fn take_or_fail(&mut self, number: usize, id: Option<u32>) {
         match id {
             Some(id) => self.take(number, Token { id, likelihood: None }),
-            None => self.fail(number, Failure::Broken(not_finite().to_string())),
+            None => self.fail_at(number, self.batch.tokens(number).len()),
         }
+    }
+
+    /// The logits behind so many tokens of a text are no numbers.
+    pub(super) fn fail_at(&mut self, number: usize, tokens: usize) {
+        self.fail(number, Failure::Broken(not_finite(tokens).to_string()));
     }
 
     /// Hands a chosen token on, and ends the text where that is due.

@@ -1,10 +1,9 @@
 //! What the model thinks of a prompt's own tokens, where somebody wants to know.
 
 use super::{Part, Scheduler};
-use crate::engine::not_finite;
 use crate::error::Result;
 use crate::serve::choice;
-use crate::serve::job::{Failure, News};
+use crate::serve::job::News;
 use crate::session::Selected;
 
 impl Scheduler<'_> {
@@ -23,8 +22,8 @@ impl Scheduler<'_> {
             // Behind the last token of a prompt is none of its own.
             let following = part.prompt[part.range.start + 1..].iter().zip(rows);
             active.scores.extend(following.map(|(id, logits)| choice::likelihood(logits, top, *id)));
-            if active.scores.iter().any(|score| score.own.is_nan()) {
-                self.fail(part.slot, Failure::Broken(not_finite().to_string()));
+            if let Some(before) = active.scores.iter().position(|score| score.own.is_nan()) {
+                self.fail_at(part.slot, before + 1);
             }
         }
         Ok(())
