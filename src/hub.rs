@@ -30,9 +30,15 @@ pub fn files_of_answer(answer: &str, quant: Option<&str>) -> Result<Vec<String>>
 
 use self::remote::{Remote, Snapshot};
 use crate::error::{Error, Result};
+use crate::os;
 
 /// Where the hub is, unless `HF_ENDPOINT` says otherwise.
 const ENDPOINT: &str = "https://huggingface.co";
+/// Seconds that the hub may send nothing, unless the environment says so, and at most: a week.
+const TIMEOUT_SECONDS: u64 = 30;
+const TIMEOUT_SECONDS_MAX: u64 = 7 * 24 * 3600;
+/// Bytes of a file with a token at most.
+const TOKEN_BYTES_MAX: u64 = 1 << 16;
 /// The revision that is meant where none is named.
 const MAIN: &str = "main";
 
@@ -57,15 +63,10 @@ impl HubName {
             Some((repo, suffix)) => (repo, Some(suffix.to_owned())),
             None => (text, None),
         };
-        let is_part = |part: &str| {
-            let is_sign = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-            !part.is_empty() && part.len() <= 96 && part.chars().all(is_sign) && !part.starts_with(['-', '.'])
-        };
         let mut parts = repo.split('/');
         let is_name = matches!((parts.next(), parts.next(), parts.next()), (Some(a), Some(b), None)
             if is_part(a) && is_part(b));
-        let is_suffix =
-            suffix.as_ref().is_none_or(|suffix| !suffix.is_empty() && suffix.split('/').all(is_part));
+        let is_suffix = suffix.as_deref().is_none_or(is_revision);
         if !is_name || !is_suffix {
             return None;
         }
@@ -75,6 +76,17 @@ impl HubName {
         });
         Some(HubName { repo: repo.to_owned(), revision, quant })
     }
+}
+
+/// Whether a text can be a revision: it becomes part of an address, and of a path in the cache.
+pub fn is_revision(text: &str) -> bool {
+    text.split('/').all(is_part)
+}
+
+/// Whether a text can be what is between slashes in a name or a revision.
+fn is_part(part: &str) -> bool {
+    let is_sign = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    !part.is_empty() && part.len() <= 96 && part.chars().all(is_sign) && !part.starts_with(['-', '.'])
 }
 
 /// What the environment says about the hub; the variables are those of Hugging Face's own tools.
@@ -99,7 +111,7 @@ impl Hub {
     /// Reads the environment.
     ///
     /// # Errors
-    /// [`Error::Usage`] where there is no place for the cache.
+    /// [`Error::Usage`] where there is no place for the cache, or a variable has a value that cannot work.
     pub fn from_env() -> Result<Self> {
         Self::from_variables(|name| std::env::var(name).ok().filter(|value| !value.trim().is_empty()))
     }
@@ -120,8 +132,22 @@ impl Hub {
         })?;
         let token_file = variable("HF_TOKEN_PATH").map(PathBuf::from).or(home.map(|home| home.join("token")));
         let saved = token_file.filter(|_| variable("HF_HUB_DISABLE_IMPLICIT_TOKEN").is_none());
-        let saved = saved.and_then(|path| fs::read_to_string(path).ok());
+        let saved = saved.and_then(|path| os::read_most(&path, TOKEN_BYTES_MAX).ok());
+        let saved = saved.and_then(|bytes| String::from_utf8(bytes).ok());
         let token = variable("HF_TOKEN").or_else(|| variable("HUGGING_FACE_HUB_TOKEN")).or(saved);
+        let token = token.map(|token| token.trim().to_owned()).filter(|token| !token.is_empty());
+        if token.as_ref().is_some_and(|token| !token.bytes().all(|byte| (b' '..=b'~').contains(&byte))) {
+            let problem =
+                "the hub's token: expected letters, digits and signs, found others; set HF_TOKEN anew";
+            return Err(Error::Usage(problem.into()));
+        }
+        let timeout = variable("HF_HUB_DOWNLOAD_TIMEOUT").map(|value| {
+            let seconds = value.trim().parse().ok();
+            seconds.filter(|seconds| (1..=TIMEOUT_SECONDS_MAX).contains(seconds)).ok_or_else(|| {
+                let expected = format!("expected whole seconds from 1 to {TIMEOUT_SECONDS_MAX}");
+                Error::Usage(format!("HF_HUB_DOWNLOAD_TIMEOUT: {expected}, found `{value}`; correct it"))
+            })
+        });
         let is_on = |value: String| ["1", "on", "yes", "true"].contains(&value.to_lowercase().as_str());
         Ok(Hub {
             endpoint: variable("HF_ENDPOINT")
@@ -129,11 +155,9 @@ impl Hub {
                 .trim_end_matches('/')
                 .to_owned(),
             cache,
-            token: token.map(|token| token.trim().to_owned()).filter(|token| !token.is_empty()),
+            token,
             offline: variable("HF_HUB_OFFLINE").is_some_and(is_on),
-            timeout_seconds: variable("HF_HUB_DOWNLOAD_TIMEOUT")
-                .and_then(|value| value.parse().ok())
-                .unwrap_or(30),
+            timeout_seconds: timeout.transpose()?.unwrap_or(TIMEOUT_SECONDS),
         })
     }
 

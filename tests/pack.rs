@@ -186,7 +186,23 @@ fn the_identity_changes_with_the_files_and_only_then() {
     let mut tensors = tiny_tensors();
     tensors[1].0 = "p";
     store(&folder.path().join("model.safetensors"), &tensors);
-    assert_ne!(second, identity());
+    let third = identity();
+    assert_ne!(second, third);
+    // Old tokenizers count as well, and what is as long and as old as what it replaces.
+    let merges = folder.path().join("merges.txt");
+    fs::write(&merges, "a b").expect("writable");
+    let fourth = identity();
+    assert_ne!(third, fourth);
+    if cfg!(unix) {
+        let modified = merges.metadata().and_then(|facts| facts.modified()).expect("it has a time");
+        fs::write(&merges, "b a").expect("writable");
+        fs::File::options()
+            .write(true)
+            .open(&merges)
+            .and_then(|file| file.set_modified(modified))
+            .expect("set");
+        assert_ne!(fourth, identity());
+    }
 }
 
 #[test]

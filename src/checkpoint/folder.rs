@@ -19,6 +19,8 @@ use crate::os::Input;
 const SINGLE: &str = "model.safetensors";
 /// The usual name of the list of a model's shards.
 const INDEX: &str = "model.safetensors.index.json";
+/// Files of old tokenizers that are not JSON.
+const OLD_TOKENIZERS: [&str; 2] = ["tokenizer.model", "merges.txt"];
 /// Endings of formats that are recognised only to be refused.
 const PICKLES: [&str; 4] = ["bin", "pt", "pth", "ckpt"];
 
@@ -182,7 +184,10 @@ pub(super) fn identity<'a>(folder: &Path, files: impl Iterator<Item = (&'a Path,
     if !folder.is_dir() {
         return Ok(format!("{:032x}", hash.digest128()));
     }
-    let is_small = |path: &&PathBuf| path.extension().is_some_and(|e| e == "json" || e == "jinja");
+    let is_small = |path: &&PathBuf| {
+        let is_old = path.file_name().is_some_and(|name| OLD_TOKENIZERS.iter().any(|old| name == *old));
+        is_old || path.extension().is_some_and(|ending| ending == "json" || ending == "jinja")
+    };
     for path in list(folder)?.iter().filter(is_small) {
         hash_file(&mut hash, path)?;
     }
@@ -195,7 +200,8 @@ pub(super) fn identity<'a>(folder: &Path, files: impl Iterator<Item = (&'a Path,
     Ok(format!("{:032x}", hash.digest128()))
 }
 
-/// Adds a file's name, size and modification time.
+/// Adds a file's name, size and times. What took a file's place may be of the same size and say that it was
+/// modified at the same time, but not that it came there then.
 fn hash_file(hash: &mut Xxh3, path: &Path) -> Result<()> {
     let metadata = path.metadata().map_err(Error::io("read", path))?;
     let modified = metadata.modified().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok());
@@ -203,6 +209,12 @@ fn hash_file(hash: &mut Xxh3, path: &Path) -> Result<()> {
     hash.update(&[0]);
     hash.update(&metadata.len().to_le_bytes());
     hash.update(&modified.unwrap_or_default().as_nanos().to_le_bytes());
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        hash.update(&metadata.ctime().to_le_bytes());
+        hash.update(&metadata.ctime_nsec().to_le_bytes());
+    }
     Ok(())
 }
 

@@ -393,7 +393,7 @@ impl Checkpoint {
     }
 
     /// 32 hexadecimal digits that change whenever the checkpoint does: a hash of the folder's
-    /// path and of the names, sizes, modification times and headers of the files in use.
+    /// path and of the names, sizes, times and headers of the files in use.
     ///
     /// # Errors
     /// A file has gone since the checkpoint was opened.

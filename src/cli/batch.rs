@@ -3,6 +3,7 @@
 pub(in crate::cli) mod answers;
 pub(in crate::cli) mod requests;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -31,6 +32,10 @@ use crate::trace::Trace;
 const CONTEXT: u32 = 4096;
 /// Requests whose lengths the plan is made from.
 const SAMPLED: usize = 256;
+/// How names of requests begin that tell what was asked.
+const ASKED: &str = "req_of_";
+/// So many failures one after the other are none of the texts' own.
+const FAILURES_MAX: usize = 8;
 /// How often Ctrl-C is looked for.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -43,16 +48,12 @@ pub fn run(args: &BatchArgs) -> Result<()> {
     let requests = Requests::open(&args.input)?;
     output::refuse_other(&args.output)?;
     let mut answers = Answers::open(&args.output)?;
-    let known: std::collections::HashSet<&str> =
-        requests.list.iter().map(|request| &*request.custom_id).collect();
-    if let Some(stranger) = answers.done.iter().find(|id| !known.contains(id.as_str())) {
-        let problem = format!(
-            "it has an answer to {stranger:?}, which is not among the requests in {}; name another file",
-            args.input.display()
-        );
-        return Err(Error::file(&args.output, problem));
-    }
-    let open: Vec<&Request> = requests.list.iter().filter(|r| !answers.done.contains(&r.custom_id)).collect();
+    refuse_others(&answers, &requests).map_err(|problem| {
+        let input = args.input.display();
+        Error::file(&args.output, format!("it has an answer to {problem} in {input}; name another file"))
+    })?;
+    let open = requests.list.iter().filter(|request| !answers.done.contains_key(&request.custom_id));
+    let open: Vec<&Request> = open.collect();
     if open.is_empty() {
         note(format_args!("all {} requests are answered", requests.list.len()));
         return Ok(());
@@ -99,7 +100,7 @@ pub fn run(args: &BatchArgs) -> Result<()> {
     shared.end_within(Duration::ZERO);
     // The engine's own failure is the reason of all others.
     writer.join()?;
-    let Written { answered, refused } = outcome?;
+    let Written { answered, refused, failure } = outcome?;
     let (read, new) = (shared.metrics.prompt_tokens.get(), shared.metrics.new_tokens.get());
     let seconds = start.elapsed().as_secs_f64();
     note(format_args!(
@@ -112,15 +113,39 @@ pub fn run(args: &BatchArgs) -> Result<()> {
         refused => format!("; {refused} of them could not be answered as they are"),
     };
     note(format_args!("{answered} requests answered into {}{failed}", args.output.display()));
+    failure.map_or(Ok(()), Err)
+}
+
+/// Refuses answers to something else, which it names: to requests that are not there, or are others by now.
+fn refuse_others(answers: &Answers, requests: &Requests) -> Result<(), String> {
+    let known: HashMap<&str, &Request> =
+        requests.list.iter().map(|request| (&*request.custom_id, request)).collect();
+    for (id, asked) in &answers.done {
+        match known.get(&**id) {
+            None => return Err(format!("{id:?}, which is not among the requests")),
+            // Who else makes answers may name them as they like.
+            Some(request) if asked.starts_with(ASKED) && *asked != name_of(request) => {
+                return Err(format!("{id:?} as it was before something else was asked by that name"));
+            }
+            Some(_) => {}
+        }
+    }
     Ok(())
 }
 
+/// What an answer calls its request: by a hash of it, so that nobody takes it for the answer to another.
+fn name_of(request: &Request) -> String {
+    format!("{ASKED}{:016x}", request.hash)
+}
+
 /// What became of the requests.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 struct Written {
     answered: usize,
     /// Those of them that got an error.
     refused: usize,
+    /// Why the first request that has no answer has none.
+    failure: Option<Error>,
 }
 
 /// Answers requests, so many at once that none of the engine's slots is ever free for long.
@@ -134,7 +159,7 @@ async fn answer_all(
     bar.add(answers.done.len() as u64);
     let mut waiting = open.iter();
     let mut running = FuturesUnordered::new();
-    let mut written = Written::default();
+    let (mut written, mut failures) = (Written::default(), 0);
     let flag = os::interrupt_flag();
     loop {
         while running.len() < 2 * parallel
@@ -159,8 +184,19 @@ async fn answer_all(
             }
             Err(_) => continue,
         };
-        let Some(outcome) = next else { continue };
-        let line = outcome?;
+        let line = match next {
+            None => continue,
+            Some(Ok(line)) => line,
+            // One text may fail, and the others not.
+            Some(Err(Unanswered { problem, is_last: false })) if failures + 1 < FAILURES_MAX => {
+                failures += 1;
+                note(format_args!("{problem}"));
+                written.failure.get_or_insert(problem);
+                continue;
+            }
+            Some(Err(Unanswered { problem, .. })) => return Err(problem),
+        };
+        failures = 0;
         written.refused += usize::from(line["error"].is_object());
         written.answered += 1;
         answers.add(&line)?;
@@ -168,9 +204,16 @@ async fn answer_all(
     }
 }
 
+/// Why a request has no answer.
+struct Unanswered {
+    problem: Error,
+    /// Whether no other will have one.
+    is_last: bool,
+}
+
 /// The line with a request's answer; also where the request is wrong.
-async fn answer(requests: &Requests, request: &Request, service: &Service) -> Result<Value> {
-    let body = requests.body(request)?;
+async fn answer(requests: &Requests, request: &Request, service: &Service) -> Result<Value, Unanswered> {
+    let body = requests.body(request).map_err(|problem| Unanswered { problem, is_last: true })?;
     let asked = service.understand(request.kind, &body);
     let outcome = match asked.and_then(|asked: Asked| service.begin(asked)) {
         Ok(answer) => answer.whole().await,
@@ -180,14 +223,17 @@ async fn answer(requests: &Requests, request: &Request, service: &Service) -> Re
     let line = |status: u16, body: Value, error: Value| {
         json!({
             "id": format!("batch_req_{number:016x}"), "custom_id": request.custom_id,
-            "response": {"status_code": status, "request_id": format!("req_{number:016x}"), "body": body},
+            "response": {"status_code": status, "request_id": name_of(request), "body": body},
             "error": error,
         })
     };
     match outcome {
         Ok(body) => Ok(line(200, body, Value::Null)),
         // What failed for a reason of ours is asked for again the next time.
-        Err(problem) if problem.status >= 500 => Err(requests.unanswered(request, &problem.message)),
+        Err(problem) if problem.status >= 500 => Err(Unanswered {
+            problem: requests.unanswered(request, &problem.message),
+            is_last: problem.status != 500,
+        }),
         Err(problem) => {
             let error = json!({"code": problem.code.unwrap_or(problem.kind), "message": problem.message});
             Ok(line(problem.status, problem.json(), error))

@@ -229,6 +229,11 @@ fn prompt_ids(args: &RunArgs, opened: &Opened, prompt: Prompt) -> Result<Vec<u32
             "this model has no chat template that --system could be a part of",
         ));
     }
+    if args.chat.system.is_some() && matches!(prompt, Prompt::Ids(_)) {
+        let problem =
+            "--system is a part of the chat template, and --ids are taken as they are; leave one out";
+        return Err(Error::Usage(problem.into()));
+    }
     let ids = match prompt {
         Prompt::Ids(ids) => ids,
         Prompt::Text(text) if text.trim().is_empty() && templates.is_some() => {

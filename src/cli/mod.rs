@@ -86,7 +86,10 @@ fn pack(args: &PackArgs) -> Result<()> {
     output::refuse_other(&args.dst)?;
     let kind = args.source.weights.unwrap_or(WeightKind::W4);
     match (&args.src, &args.source.dummy) {
-        (_, Some(shape)) => open::pack_dummy(shape, kind, &args.dst)?,
+        (_, Some(shape)) => {
+            hub::refuse_revision(&args.source, "no name on the hub is given")?;
+            open::pack_dummy(shape, kind, &args.dst)?;
+        }
         (Some(path), None) if !open::is_checkpoint(path) && path.is_file() => {
             repack::repack(&Packed::open(path)?, args.source.weights, &args.dst)?;
         }

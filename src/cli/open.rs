@@ -58,7 +58,7 @@ impl Opened {
             buffer_bytes: facts.limits.max_buffer_size,
             binding_bytes: facts.limits.max_storage_buffer_binding_size,
         };
-        let model = args.model.as_deref().map(|model| hub::localized(model, &args.source)).transpose()?;
+        let model = hub::model_of(args)?;
         let _waiting = Waiting::new("opening the model".to_owned());
         let packed = match (&model, &args.source.dummy) {
             (_, Some(shape)) => Packed::open(dummy_in_cache(shape, &args.source, &limits)?)?,
@@ -85,7 +85,7 @@ impl Opened {
     /// # Errors
     /// As [`Opened::new`].
     pub(super) fn without_checking(args: &ModelArgs) -> Result<Self> {
-        let model = args.model.as_deref().map(|model| hub::localized(model, &args.source)).transpose()?;
+        let model = hub::model_of(args)?;
         let packed = model.map_or_else(|| Packed::from_static(BUILT_IN), Packed::open)?;
         refuse_other_kind(&packed, args.source.weights)?;
         let name = args.model.clone().unwrap_or_else(|| packed.path().to_path_buf());
@@ -188,10 +188,17 @@ fn checkpoint_in_cache(path: &Path, source: &SourceArgs, limits: &Limits) -> Res
     let checkpoint = Checkpoint::open(path)?;
     let described = Described::new(&checkpoint, source.weights)?;
     described.decoder.check_limits(limits)?;
-    let path = cache::cached_pack_path(&checkpoint.identity()?, described.tag(source.weights))?;
+    let identity = checkpoint.identity()?;
+    let path = cache::cached_pack_path(&identity, described.tag(source.weights))?;
     if !is_usable(&path, &described.decoder) {
         make_folder_for(&path)?;
         pack_checkpoint(&checkpoint, &described, &path)?;
+        if checkpoint.identity()? != identity {
+            std::fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+            let problem =
+                "its files have changed while they were packed; run it again once they are complete";
+            return Err(Error::file(checkpoint.folder(), problem));
+        }
         note(format_args!("packed into {}", path.display()));
     }
     Ok(path)

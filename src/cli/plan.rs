@@ -71,7 +71,7 @@ struct Outline {
 /// A model's description, from `config.json` or a packed file's header alone.
 fn outline(args: &ModelArgs) -> Result<Outline> {
     let kind = args.source.weights.unwrap_or(WeightKind::W4);
-    let model = args.model.as_deref().map(|model| hub::localized(model, &args.source)).transpose()?;
+    let model = hub::model_of(args)?;
     match (&model, &args.source.dummy) {
         (_, Some(shape)) => {
             let name = PathBuf::from(shape);

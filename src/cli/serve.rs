@@ -81,12 +81,11 @@ pub fn run(args: &ServeArgs) -> Result<()> {
         args.network.patience
     ));
     let patience = Duration::from_secs(args.network.patience.into());
-    let served = runtime.block_on(serve(listener, server, &shared, (over, patience)));
+    runtime.block_on(serve(listener, server, &shared, (over, patience)));
     // Connections that are still open are of no use to anybody.
     runtime.shutdown_background();
     shared.end_within(Duration::ZERO);
     let ended = writer.join()?;
-    served.map_err(Error::io("listen on", address.to_string()))?;
     match ended {
         Ended { cut: 0 } => note(format_args!("ended")),
         Ended { cut } => note(format_args!("ended; {cut} answers were cut")),
@@ -109,7 +108,7 @@ async fn serve(
     server: Arc<Server>,
     shared: &Arc<Shared>,
     (over, patience): (oneshot::Receiver<()>, Duration),
-) -> std::io::Result<()> {
+) {
     let (say, ending) = oneshot::channel();
     let watched = Arc::clone(shared);
     let end = async move {
@@ -129,10 +128,7 @@ async fn serve(
         tokio::time::sleep(patience + FAREWELL).await;
     };
     let served = std::pin::pin!(http::serve(listener, server, end));
-    match futures::future::select(served, std::pin::pin!(limit)).await {
-        futures::future::Either::Left((served, _)) => served,
-        futures::future::Either::Right(_) => Ok(()),
-    }
+    futures::future::select(served, std::pin::pin!(limit)).await;
 }
 
 /// An engine with what is known about it.

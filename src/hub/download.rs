@@ -81,14 +81,15 @@ pub(super) fn all(
         let part = blob.with_file_name(format!("{etag}.incomplete"));
         jobs.push(Job { hub, api, repo: &fixed, name: file.name.clone(), bytes, etag, blob, part });
     }
-    let total = jobs.iter().map(|job| job.bytes).sum();
-    let mut before = 0;
+    // Nobody has so many bytes, but a hub may say so.
+    let total = jobs.iter().fold(0, |total: u64, job| total.saturating_add(job.bytes));
+    let mut before = 0_u64;
     for job in &jobs {
         if !job.is_there(&folder)? {
-            job.fetch(&mut |done| on_progress(before + done, total))?;
+            job.fetch(&mut |done| on_progress(before.saturating_add(done), total))?;
         }
         job.link(&folder)?;
-        before += job.bytes;
+        before = before.saturating_add(job.bytes);
         on_progress(before, total);
     }
     Ok(())

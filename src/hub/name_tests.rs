@@ -108,5 +108,22 @@ fn the_environment_is_that_of_other_tools() {
     assert_eq!((all.offline, all.endpoint.as_str(), all.timeout_seconds), (true, "http://mirror", 7));
     let quiet = hub(&[("HF_HOME", &path), ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")]);
     assert_eq!(quiet.token, None);
+    for (name, value, complaint) in [
+        ("HF_HUB_DOWNLOAD_TIMEOUT", "18446744073709551615", "from 1 to 604800, found `18446744073709551615`"),
+        ("HF_HUB_DOWNLOAD_TIMEOUT", "0", "found `0`"),
+        ("HF_HUB_DOWNLOAD_TIMEOUT", "nan", "found `nan`"),
+        ("HF_TOKEN", "two\nlines", "the hub's token"),
+        ("HF_TOKEN", "s\u{fc}\u{df}", "the hub's token"),
+    ] {
+        let variable = |asked: &str| match asked {
+            "HF_HOME" => Some(path.clone()),
+            asked => (asked == name).then(|| value.to_owned()),
+        };
+        let problem = Hub::from_variables(variable).unwrap_err().to_string();
+        assert!(problem.contains(complaint), "{problem}");
+    }
+    // What has no end is no token.
+    #[cfg(unix)]
+    assert_eq!(hub(&[("HF_HOME", &path), ("HF_TOKEN_PATH", "/dev/zero")]).token, None);
     assert_eq!(hub(&[("XDG_CACHE_HOME", "/x")]).cache, PathBuf::from("/x/huggingface/hub"));
 }

@@ -11,6 +11,8 @@ use crate::error::{Error, Result};
 
 /// How long a connection may take to come about.
 const CONNECT_SECONDS: u64 = 10;
+/// Times as long as the hub may say nothing, its answer may take in all.
+const ANSWER_TIMEOUTS: u64 = 4;
 /// Files of a repository at most.
 const FILES_MAX: usize = 100_000;
 /// How an error that another try may mend begins.
@@ -40,7 +42,9 @@ impl Snapshot {
     pub(super) fn fetch(api: &Api, repo: &Repo, hub: &Hub) -> Result<Self> {
         let complain = |error: &ureq::Error| refusal(error, repo, hub);
         let request = api.repo(repo.clone()).info_request().query("blobs", "true");
-        let mut response = patient(request, hub).call().map_err(|error| complain(&error))?;
+        let whole = Duration::from_secs(hub.timeout_seconds.saturating_mul(ANSWER_TIMEOUTS));
+        let request = patient(request, hub).config().timeout_recv_body(Some(whole)).build();
+        let mut response = request.call().map_err(|error| complain(&error))?;
         let text = response.body_mut().read_to_string().map_err(|error| complain(&error))?;
         Self::of_answer(&text).map_err(|missing| {
             Error::Usage(format!(

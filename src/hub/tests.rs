@@ -33,6 +33,10 @@ struct Manners {
     terse: bool,
     /// Whether nothing is ever sent of a content.
     silent: bool,
+    /// Whether the list of files comes byte by byte, and so for ever.
+    dripping: bool,
+    /// Whether every file has as many bytes as a number can say.
+    boasting: bool,
 }
 
 /// A hub with one repository, `org/model`.
@@ -133,6 +137,9 @@ fn serve(
             name.contains('.') && bytes.len() > 100,
         ) {
             (true, _) => json!({"rfilename": name}),
+            _ if manners.boasting => {
+                json!({"rfilename": name, "size": u64::MAX, "blobId": etag(bytes, false)})
+            }
             (_, true) => json!({"rfilename": name, "size": bytes.len(),
                                 "lfs": {"sha256": etag(bytes, true), "size": bytes.len()}}),
             _ => json!({"rfilename": name, "size": bytes.len(), "blobId": etag(bytes, false)}),
@@ -140,6 +147,13 @@ fn serve(
         let mut siblings: Vec<Value> = files.iter().map(file).collect();
         siblings.push(json!({"rfilename": "../../escape.json", "size": 1, "blobId": "0"}));
         let answer = json!({"sha": COMMIT, "siblings": siblings}).to_string();
+        if manners.dripping {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n");
+            while stream.write_all(b" ").is_ok() {
+                thread::sleep(Duration::from_millis(100));
+            }
+            return;
+        }
         return send("200 OK", "", answer.as_bytes());
     }
     let name = path.strip_prefix(&format!("/org/model/resolve/{COMMIT}/"));
@@ -334,6 +348,18 @@ fn silence_ends_after_a_while() {
     server.behave(Manners { silent: true, ..Manners::default() });
     let problem = get(&server.hub(cache.path()), "org/model").unwrap_err().to_string();
     assert!(problem.contains("cannot be reached"), "{problem}");
+    server.behave(Manners { dripping: true, ..Manners::default() });
+    let problem = get(&server.hub(cache.path()), "org/model").unwrap_err().to_string();
+    assert!(problem.contains("cannot be reached"), "{problem}");
+}
+
+#[test]
+fn sizes_that_cannot_be_are_no_panic() {
+    let server = Server::new(&[("config.json", b"{}"), ("model.safetensors", &weights())]);
+    let cache = tempfile::tempdir().unwrap();
+    server.behave(Manners { boasting: true, ..Manners::default() });
+    let problem = get(&server.hub(cache.path()), "org/model").unwrap_err().to_string();
+    assert!(problem.contains("the connection was cut"), "{problem}");
 }
 
 #[test]

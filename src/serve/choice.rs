@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::grammar::Constraint;
 use super::job::{Likelihood, Token};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::sampler::{Sampler, SamplerOptions};
 
 /// What changes logits before the sampler sees them, as OpenAI's API has it.
@@ -90,6 +90,12 @@ impl Choice {
         self.shape(logits);
         if let Some(grammar) = &mut self.grammar {
             grammar.mask(logits, left)?;
+        }
+        let is_changed = self.grammar.is_some() || !self.shaping.is_none();
+        if is_changed && logits.iter().all(|logit| *logit == f32::NEG_INFINITY) {
+            let problem =
+                "`logit_bias` and the grammar, if there is one, leave no token to choose; bar fewer";
+            return Err(Error::Usage(problem.into()));
         }
         let id = self.sampler.sample(logits, read)?;
         self.note(id)?;
@@ -192,6 +198,15 @@ mod tests {
         let mut barred =
             greedy(Shaping { bias: vec![(2, -100.0), (0, 5.0), (9, 5.0)], ..Shaping::default() });
         assert_eq!(choose(&mut barred), 0);
+        // That is nothing that the weights have done.
+        let mut shut = greedy(Shaping {
+            bias: (0..3).map(|id| (id, f32::NEG_INFINITY)).collect(),
+            ..Shaping::default()
+        });
+        let problem = shut.choose(&mut [1.0, 2.0, 2.5], &[], 9).unwrap_err();
+        assert!(matches!(&problem, Error::Usage(words) if words.contains("logit_bias")), "{problem}");
+        let problem = shut.choose(&mut [f32::NAN; 4], &[], 9).unwrap_err();
+        assert!(matches!(problem, Error::NonFinite(_)), "{problem}");
     }
 
     #[test]

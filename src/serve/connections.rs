@@ -1,13 +1,18 @@
-//! Connections that do not wait for ever: a client that takes nothing of its answer for too long has left.
+//! Connections that do not wait for ever: a client that takes nothing of its answer for too long has left, and
+//! so has one whose request does not come.
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::serve::Listener;
+use axum::Router;
+use futures::future::{Either, select};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Sleep, sleep};
@@ -15,39 +20,50 @@ use tokio::time::{Sleep, sleep};
 /// How long is waited for the address to accept again where the system has no room for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts connections that end when nothing of an answer could be sent for a while.
-pub(super) struct Connections {
-    pub(super) listener: TcpListener,
-    pub(super) patience: Duration,
+/// Answers requests until `end` is over, and then those that have begun. A client has `patience` for each
+/// request's head, and for what it takes of an answer.
+pub(super) async fn serve(
+    listener: TcpListener,
+    routes: Router,
+    patience: Option<Duration>,
+    end: impl Future<Output = ()>,
+) {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(patience);
+    let service = TowerToHyperService::new(routes);
+    let open = GracefulShutdown::new();
+    let mut end = pin!(end);
+    while let Either::Left((stream, _)) = select(pin!(accept(&listener)), end.as_mut()).await {
+        let stream = Connection::new(stream, patience.unwrap_or(Duration::MAX));
+        let connection = open.watch(http.serve_connection(TokioIo::new(stream), service.clone()));
+        tokio::spawn(async move {
+            if let Err(problem) = connection.await {
+                log::debug!("a connection ended: {problem}");
+            }
+        });
+    }
+    drop(listener);
+    open.shutdown().await;
 }
 
-impl Listener for Connections {
-    type Io = Connection<TcpStream>;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        loop {
-            match self.listener.accept().await {
-                Ok((stream, address)) => {
-                    // A token is a packet: none of them waits for the next one.
-                    let _ = stream.set_nodelay(true);
-                    return (Connection::new(stream, self.patience), address);
-                }
-                Err(problem) => {
-                    log::warn!("cannot accept a connection: {problem}");
-                    sleep(ACCEPT_PAUSE).await;
-                }
+async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                // A token is a packet: none of them waits for the next one.
+                let _ = stream.set_nodelay(true);
+                return stream;
+            }
+            Err(problem) => {
+                log::warn!("cannot accept a connection: {problem}");
+                sleep(ACCEPT_PAUSE).await;
             }
         }
-    }
-
-    fn local_addr(&self) -> io::Result<Self::Addr> {
-        self.listener.local_addr()
     }
 }
 
 /// A connection whose writes take at most a while.
-pub(super) struct Connection<Io> {
+struct Connection<Io> {
     io: Io,
     patience: Duration,
     /// When the write at hand has taken too long.
@@ -120,7 +136,6 @@ impl<Io: AsyncWrite + Unpin> AsyncWrite for Connection<Io> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::pin::pin;
     use std::task::{Wake, Waker};
 
     struct Quiet;

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::thread;
 
 use llguidance::api::TopLevelGrammar;
 use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
@@ -14,6 +15,11 @@ use crate::text::Piece;
 
 /// A token of more bytes than this is never part of a constrained text.
 const PIECE_BYTES_MAX: usize = 250;
+/// Bytes of a grammar at most.
+const GRAMMAR_BYTES_MAX: usize = 128 << 10;
+/// llguidance goes from rule to rule and from member to member by recursion. The deepest that so many bytes
+/// can say has room here; what is not touched of a stack takes no memory.
+const STACK_BYTES: usize = 256 << 20;
 
 /// What a text has to keep to.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +30,16 @@ pub enum Grammar {
     Regex(String),
     /// Rules in Lark's notation, as llguidance reads it.
     Lark(String),
+}
+
+impl Grammar {
+    /// Its length as text.
+    fn bytes(&self) -> usize {
+        match self {
+            Grammar::Schema(schema) => schema.to_string().len(),
+            Grammar::Regex(text) | Grammar::Lark(text) => text.len(),
+        }
+    }
 }
 
 /// Makes constraints for one vocabulary.
@@ -65,6 +81,21 @@ impl Grammars {
     /// # Errors
     /// [`Error::Usage`] with what is wrong with it.
     pub fn compile(&self, grammar: &Grammar) -> Result<Constraint> {
+        let bytes = grammar.bytes();
+        if bytes > GRAMMAR_BYTES_MAX {
+            return Err(Error::Usage(format!(
+                "the grammar has {bytes} bytes, and at most {GRAMMAR_BYTES_MAX} are read; give a smaller one"
+            )));
+        }
+        thread::scope(|scope| {
+            let builder = thread::Builder::new().name("grammar".into()).stack_size(STACK_BYTES);
+            let thread = builder.spawn_scoped(scope, || self.compile_here(grammar));
+            let thread = thread.map_err(Error::io("start a thread for", "a grammar"))?;
+            thread.join().unwrap_or_else(|panic| Err(Error::of_panic(&*panic)))
+        })
+    }
+
+    fn compile_here(&self, grammar: &Grammar) -> Result<Constraint> {
         let compiled = match grammar {
             Grammar::Schema(schema) => TopLevelGrammar::from_json_schema(bounded(schema)),
             Grammar::Regex(regex) => TopLevelGrammar::from_regex(regex),
@@ -72,9 +103,7 @@ impl Grammars {
         };
         let mut matcher = Matcher::new(self.factory.create_parser(compiled));
         match matcher.get_error() {
-            Some(problem) => {
-                Err(Error::Usage(format!("the grammar cannot be used: {}", first_line(&problem))))
-            }
+            Some(problem) => Err(Error::Usage(format!("the grammar cannot be used: {}", sentence(&problem)))),
             None => {
                 matcher.grammar_warnings().iter().for_each(|warning| log::warn!("grammar: {warning}"));
                 let (end_tokens, closers) = (Arc::clone(&self.end_tokens), Arc::clone(&self.closers));
@@ -139,8 +168,17 @@ fn whole_numbers(schema: &Value) -> Value {
     }
 }
 
-fn first_line(text: &str) -> &str {
-    text.lines().next().unwrap_or_default()
+/// One sentence of what llguidance says: its first line, with the reason where that is in a later one.
+fn sentence(problem: &str) -> String {
+    let mut lines = problem.lines().map(str::trim);
+    let first = lines.next().unwrap_or_default();
+    if first.starts_with("panic: ") {
+        return "it is larger than can be worked with; give a smaller one".into();
+    }
+    match lines.find_map(|line| line.strip_prefix("error: ")) {
+        Some(reason) => format!("{first} {reason}"),
+        None => first.to_owned(),
+    }
 }
 
 /// Tokens left, from which on a way out is looked for.
@@ -277,7 +315,7 @@ impl Constraint {
 }
 
 fn complain(problem: &dyn std::fmt::Display) -> Error {
-    Error::Usage(format!("the grammar cannot go on: {}", first_line(&problem.to_string())))
+    Error::Usage(format!("the grammar cannot go on: {}", sentence(&problem.to_string())))
 }
 
 #[cfg(test)]
@@ -370,12 +408,32 @@ mod tests {
         assert_eq!(whole_numbers(&known), known);
     }
 
+    /// Each of these is gone through by recursion, as deep as it is long.
+    #[test]
+    fn long_chains_have_room() {
+        let (grammars, _) = grammars();
+        let rules: String = (0..8_000).map(|rule| format!("r{rule}: r{}\n", rule + 1)).collect();
+        let defs = (0..2_900)
+            .map(|def| (format!("d{def}"), json!({"anyOf": [{"$ref": format!("#/$defs/d{}", def + 1)}]})));
+        let defs: Map<String, Value> = defs.chain([("d2900".to_owned(), json!({"const": 7}))]).collect();
+        let listed: Map<String, Value> = (0..3_000).map(|member| (format!("m{member}"), json!({}))).collect();
+        for grammar in [
+            Grammar::Lark(format!("start: r0\n{rules}r8000: \"x\"")),
+            Grammar::Lark(format!("start: R0\n{}R8000: \"x\"", rules.to_uppercase())),
+            Grammar::Schema(json!({"$defs": defs, "$ref": "#/$defs/d0"})),
+            Grammar::Schema(json!({"properties": listed})),
+        ] {
+            grammars.compile(&grammar).unwrap();
+        }
+    }
+
     #[test]
     fn what_cannot_be_kept_to_is_refused() {
         let (grammars, _) = grammars();
         for (grammar, complaint) in [
             (Grammar::Schema(json!({"type": "strange"})), "strange"),
-            (Grammar::Regex("(".into()), "grammar cannot be used"),
+            (Grammar::Regex("(".into()), "regex parse error: unclosed group"),
+            (Grammar::Regex("a?".repeat(GRAMMAR_BYTES_MAX)), "give a smaller one"),
             (Grammar::Lark("nonsense".into()), "grammar cannot be used"),
         ] {
             let problem = grammars.compile(&grammar).err().unwrap().to_string();

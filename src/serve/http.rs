@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpSocket};
 
 use super::api::{Answer, ApiError, Kind, Service};
-use super::connections::Connections;
+use super::connections;
 use super::shared::{Health, locked};
 use super::status::About;
 
@@ -271,7 +271,7 @@ async fn answer(
     // Templates and grammars may take a while, in which other streams go on.
     let asked = tokio::task::spawn_blocking(move || match words {
         Words::OpenAi => asking.service.understand(kind, &body),
-        Words::Llama => asking.service.understand(kind, &Service::in_openais_words(&body)?),
+        Words::Llama => asking.service.understand_llamas(&body),
     });
     let asked = asked.await.map_err(|_| unread())??;
     let answer = server.service.begin(asked)?;
@@ -343,16 +343,9 @@ fn events(answer: Answer, server: Arc<Server>, words: Words) -> Response {
 }
 
 /// Answers requests until `end` is over, and then those that have begun.
-///
-/// # Errors
-/// When connections cannot be accepted.
-pub async fn serve(
-    listener: TcpListener,
-    server: Arc<Server>,
-    end: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    let patience = server.access.client_timeout.unwrap_or(Duration::MAX);
-    axum::serve(Connections { listener, patience }, routes(server)).with_graceful_shutdown(end).await
+pub async fn serve(listener: TcpListener, server: Arc<Server>, end: impl Future<Output = ()>) {
+    let patience = server.access.client_timeout;
+    connections::serve(listener, routes(server), patience, end).await;
 }
 
 /// Takes an address to listen on.

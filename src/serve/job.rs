@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::choice::Choice;
+use crate::error::Error;
 use crate::session::{End, Limits};
 
 /// One text to write.
@@ -131,10 +132,21 @@ pub struct Likelihood {
 pub enum Failure {
     /// The server is ending, and the text took too long.
     ShuttingDown,
+    /// What was asked for cannot be done, for the reason in one sentence.
+    Impossible(String),
     /// What can be said about it in one sentence.
     Broken(String),
     /// There is no engine any more, for the reason in one sentence.
     Unavailable(String),
+}
+
+impl From<Error> for Failure {
+    fn from(problem: Error) -> Self {
+        match problem {
+            Error::Usage(problem) => Failure::Impossible(problem),
+            problem => Failure::Broken(problem.to_string()),
+        }
+    }
 }
 
 /// What a text took.

@@ -1,6 +1,6 @@
 //! Parts an answer: what the model thinks before it speaks, what it says, and calls that have a channel.
 
-use super::tools::{Call, Found};
+use super::tools::{Call, Found, possible_start};
 
 /// How a model tells thoughts from words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +67,8 @@ pub struct Parter {
     reasoning: Reasoning,
     place: Place,
     held: String,
+    /// What is held up to here was looked at, and is not again: it holds no sign.
+    seen: usize,
 }
 
 impl Parter {
@@ -79,7 +81,7 @@ impl Parter {
             // A forced answer may begin without a head.
             Reasoning::Channels => Place::Start,
         };
-        Parter { reasoning, place, held: String::new() }
+        Parter { reasoning, place, held: String::new(), seen: 0 }
     }
 
     /// Takes the next piece and says what is certain.
@@ -132,12 +134,12 @@ impl Parter {
             }
             (Reasoning::Channels, Place::Head) => self.head(),
             (Reasoning::Channels, Place::Arguments(name)) => {
-                let end = ENDS.iter().filter_map(|end| Some((self.held.find(end)?, *end))).min();
-                let Some((at, end)) = end else { return false };
+                let name = name.clone();
+                let Some((at, bytes)) = self.first(&ENDS) else { return false };
                 let arguments = self.held[..at].trim().to_owned();
-                found.push(Found::Call(Call { name: name.clone(), arguments }));
-                self.held.drain(..at + end.len());
-                self.place = Place::Head;
+                found.push(Found::Call(Call { name, arguments }));
+                self.held.drain(..at + bytes);
+                (self.place, self.seen) = (Place::Head, 0);
                 true
             }
             (Reasoning::Channels, _) => self.until(&ENDS, Place::Head, found),
@@ -151,9 +153,10 @@ impl Parter {
 
     /// At the start: a sign, or what is said without one.
     fn start(&mut self, sign: &str, then: Place) -> bool {
-        let text = self.held.trim_start();
+        let text = self.held[self.seen..].trim_start();
+        self.seen = self.held.len() - text.len();
         if let Some(rest) = text.strip_prefix(sign) {
-            (self.held, self.place) = (rest.to_owned(), then);
+            (self.held, self.place, self.seen) = (rest.to_owned(), then, 0);
             return true;
         }
         if sign.starts_with(text) {
@@ -163,38 +166,51 @@ impl Parter {
         true
     }
 
+    /// Where the first of some signs stands, and its length.
+    fn first(&mut self, signs: &[&str]) -> Option<(usize, usize)> {
+        let from = self.seen;
+        let at = |sign: &&str| Some((from + self.held[from..].find(*sign)?, sign.len()));
+        let first = signs.iter().filter_map(at).min();
+        if first.is_none() {
+            let begun = signs.iter().map(|sign| possible_start(&self.held, sign)).max().unwrap_or(0);
+            self.seen = self.held.len() - begun;
+        }
+        first
+    }
+
     /// Tells what stands in front of the first of some signs.
     fn until(&mut self, signs: &[&str], then: Place, found: &mut Vec<Found>) -> bool {
-        let first = signs.iter().filter_map(|sign| Some((self.held.find(sign)?, sign.len()))).min();
-        if let Some((at, bytes)) = first {
+        let before = self.seen;
+        if let Some((at, bytes)) = self.first(signs) {
             let rest = self.held.split_off(at + bytes);
             let mut text = std::mem::replace(&mut self.held, rest);
             text.truncate(at);
             let text = if self.thinks() { text.trim_end().to_owned() } else { text };
             self.tell(text, found);
-            self.place = then;
+            (self.place, self.seen) = (then, 0);
             return true;
         }
-        let longest = |sign: &&str| {
-            (1..sign.len()).rev().find(|bytes| self.held.ends_with(&sign[..*bytes])).unwrap_or(0)
-        };
-        let kept = signs.iter().map(longest).max().unwrap_or(0);
-        let mut sure = self.held.len() - kept;
+        let mut sure = self.seen;
         if self.thinks() {
-            // Blanks behind thoughts are left out.
-            sure = self.held[..sure].trim_end().len();
+            // Blanks behind thoughts are left out; those that are held were seen before.
+            let words = self.held[before..sure].trim_end().len();
+            sure = if words == 0 { 0 } else { before + words };
         }
-        let rest = self.held.split_off(sure);
-        let text = std::mem::replace(&mut self.held, rest);
-        self.tell(text, found);
+        if sure > 0 {
+            let rest = self.held.split_off(sure);
+            let text = std::mem::replace(&mut self.held, rest);
+            self.seen -= sure;
+            self.tell(text, found);
+        }
         false
     }
 
     /// Reads the head of a message, which says for whom it is.
     fn head(&mut self) -> bool {
-        let Some(at) = self.held.find(MESSAGE) else { return false };
+        let Some((at, bytes)) = self.first(&[MESSAGE]) else { return false };
         let head = self.held[..at].to_owned();
-        self.held.drain(..at + MESSAGE.len());
+        self.held.drain(..at + bytes);
+        self.seen = 0;
         let name = head.split(TO).nth(1).map(|rest| {
             let name = rest.split(|c: char| c.is_whitespace() || c == '<').next();
             name.unwrap_or_default().to_owned()
@@ -229,6 +245,28 @@ mod tests {
             }
         }
         (thoughts, words, calls)
+    }
+
+    /// What takes the square of its length would take a minute here.
+    #[test]
+    fn long_parts_take_no_longer_for_each_piece() {
+        let start = std::time::Instant::now();
+        let channels = |begin: &str| (Reasoning::Channels, format!("<|channel|>{begin}"));
+        for (reasoning, begin) in [
+            (Reasoning::Think { begun: false }, String::new()),
+            (Reasoning::Think { begun: true }, "Hm.".into()),
+            channels(""),
+            channels("analysis<|message|>Hm."),
+            channels("commentary to=functions.f<|message|>"),
+        ] {
+            for filling in [" ", "<|en", "x"] {
+                let mut parter = Parter::new(reasoning);
+                let found: Vec<Found> = parter.push(&begin);
+                let found = found.into_iter().chain((0..200_000).flat_map(|_| parter.push(filling)));
+                assert!(found.filter(|found| matches!(found, Found::Call(_))).count() == 0);
+            }
+        }
+        assert!(start.elapsed() < std::time::Duration::from_secs(10), "{:?}", start.elapsed());
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod found;
 use serde_json::{Map, Value, json};
 
 use super::grammar::{Grammar, bounded};
+pub(super) use found::possible_start;
 pub use found::{Found, Watch};
 
 /// A function that the model may call.

@@ -1,5 +1,6 @@
 //! Refuses tokenizers whose parts would make a text, or what is decoded, very much longer than it is.
 
+use serde::Deserialize;
 use serde_json::Value;
 use tokenizers::decoders::DecoderWrapper;
 use tokenizers::models::ModelWrapper;
@@ -20,6 +21,47 @@ const DECODERS_MAX: usize = 64;
 const DECODED_TIMES_MAX: f64 = 64.0;
 /// Bytes of what a model puts at each of a word's characters.
 const AFFIX_BYTES_MAX: usize = 256;
+
+/// Regular expressions of a file at most: each may take ten megabytes when it is compiled, which is done as the
+/// file is read.
+const PATTERNS_MAX: usize = 32;
+
+/// The parts of a file that hold regular expressions.
+#[derive(Deserialize)]
+struct Parts {
+    #[serde(default)]
+    normalizer: Value,
+    #[serde(default)]
+    pre_tokenizer: Value,
+    #[serde(default)]
+    decoder: Value,
+}
+
+/// Looks at a file before it is read whole.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn few_patterns(json: &[u8]) -> tokenizers::Result<()> {
+    let Parts { normalizer, pre_tokenizer, decoder } = serde_json::from_slice(json)?;
+    let found: usize = [normalizer, pre_tokenizer, decoder].iter().map(patterns).sum();
+    match found <= PATTERNS_MAX {
+        true => Ok(()),
+        false => {
+            Err(format!("it has {found} regular expressions, and at most {PATTERNS_MAX} are taken").into())
+        }
+    }
+}
+
+/// Regular expressions in a part of a file.
+fn patterns(part: &Value) -> usize {
+    match part {
+        Value::Array(list) => list.iter().map(patterns).sum(),
+        Value::Object(fields) => {
+            usize::from(fields.contains_key("Regex")) + fields.values().map(patterns).sum::<usize>()
+        }
+        _ => 0,
+    }
+}
 
 /// Refuses what no model's tokenizer does.
 pub(super) fn bounded(inner: &Tokenizer) -> Result<()> {
@@ -129,7 +171,7 @@ mod tests {
             json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true});
         let each =
             json!({"type": "Split", "pattern": {"Regex": "."}, "behavior": "Isolated", "invert": false});
-        let spread = vec![[each, metaspace.clone()]; 20].concat();
+        let spread = vec![[each.clone(), metaspace.clone()]; 20].concat();
         let text = json!({"Sequence": {"id": "A", "type_id": 0}});
         let template = |pieces: Vec<Value>, ids: usize| {
             json!({"type": "TemplateProcessing", "single": pieces, "pair": [text, text],
@@ -169,6 +211,10 @@ mod tests {
             let problem = Tokenizer::from_bytes(json.to_string().as_bytes()).unwrap_err().to_string();
             assert!(problem.contains(complaint) && problem.contains("get the model's"), "{problem}");
         }
+        let mut json = byte_level_json();
+        json["pre_tokenizer"] = json!({"type": "Sequence", "pretokenizers": vec![each; 33]});
+        let problem = Tokenizer::from_bytes(json.to_string().as_bytes()).unwrap_err().to_string();
+        assert!(problem.contains("33 regular expressions, and at most 32"), "{problem}");
         // As models have them.
         let mut json = sentence_piece_json();
         json["decoder"] = decoders(vec![json["decoder"].clone(), replace, json!({"type": "Fuse"})]);

@@ -42,7 +42,7 @@ fn every_request_has_one_answer_also_after_a_kill() {
     child.wait().unwrap();
     // The line that was being written then.
     let mut torn = fs::read(place.path("out.jsonl")).unwrap();
-    torn.extend(b"{\"custom_id\": \"r9\", \"resp");
+    torn.extend(b"{\"id\":\"batch_req_01\",\"custom_id\":\"r9\",\"resp");
     place.write("out.jsonl", torn);
     let before = fs::read_to_string(place.path("out.jsonl")).unwrap().lines().count() - 1;
     let outcome = place.run(line);
@@ -76,15 +76,41 @@ fn files_of_something_else_are_refused_before_any_work() {
     let place = Place::new();
     place.write("good.jsonl", request("a", "x", 1));
     place.write("notes.txt", "my notes\n");
-    place.write("other.jsonl", "{\"custom_id\": \"b\"}\n");
+    place.write("other.jsonl", "{\"custom_id\": \"b\", \"response\": {}}\n");
+    // What lacks its last line end is no answer that was torn.
+    place.write("last.txt", "my notes");
+    place.write("in.jsonl", format!("{}{}", request("a", "x", 1), request("b", "x", 1).trim_end()));
     for (line, words) in [
         ("batch absent.jsonl -o out", "cannot open absent.jsonl"),
         ("batch notes.txt -o out", "line 1: expected JSON"),
         ("batch good.jsonl -o notes.txt", "answers are added to this file"),
+        ("batch good.jsonl -o last.txt", "line 1: expected an answer"),
+        ("batch in.jsonl -o in.jsonl", "line 1: expected an answer"),
         ("batch good.jsonl -o other.jsonl", "\"b\", which is not among the requests"),
         ("batch good.jsonl -o model", "found a folder"),
     ] {
         place.run(line).refused(line, words);
     }
     assert_eq!(fs::read_to_string(place.path("notes.txt")).unwrap(), "my notes\n");
+    assert_eq!(fs::read_to_string(place.path("last.txt")).unwrap(), "my notes");
+    place.run("batch in.jsonl -o out.jsonl").succeeded("the file is whole");
+    assert_eq!(answers(&place).len(), 2);
+}
+
+#[test]
+fn an_answer_is_to_what_is_asked_and_one_without_harms_no_other() {
+    let place = Place::new();
+    let barred: serde_json::Map<String, Value> = (0..4096).map(|id| (id.to_string(), json!(-100))).collect();
+    let barred = request("barred", "x", 1)
+        .replace("\"ignore_eos\"", &format!("\"logit_bias\":{},\"ignore_eos\"", json!(barred)));
+    place.write("in.jsonl", request("a", "One day", 2) + &barred + &request("b", "The dragon", 2));
+    let line = "batch in.jsonl -o out.jsonl --parallel 1";
+    place.run(line).succeeded(line);
+    let answers = answers(&place);
+    let statuses: Vec<_> = answers.iter().map(|answer| &answer["response"]["status_code"]).collect();
+    assert_eq!(statuses, [&json!(200), &json!(400), &json!(200)]);
+    assert!(answers[1]["error"]["message"].as_str().unwrap().contains("`logit_bias`"), "{}", answers[1]);
+    // Something else is asked by a name that has an answer.
+    place.write("in.jsonl", request("a", "One night", 2) + &barred + &request("b", "The dragon", 2));
+    place.run(line).refused(line, "\"a\" as it was before something else was asked by that name");
 }

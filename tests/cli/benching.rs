@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-use super::Place;
+use super::{Place, vram};
 
 /// Small enough for software, with some units travelling.
-const LINE: &str = "bench -p 24 -n 6 -r 2 --vram 6MiB --depth 2 --route staged";
+const LINE: &str = "bench -p 24 -n 6 -r 2 --depth 2 --route staged";
 
 fn number(row: &Value, key: &str) -> f64 {
     row[key].as_f64().unwrap_or_else(|| panic!("no number `{key}` in {row}"))
@@ -14,7 +14,7 @@ fn number(row: &Value, key: &str) -> f64 {
 #[test]
 fn json_has_a_row_for_every_batch_and_test() {
     let place = Place::new();
-    let line = format!("{LINE} -b 1,3 --json");
+    let line = format!("{LINE} -b 1,3 --json {}", vram(6));
     let outcome = place.run(&line).succeeded(&line);
     let rows: Value = serde_json::from_str(&outcome.stdout).unwrap();
     let rows = rows.as_array().unwrap();

@@ -72,6 +72,7 @@ fn a_conversation_comes_from_a_pipe() {
 fn what_cannot_chat_is_refused() {
     let place = place();
     place.run("run --system x -p y").refused("no template", "--system could be a part of");
+    place.run("run model --ids 1 --system x").refused("ids", "--ids are taken as they are");
     place.run("run model").refused("nothing to answer", "the prompt is empty");
     place.write("model/chat_template.jinja", "{{ raise_exception('Only poems') }}");
     place.run("run model -p x").refused("raised", "the chat template refuses these messages: Only poems");
@@ -172,6 +173,7 @@ fn a_cached_model_runs_by_its_name() {
     run("run org/other --offline -p x").refused("absent", "not complete in the cache");
     run("run org/other -p x").refused("no network", "the hub cannot be reached");
     run("run org/tiny:v1 --revision v2 -p x").refused("two revisions", "give one of them");
+    run("run org/tiny --revision ../../x -p x").refused("a path", "--revision `../../x`: expected a branch");
     run("plan org/tiny --offline").succeeded("plan");
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::Place;
+use super::{Place, vram};
 
 /// What llama.cpp's comparing script insists on, today's and last year's; for what is absent there, it
 /// would find no equal row.
@@ -86,7 +86,7 @@ fn key(row: &Value) -> String {
 fn every_format_has_what_llama_bench_has() {
     let place = Place::new();
     // The built-in model, streamed.
-    let json = place.output("bench -p 8 -n 2 -r 2 -b 1,2 --vram 6MiB -o json");
+    let json = place.output(&format!("bench -p 8 -n 2 -r 2 -b 1,2 -o json {}", vram(6)));
     let rows: Vec<Value> = serde_json::from_str(&json).unwrap();
     assert_eq!(rows.iter().map(key).collect::<Vec<_>>(), ["1/8/0/0", "1/0/2/0", "2/8/0/0", "2/0/2/0"]);
     rows.iter().for_each(check);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rexpect::process::PtyProcess;
 
-use super::Place;
+use super::{Place, vram};
 
 /// What is promised.
 const SILENCE: Duration = Duration::from_secs(1);
@@ -47,11 +47,11 @@ fn long_steps_show_that_they_live() {
     place.write("text.txt", "Once upon a time there was a little girl. ".repeat(40));
     for (line, signs) in [
         // Fresh: everything is measured, made and compiled.
-        ("run --vram 6MiB -n 4 -p One", &["opening the GPU", "measuring how long", "loading"][..]),
-        ("bench --vram 6MiB -p 48 -n 8 -r 2", &["measuring", "3/4 runs", "eta"]),
-        ("perplexity text.txt --vram 6MiB", &["scoring", "tokens"]),
+        ("run -n 4 -p One", &["opening the GPU", "measuring how long", "loading"][..]),
+        ("bench -p 48 -n 8 -r 2", &["measuring", "3/4 runs", "eta"]),
+        ("perplexity text.txt", &["scoring", "tokens"]),
     ] {
-        let mut command = place.command(line);
+        let mut command = place.command(&format!("{line} {}", vram(6)));
         command
             .stdin(Stdio::inherit())
             .stdout(Stdio::inherit())

@@ -182,6 +182,12 @@ fn a_file_of_requests_is_answered_all_the_same() {
     assert!(losses(&outcome) > 0, "{}", outcome.stderr);
     assert_eq!(answers("out.jsonl"), answers("right.jsonl"));
     assert_eq!(answers("out.jsonl").len(), 6);
+    // Texts that have failed too often have no answer; those behind them do.
+    let some = losing(&place, &line("some.jsonl"), "9,0,0,-", "");
+    some.failed("some failed", "has no answer: ");
+    assert_eq!(answers("some.jsonl").len(), 3, "{}", some.stderr);
+    place.run(&line("some.jsonl")).succeeded("those that had none");
+    assert_eq!(answers("some.jsonl"), answers("right.jsonl"));
     // Where no engine is left, what was answered stays, and the same command goes on from there.
     for first in ["25", "9"] {
         let name = format!("short-{first}.jsonl");

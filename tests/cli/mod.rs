@@ -27,12 +27,22 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use pipo_wgpu::cli::prepare::NO_TUNE_VARIABLE;
+use pipo_wgpu::size;
 
-use crate::common::fixture;
+use crate::common::{fixture, gpu};
 
 /// A folder of its own to work in, with the fixture as `model` and an empty cache.
 struct Place {
     folder: TempDir,
+}
+
+/// A budget of so many MiB beside what the driver takes for itself, which on some machines is more than that.
+fn vram(mib: u64) -> String {
+    format!("--vram {}MiB", mib + driver_mib())
+}
+
+fn driver_mib() -> u64 {
+    gpu().driver_share_bytes().div_ceil(1 << 20)
 }
 
 /// What a finished process left.
@@ -119,7 +129,21 @@ impl Place {
         let refused = self.run(&format!("{line} --vram 1KiB"));
         refused.refused(line, "--vram 1.00 KiB is too small");
         let (_, least) = refused.stderr.split_once("needs at least ").unwrap();
-        format!("--vram {}", least.split(" (").next().unwrap().replace(' ', ""))
+        let least = least.split(" (").next().unwrap();
+        let mut enough = size::parse(least).unwrap();
+        // Where the driver takes many times the model, the last digit that is shown may hold all of it.
+        let digit = if least.ends_with("MiB") { 1 << 20 } else { 1 << 10 };
+        let decimals = least.split_once('.').map_or(0, |(_, rest)| rest.find(' ').unwrap_or(0));
+        let mut short = enough.saturating_sub(digit / 10_u64.pow(decimals as u32));
+        while enough - short > 16 << 10 {
+            let middle = short.midpoint(enough);
+            match self.run(&format!("{line} --vram {middle}")).stderr.contains("is too small for this model")
+            {
+                true => short = middle,
+                false => enough = middle,
+            }
+        }
+        format!("--vram {enough}")
     }
 
     /// The standard output of a line that must succeed.

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use super::Place;
+use super::{Place, vram};
 
 const CARD: &str = "--vram 6GiB --ram 16GiB --link 12GB/s --vram-rate 300GB/s";
 
@@ -70,7 +70,7 @@ fn another_card_needs_no_adapter() {
 #[test]
 fn what_was_measured_is_remembered() {
     let place = Place::new();
-    let line = "plan model --vram 1MiB --route staged";
+    let line = &format!("plan model --route staged {}", vram(1));
     let measured = |line: &str| place.run(line).succeeded(line).stderr.contains("measuring");
     assert!(measured(line));
     let files = place.names("cache/measured");

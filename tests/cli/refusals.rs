@@ -280,6 +280,14 @@ fn options_that_cannot_be_met() {
         ("an empty stop text", nothing, "run model -p a --stop=", "stop"),
         ("a stop text for ids", nothing, "run model -p a --print-ids --stop x", "--stop needs text"),
         (
+            "a revision of a path",
+            nothing,
+            "run model -p a --revision v1",
+            "--revision v1: the model is a path",
+        ),
+        ("a revision of nothing", nothing, "plan --revision v1", "--revision v1: no name on the hub"),
+        ("a revision of a shape", nothing, "pack --dummy llama-125m x --revision v1", "--revision v1: "),
+        (
             "an unknown shape",
             nothing,
             "run --dummy llama-9",

@@ -174,7 +174,7 @@ fn a_server_that_is_told_to_end_finishes_answers_and_cuts_those_that_take_too_lo
     assert!(remarks.contains("ended") && !remarks.contains("cut"), "{remarks}");
 
     // What is not is cut, and says so.
-    let server = Server::start("--parallel 1 --context 1000 --patience 1");
+    let server = Server::start("--parallel 1 --context 1000 --patience 0");
     let long = begun(&server, &endless());
     let waiting = server.send("POST", "/v1/chat/completions", &[], &greedy("The", 2).to_string());
     server.wait_for("pipo_queue_length", 1.0);

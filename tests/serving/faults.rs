@@ -115,7 +115,7 @@ impl Site {
                 let listener = http::listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
                 say.send(listener.local_addr().unwrap().to_string()).unwrap();
                 let end = async { drop(ended.await) };
-                http::serve(listener, site, end).await.unwrap();
+                http::serve(listener, site, end).await;
             });
         });
         Site { server: Server::at(address.recv().unwrap()), shared, gpu, writer, end }

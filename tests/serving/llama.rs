@@ -40,6 +40,8 @@ fn llamas_clients_find_what_they_ask_for() {
         ("/detokenize", json!({"tokens": [4096]}), "below 4096"),
         ("/apply-template", json!({}), "message"),
         ("/completion", json!({"prompt": "a", "n_predict": 1, "max_tokens": 2}), "`n_predict`"),
+        ("/completion", json!({"prompt": "a", "n": 2}), "2 texts were asked for, and the answer has one"),
+        ("/completion", json!({"prompt": ["a", "b", "c"]}), "3 texts were asked for"),
         ("/completion", json!({"prompt": "a", "xtc_probability": 0.5}), "`xtc_probability`"),
     ] {
         let error = server.post(path, &body).json(400);

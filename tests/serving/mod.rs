@@ -1,6 +1,7 @@
 //! The server as its clients meet it: a real process, asked over TCP.
 
 mod client;
+mod connections;
 mod crowds;
 mod faults;
 mod llama;

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::{Error, Result};
 use crate::os::Input;
@@ -20,6 +21,8 @@ pub(in crate::cli) struct Request {
     /// What its answer is known by.
     pub(in crate::cli) custom_id: String,
     pub(in crate::cli) kind: Kind,
+    /// A hash of what is asked.
+    pub(in crate::cli) hash: u64,
     /// Where its line is.
     place: Range<u64>,
     number: usize,
@@ -99,7 +102,7 @@ impl Requests {
         let changed =
             || Error::file(&self.path, format!("line {} has changed while it was used", request.number));
         let value: Value = serde_json::from_slice(&line).map_err(|_| changed())?;
-        if value["custom_id"].as_str() != Some(&*request.custom_id) {
+        if value["custom_id"].as_str() != Some(&*request.custom_id) || hash(&value) != request.hash {
             return Err(changed());
         }
         let mut body = value["body"].clone();
@@ -128,7 +131,11 @@ fn request(value: &Value, (place, number): (Range<u64>, usize)) -> Result<Reques
         (_, Value::Object(_)) => return Err(format!("expected POST as `method`, found {}", value["method"])),
         (_, found) => return Err(format!("expected an object as `body`, found {found}")),
     }
-    Ok(Request { custom_id, kind, place, number })
+    Ok(Request { custom_id, kind, hash: hash(value), place, number })
+}
+
+fn hash(request: &Value) -> u64 {
+    xxh3_64(format!("{} {}", request["url"], request["body"]).as_bytes())
 }
 
 #[cfg(test)]

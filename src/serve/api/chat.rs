@@ -230,9 +230,10 @@ fn rendered(
     if let Some(effort) = body.text("reasoning_effort")? {
         variables.entry("reasoning_effort").or_insert_with(|| effort.into());
     }
+    let documents = body.list("documents")?;
     let chat = |messages| Chat {
         tools: tools.map(Vec::as_slice),
-        documents: None,
+        documents,
         variables: Some(&variables),
         add_generation_prompt: add,
         continue_final_message: goes_on,

@@ -76,6 +76,7 @@ impl From<Failure> for ApiError {
         match failure {
             Failure::ShuttingDown => ApiError::new(503, "the server is ending; ask another, or again later")
                 .with_code("shutting_down"),
+            Failure::Impossible(problem) => ApiError::new(400, problem),
             Failure::Broken(problem) => ApiError::new(500, problem),
             Failure::Unavailable(problem) => ApiError::new(503, problem).with_code("engine_failed"),
         }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::error::{ApiError, Result};
 use super::fields::{Fields, brief};
-use super::{Service, chat, options};
+use super::{Asked, Kind, Service, chat, options};
 
 /// Fields of `/completion` that OpenAI's API has by another name.
 const NAMES: [(&str, &str); 2] = [("n_predict", "max_tokens"), ("n_probs", "logprobs")];
@@ -60,6 +60,21 @@ impl Service {
     pub fn apply_template(&self, body: &[u8]) -> Result<Value> {
         let body = options::object(body)?;
         Ok(json!({"prompt": chat::text(&Fields::new(&body), &self.model)?}))
+    }
+
+    /// Understands a request to `/completion`.
+    ///
+    /// # Errors
+    /// Those of [`Service::understand`], and where there are texts for which its answer has no place.
+    pub fn understand_llamas(&self, body: &[u8]) -> Result<Asked> {
+        let asked = self.understand(Kind::Completion, &Self::in_openais_words(body)?)?;
+        let (.., texts) = asked.lengths();
+        if texts > 1 && !asked.options.stream {
+            let advice = "give one prompt without `n`, or `stream`, or ask /v1/completions";
+            let problem = format!("`prompt`: {texts} texts were asked for, and the answer has one; {advice}");
+            return Err(ApiError::bad("prompt", problem));
+        }
+        Ok(asked)
     }
 
     /// What a request to `/completion` is in OpenAI's words.

@@ -237,7 +237,8 @@ impl Service {
 
     /// A text, a list of texts, ids, or a list of lists of ids.
     fn completion_prompts(&self, body: &Fields<'_>) -> Result<Vec<Vec<u32>>> {
-        let encode = |text: &str| Ok(self.model.tokenizer.encode(text, true)?);
+        let special = body.flag("add_special_tokens")?.unwrap_or(true);
+        let encode = |text: &str| Ok(self.model.tokenizer.encode(text, special)?);
         let complain = |value: &Value| {
             let expected = "a text, a list of texts, ids, or a list of lists of ids";
             ApiError::bad("prompt", format!("`prompt`: expected {expected}, found {}", brief(value)))

@@ -41,11 +41,27 @@ pub(super) struct Options {
 }
 
 /// Fields that would change an answer and are not implemented, with what to do instead.
-const UNSUPPORTED: [(&str, &str); 4] = [
-    ("audio", "leave it out"),
-    ("functions", "give `tools`"),
-    ("function_call", "give `tool_choice`"),
-    ("suffix", "leave it out"),
+const UNSUPPORTED: [(&str, &str); 3] =
+    [("audio", "leave it out"), ("functions", "give `tools`"), ("function_call", "give `tool_choice`")];
+
+/// The same of OpenAI's, vLLM's and llama.cpp's; false, 0 and what is empty turn each of them off.
+const UNSUPPORTED_UNLESS_EMPTY: [&str; 16] = [
+    "allowed_token_ids",
+    "bad_words",
+    "chat_template",
+    "image_data",
+    "include_stop_str_in_output",
+    "lora",
+    "min_tokens",
+    "multimodal_data",
+    "prompt_embeds",
+    "prompt_logprobs",
+    "stop_token_ids",
+    "suffix",
+    "t_max_predict_ms",
+    "truncate_prompt_tokens",
+    "use_beam_search",
+    "web_search_options",
 ];
 
 /// Numbers of llama.cpp's that change how tokens are drawn and are not implemented, with what turns each
@@ -67,6 +83,11 @@ impl Options {
         for (name, advice) in UNSUPPORTED {
             if body.has(name) {
                 return Err(ApiError::unsupported(name, advice));
+            }
+        }
+        for name in UNSUPPORTED_UNLESS_EMPTY {
+            if body.value(name).is_some_and(|value| !is_empty(value)) {
+                return Err(ApiError::unsupported(name, "leave it out"));
             }
         }
         for (name, off) in OFF {
@@ -112,6 +133,18 @@ impl Options {
             progress: body.flag("return_progress")?.unwrap_or(false),
             timings: body.flag("timings_per_token")?.unwrap_or(false),
         })
+    }
+}
+
+/// Whether a value asks for nothing.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(is_on) => !is_on,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
     }
 }
 

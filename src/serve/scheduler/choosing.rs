@@ -48,7 +48,7 @@ impl Scheduler<'_> {
             match token {
                 Ok(token) => self.take(number, token),
                 Err(Error::NonFinite(_)) => self.fail_at(number, self.batch.tokens(number).len()),
-                Err(problem) => self.fail(number, Failure::Broken(problem.to_string())),
+                Err(problem) => self.fail(number, problem.into()),
             }
         }
         Ok(())

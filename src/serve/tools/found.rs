@@ -20,6 +20,11 @@ pub struct Watch {
     format: Format,
     names: Vec<String>,
     held: String,
+    /// What is held up to here was looked at, and is not again: blanks in front of what may be a call, or,
+    /// inside of one, what holds no end of it.
+    seen: usize,
+    /// Where in what is held the inside of a call begins.
+    inside: Option<usize>,
     /// Whether anything but white space has been let through.
     began: bool,
     /// Calls that were found.
@@ -30,7 +35,7 @@ impl Watch {
     /// For calls of these tools.
     pub fn new(format: Format, tools: &[Tool]) -> Self {
         let names = tools.iter().map(|tool| tool.name.clone()).collect();
-        Watch { format, names, held: String::new(), began: false, calls: 0 }
+        Watch { format, names, held: String::new(), seen: 0, inside: None, began: false, calls: 0 }
     }
 
     /// Whether a call was found.
@@ -46,10 +51,11 @@ impl Watch {
             Format::Hermes => while self.hermes(&mut found) {},
             Format::Mistral => self.wait_for(MISTRAL, &mut found),
             // The whole answer is a call, or none of it is.
-            Format::Llama if self.began || !self.may_be_llama() => {
-                self.let_through(self.held.len(), &mut found);
+            Format::Llama => {
+                if self.began || !self.may_be_llama() {
+                    self.let_through(self.held.len(), &mut found);
+                }
             }
-            Format::Llama => {}
         }
         found
     }
@@ -85,36 +91,55 @@ impl Watch {
 
     /// Lets the first so many bytes of what is held through; white space around calls is nothing.
     fn let_through(&mut self, bytes: usize, found: &mut Vec<Found>) {
+        if bytes == 0 {
+            return;
+        }
         let rest = self.held.split_off(bytes);
         let text = std::mem::replace(&mut self.held, rest);
         let is_blank = text.trim().is_empty();
         self.began |= !is_blank;
-        let is_nothing = text.is_empty() || (is_blank && self.calls > 0);
+        let is_nothing = is_blank && self.calls > 0;
         found.extend((!is_nothing).then_some(Found::Text(text)));
+    }
+
+    /// Lets the first so many bytes of what is held through but for the blanks at their end, which belong to
+    /// what may be a call.
+    fn let_words_through(&mut self, bytes: usize, found: &mut Vec<Found>) {
+        let words = self.held[self.seen..bytes].trim_end().len();
+        let words = if words == 0 { 0 } else { self.seen + words };
+        self.let_through(words, found);
+        self.seen = bytes - words;
     }
 
     /// Whether more may follow at once.
     fn hermes(&mut self, found: &mut Vec<Found>) -> bool {
         let [open, close] = HERMES;
-        let Some(start) = self.held.find(open) else {
-            let keep = self.held.len() - possible_start(&self.held, open);
-            // Blanks in front of a call belong to it.
-            let keep = self.held[..keep].trim_end().len();
-            self.let_through(keep, found);
+        let inside = match self.inside {
+            Some(inside) => inside,
+            None => {
+                let Some(start) = self.held[self.seen..].find(open) else {
+                    self.let_words_through(self.held.len() - possible_start(&self.held, open), found);
+                    return false;
+                };
+                self.let_words_through(self.seen + start, found);
+                self.seen += open.len();
+                *self.inside.insert(self.seen)
+            }
+        };
+        let Some(end) = self.held[self.seen..].find(close) else {
+            self.seen = self.held.len() - possible_start(&self.held, close);
             return false;
         };
-        let blanks = self.held[..start].len() - self.held[..start].trim_end().len();
-        self.let_through(start - blanks, found);
-        let inside = blanks + open.len();
-        let Some(end) = self.held[inside..].find(close) else { return false };
-        let after = inside + end + close.len();
-        match self.calls_in(&self.held[inside..inside + end]) {
+        let end = self.seen + end;
+        let after = end + close.len();
+        match self.calls_in(&self.held[inside..end]) {
             Some(calls) => {
                 self.held.drain(..after);
                 self.add(calls, found);
             }
             None => self.let_through(after, found),
         }
+        (self.seen, self.inside) = (0, None);
         !self.held.is_empty()
     }
 
@@ -126,8 +151,9 @@ impl Watch {
         self.let_through(keep, found);
     }
 
-    fn may_be_llama(&self) -> bool {
-        let text = self.held.trim_start();
+    fn may_be_llama(&mut self) -> bool {
+        let text = self.held[self.seen..].trim_start();
+        self.seen = self.held.len() - text.len();
         text.is_empty() || text.starts_with('{') || text.starts_with(LLAMA) || LLAMA.starts_with(text)
     }
 
@@ -178,7 +204,7 @@ impl Watch {
 }
 
 /// The length of the longest end of a text that a mark begins with.
-fn possible_start(text: &str, mark: &str) -> usize {
+pub(in crate::serve) fn possible_start(text: &str, mark: &str) -> usize {
     (1..mark.len()).rev().find(|length| text.ends_with(&mark[..*length])).unwrap_or(0)
 }
 
@@ -205,6 +231,27 @@ mod tests {
             }
         }
         (text, calls)
+    }
+
+    /// What takes the square of its length would take a minute here.
+    #[test]
+    fn long_calls_take_no_longer_for_each_piece() {
+        let start = std::time::Instant::now();
+        for (format, begin) in [
+            (Format::Hermes, ""),
+            (Format::Hermes, "<tool_call>"),
+            (Format::Mistral, MISTRAL),
+            (Format::Llama, ""),
+            (Format::Llama, "{"),
+        ] {
+            for filling in [" ", "</tool", "x"] {
+                let mut watch = watch(format);
+                let mut found = watch.push(begin);
+                found.extend((0..200_000).flat_map(|_| watch.push(filling)));
+                assert!(!watch.has_called() && found.len() <= 200_000);
+            }
+        }
+        assert!(start.elapsed() < std::time::Duration::from_secs(10), "{:?}", start.elapsed());
     }
 
     #[test]
