@@ -344,8 +344,8 @@ mod tests {
         for normalizer in [
             sequence(doubled()),
             nested,
-            sequence(vec![regex("a", "aa"); 40]),
-            sequence(vec![regex("", "a"); 40]),
+            sequence(vec![regex("a", "aa"); 24]),
+            sequence(vec![regex("", "a"); 24]),
             sequence(vec![replace("", "a"); 40]),
             sequence(vec![[replace(" ", "\u{FDFA}"), json!({"type": "NFKD"})]; 20].concat()),
             sequence(vec![json!({"type": "ByteLevel"}); 40]),
