@@ -300,7 +300,7 @@ mod tests {
     }
 
     fn sequence(steps: Vec<Value>) -> Value {
-        json!({"type": "Sequence", "normalizers": steps})
+        json!({"type": "Sequence", "normalizers": Value::Array(steps)})
     }
 
     fn with(normalizer: Value) -> Value {
