@@ -8,7 +8,6 @@ mod tests;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
-use tokenizers::Encoding;
 use tokenizers::models::ModelWrapper;
 
 use crate::error::{Error, Result};
@@ -42,6 +41,12 @@ pub struct Tokenizer {
     growth: Arc<Growth>,
     /// Held while a large text is cut.
     large: Arc<Mutex<()>>,
+}
+
+/// A text's ids, and whether each is the template's.
+struct Cut {
+    ids: Vec<u32>,
+    from_template: Vec<bool>,
 }
 
 impl Tokenizer {
@@ -125,28 +130,28 @@ impl Tokenizer {
     /// [`Error::Usage`] where the tokenizer refuses the text, or it is longer than [`TEXT_BYTES_MAX`].
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
         check_length(text.len())?;
-        let encoding = self.cut(&self.controls.mark_spellings(text, Writer::Trusted), add_special)?;
+        let Cut { ids, from_template } =
+            self.cut(&self.controls.mark_spellings(text, Writer::Trusted), add_special)?;
         // The template's own control tokens are marked in the mask; whatever the text itself
         // yields must be ordinary. Only vocabularies that list control tokens among their
         // pieces can break this, so it is checked rather than prevented.
-        for (&id, &from_template) in encoding.get_ids().iter().zip(encoding.get_special_tokens_mask()) {
+        for (&id, &from_template) in ids.iter().zip(&from_template) {
             let smuggled =
                 self.control.iter().find(|(spelling, control)| *control == id && text.contains(spelling));
-            if let (0, Some((spelling, _))) = (from_template, smuggled) {
+            if let (false, Some((spelling, _))) = (from_template, smuggled) {
                 return Err(Error::Usage(format!(
                     "the text contains `{spelling}`, which this tokenizer would read as control token {id}; \
                      remove it from the text, or give the ids themselves"
                 )));
             }
         }
-        let ids = encoding.get_ids();
         let missing = self.start.filter(|start| add_special && ids.first() != Some(start));
-        Ok(missing.into_iter().chain(ids.iter().copied()).collect())
+        Ok(missing.into_iter().chain(ids).collect())
     }
 
     /// The ids of a text in which what must stay text is marked, without any that are put around it.
     pub(super) fn encode_marked(&self, marked: &str) -> Result<Vec<u32>> {
-        let ids = self.cut(marked, false)?.get_ids().to_vec();
+        let ids = self.cut(marked, false)?.ids;
         let found = ids.iter().filter(|id| self.control.iter().any(|(_, control)| control == *id)).count();
         match found <= self.controls.specials_in(marked) {
             true => Ok(ids),
@@ -159,18 +164,31 @@ impl Tokenizer {
     }
 
     /// What the library makes of a text in which what must stay text is marked.
-    fn cut(&self, marked: &str, add_special: bool) -> Result<Encoding> {
+    fn cut(&self, marked: &str, add_special: bool) -> Result<Cut> {
         let bytes = self.controls.unmarked_bytes(marked);
         check_length(bytes)?;
-        let wait = || self.large.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut alone = (bytes > ALONE_BYTES).then(wait);
-        let grown = self.growth.bytes(marked, &self.inner)?;
-        if alone.is_none() && grown > ALONE_BYTES {
-            alone = Some(wait());
+        let cut = || {
+            let encoding = caught(|| self.inner.encode_fast(marked, add_special))
+                .map_err(|error| Error::Usage(format!("the tokenizer cannot encode the text: {error}")))?;
+            let from_template = encoding.get_special_tokens_mask().iter().map(|mark| *mark != 0).collect();
+            Ok(Cut { ids: encoding.get_ids().to_vec(), from_template })
+        };
+        let grown = || self.growth.bytes(marked, &self.inner);
+        if bytes > ALONE_BYTES {
+            return self.alone(|| grown().and_then(|_| cut()));
         }
-        let encoding = caught(|| self.inner.encode_fast(marked, add_special));
-        drop(alone);
-        encoding.map_err(|error| Error::Usage(format!("the tokenizer cannot encode the text: {error}")))
+        if grown()? > ALONE_BYTES { self.alone(cut) } else { cut() }
+    }
+
+    /// Does what takes much memory beside nobody else who does, and on a thread that ends with it: allocators
+    /// keep some of what a thread has given back, for each that goes on.
+    fn alone<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let _held = self.large.lock().unwrap_or_else(PoisonError::into_inner);
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("large text".into()).spawn_scoped(scope, work);
+            let thread = thread.map_err(Error::io("start", "a thread for a large text"))?;
+            thread.join().unwrap_or_else(|panic| Err(Error::of_panic(&*panic)))
+        })
     }
 
     /// What is behind it.

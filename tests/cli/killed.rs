@@ -290,9 +290,8 @@ fn a_file_that_is_cut_under_a_running_text_is_said() {
     for length in [0, 8192] {
         place.run("pack model packed").succeeded("pack");
         let mut child = place.command(&format!("{line} {least}")).spawn().unwrap();
-        if child.stdout.as_mut().unwrap().read_exact(&mut [0]).is_err() {
-            panic!("{line} {least}: {}", wait(child, line).stderr);
-        }
+        let begun = child.stdout.as_mut().unwrap().read_exact(&mut [0]);
+        assert!(begun.is_ok(), "{line} {least}: {}", wait(child, line).stderr);
         let file = fs::File::options().write(true).open(place.path("packed")).unwrap();
         file.set_len(length).unwrap();
         let outcome = wait(child, line);
