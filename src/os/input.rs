@@ -120,7 +120,7 @@ impl Input {
         }
     }
 
-    /// The same as [`Self::read_at`] with the operating system's own answer: `UnexpectedEof` where the file ends before.
+    /// [`Self::read_at`] with the operating system's own answer: `UnexpectedEof` where the file ends before.
     pub(super) fn try_read_at(&self, to: &mut [u8], offset: u64) -> io::Result<()> {
         let bytes = to.len() as u64;
         pass(&Point { path: &self.path, operation: Operation::Read, offset, bytes })?;
