@@ -194,12 +194,15 @@ fn a_file_that_is_replaced_while_it_is_used_stays_what_it_was() {
     assert!(Packed::open(prepared.path()).is_err());
 }
 
+/// Does something to a file with this content, at a point of this number.
+type Spoil = fn(&Path, &[u8], u64);
+
 /// A checkpoint whose file is spoilt between two reads of it; how often that was noticed.
 fn spoil_while_packing(
     folder: &Path,
     file: &Path,
     kind: WeightKind,
-    (most, spoil): (Option<u64>, fn(&Path, &[u8], u64)),
+    (most, spoil): (Option<u64>, Spoil),
 ) -> usize {
     use pipo_wgpu::os::faults::{Hook, Operation, watch};
     use std::sync::atomic::{AtomicU64, Ordering};
@@ -279,7 +282,7 @@ fn write_over(path: &Path, whole: &[u8], _: u64) {
     std::fs::File::options().write(true).open(path).unwrap().write_all(whole).unwrap();
 }
 
-fn spoil_each(most: Option<u64>, spoil: fn(&Path, &[u8], u64)) {
+fn spoil_each(most: Option<u64>, spoil: Spoil) {
     for (name, kind) in FORMS {
         let path = fixture(name);
         let (folder, file) = if path.is_dir() {
