@@ -267,8 +267,11 @@ impl Talk<'_> {
                 }
             }
             Command::Set(setting) => {
-                setting.apply(&mut self.sampling, &mut self.limits);
-                let options = self.sampling.resolve(&self.opened.generation)?;
+                // What is refused changes nothing.
+                let (mut sampling, mut limits) = (self.sampling.clone(), self.limits.clone());
+                setting.apply(&mut sampling, &mut limits);
+                let options = sampling.resolve(&self.opened.generation)?;
+                (self.sampling, self.limits) = (sampling, limits);
                 note(format_args!(
                     "temperature {}, top-k {}, top-p {}, min-p {}, repetition-penalty {}, seed {}, max-tokens {}",
                     options.temperature,

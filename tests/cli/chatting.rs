@@ -43,8 +43,9 @@ fn a_message_goes_through_the_template() {
 #[test]
 fn a_conversation_comes_from_a_pipe() {
     let place = place();
-    let input = "Hi\\\nthere\n\n/set temperature 0\n/regen\n/save talk.json\n/dance\n/clear\n/load talk.json\n\
-                 /system Short\nMore\n/save more.json\n/exit\nnever read\n";
+    let input = "Hi\\\nthere\n\n/set temperature 0\n/set temperature nan\n/set max-tokens 4\n/regen\n\
+                 /save talk.json\n/dance\n/clear\n/load talk.json\n/system Short\n\
+                 More\n/save more.json\n/exit\nnever read\n";
     let line = "run model --chat -n 4 --ignore-eos --temperature 0 --context 200";
     let outcome = place.feed(line, input.as_bytes());
     assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
@@ -52,6 +53,8 @@ fn a_conversation_comes_from_a_pipe() {
     {
         assert!(outcome.stderr.contains(said), "{said}: {}", outcome.stderr);
     }
+    // A setting that is refused does not stay.
+    assert_eq!(outcome.stderr.matches("max-tokens 4").count(), 2, "{}", outcome.stderr);
     let read =
         |name: &str| -> Value { serde_json::from_slice(&fs::read(place.path(name)).unwrap()).unwrap() };
     let (first, last) = (read("talk.json"), read("more.json"));
