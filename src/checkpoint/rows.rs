@@ -30,7 +30,7 @@ pub(super) fn read(
     while offset < end {
         let bytes = buffer.len().min((end - offset) as usize);
         let part = &mut buffer[..bytes];
-        shard.input.read_at(part, offset)?;
+        shard.input.read_unchanged_at(part, offset)?;
         append(info.dtype, part, out);
         offset += bytes as u64;
     }

@@ -87,7 +87,7 @@ impl Shard {
             return Ok(Arc::clone(bytes));
         }
         let mut bytes = vec![0; (info.bytes.end - info.bytes.start) as usize];
-        self.input.read_at(&mut bytes, info.bytes.start)?;
+        self.input.read_unchanged_at(&mut bytes, info.bytes.start)?;
         let bytes = Arc::new(bytes);
         held.push_back((info.bytes.clone(), Arc::clone(&bytes)));
         let mut sum = held.iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
@@ -103,7 +103,7 @@ impl Shard {
     /// The file was cut short, or cannot be read.
     pub(super) fn part(&self, info: &TensorInfo, range: Range<u64>) -> Result<Vec<u8>> {
         let mut bytes = vec![0; (range.end - range.start) as usize];
-        self.input.read_at(&mut bytes, info.bytes.start + range.start)?;
+        self.input.read_unchanged_at(&mut bytes, info.bytes.start + range.start)?;
         Ok(bytes)
     }
 }

@@ -6,7 +6,7 @@ use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use memmap2::Mmap;
 
@@ -59,19 +59,10 @@ pub struct DirectFile {
     /// To ask which pages are cached, and for nothing else: a page that a file which was cut short no
     /// longer has ends the process when it is touched.
     map: Mmap,
-    as_opened: Stamp,
     /// Whether [`is_cached`] may be believed.
     knows_cached: bool,
     /// Whether direct reads were refused although the file could be opened for them.
     refused: AtomicBool,
-}
-
-/// What changes when a file is written.
-type Stamp = (u64, Option<SystemTime>);
-
-fn stamp(file: &File) -> io::Result<Stamp> {
-    let facts = file.metadata()?;
-    Ok((facts.len(), facts.modified().ok()))
 }
 
 thread_local! {
@@ -86,17 +77,15 @@ impl DirectFile {
     /// The file cannot be opened or mapped.
     pub fn open(path: &Path) -> Result<Self> {
         let input = Input::open(path)?;
-        let as_opened = stamp(input.file()).map_err(Error::io("read", path))?;
         let map = map_file(input.file()).map_err(Error::io("map", path))?;
-        let past_cache = open_past_cache(path, input.file());
+        let past_cache = open_past_cache(path, input.file()).and_then(|file| Input::of(file, path));
         if let Err(problem) = &past_cache {
             log::info!("{}: reads go through the page cache: {problem}", path.display());
         }
         Ok(DirectFile {
             through_cache: input,
-            past_cache: past_cache.ok().map(|file| Input::of(file, path)),
+            past_cache: past_cache.ok(),
             map,
-            as_opened,
             knows_cached: may_write(path),
             refused: AtomicBool::new(false),
         })
@@ -109,7 +98,7 @@ impl DirectFile {
 
     /// Its size in bytes when it was opened.
     pub fn bytes(&self) -> u64 {
-        self.as_opened.0
+        self.through_cache.bytes_as_opened()
     }
 
     /// Says that few bytes will be read by [`Self::read_small`], here and there, so that reading one
@@ -133,8 +122,7 @@ impl DirectFile {
     /// # Errors
     /// The file has changed.
     pub fn check_unchanged(&self) -> Result<()> {
-        let now = stamp(self.through_cache.file()).map_err(Error::io("read", self.path()))?;
-        if now == self.as_opened { Ok(()) } else { Err(self.changed()) }
+        if self.through_cache.is_unchanged()? { Ok(()) } else { Err(self.changed()) }
     }
 
     /// Fills `to` from `offset` of the file: from the page cache if all of it is there, else past
@@ -272,7 +260,7 @@ pub struct DiskRate {
 /// The file cannot be read, or has less than [`DIRECT_ALIGNMENT`] bytes.
 pub fn disk_rate(path: &Path) -> Result<DiskRate> {
     let file = File::open(path).map_err(Error::io("open", path))?;
-    let (size, _) = stamp(&file).map_err(Error::io("read", path))?;
+    let size = file.metadata().map_err(Error::io("read", path))?.len();
     let size = size / DIRECT_ALIGNMENT * DIRECT_ALIGNMENT;
     if size == 0 {
         return Err(Error::file(path, format!("too short to time: {DIRECT_ALIGNMENT} bytes are the least")));

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::faults::{Operation, Point, pass};
 use super::file::read_exact_at;
@@ -30,6 +31,21 @@ pub fn read_most(path: &Path, bytes_max: u64) -> Result<Vec<u8>> {
 pub struct Input {
     path: PathBuf,
     file: File,
+    as_opened: Stamp,
+}
+
+/// What changes when a file is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    bytes: u64,
+    modified: Option<SystemTime>,
+}
+
+impl Stamp {
+    fn of(file: &File) -> io::Result<Self> {
+        let facts = file.metadata()?;
+        Ok(Stamp { bytes: facts.len(), modified: facts.modified().ok() })
+    }
 }
 
 impl Input {
@@ -40,12 +56,25 @@ impl Input {
     pub fn open(path: &Path) -> Result<Self> {
         let point = Point { path, operation: Operation::Open, offset: 0, bytes: 0 };
         let file = pass(&point).and_then(|()| File::open(path)).map_err(Error::io("open", path))?;
-        Ok(Input { path: path.to_path_buf(), file })
+        Self::of(file, path).map_err(Error::io("read", path))
     }
 
     /// A file that is open already.
-    pub(super) fn of(file: File, path: &Path) -> Self {
-        Input { path: path.to_path_buf(), file }
+    pub(super) fn of(file: File, path: &Path) -> io::Result<Self> {
+        Ok(Input { path: path.to_path_buf(), as_opened: Stamp::of(&file)?, file })
+    }
+
+    /// Its size in bytes when it was opened.
+    pub(super) fn bytes_as_opened(&self) -> u64 {
+        self.as_opened.bytes
+    }
+
+    /// Whether it was not written since it was opened.
+    ///
+    /// # Errors
+    /// The operating system does not say.
+    pub(super) fn is_unchanged(&self) -> Result<bool> {
+        Ok(Stamp::of(&self.file).map_err(Error::io("read", &self.path))? == self.as_opened)
     }
 
     /// Its path when it was opened.
@@ -76,7 +105,22 @@ impl Input {
         })
     }
 
-    /// The same with the operating system's own answer: `UnexpectedEof` where the file ends before.
+    /// The same of a file as it was when it was opened.
+    ///
+    /// # Errors
+    /// The file was written meanwhile, or cannot be read.
+    pub fn read_unchanged_at(&self, to: &mut [u8], offset: u64) -> Result<()> {
+        self.read_at(to, offset)?;
+        match self.is_unchanged()? {
+            true => Ok(()),
+            false => {
+                let problem = "it was changed while it was read; run it again when it is complete";
+                Err(Error::file(&self.path, problem))
+            }
+        }
+    }
+
+    /// [`Self::read_at`] with the operating system's own answer: `UnexpectedEof` where the file ends before.
     pub(super) fn try_read_at(&self, to: &mut [u8], offset: u64) -> io::Result<()> {
         let bytes = to.len() as u64;
         pass(&Point { path: &self.path, operation: Operation::Read, offset, bytes })?;
@@ -102,7 +146,7 @@ pub struct FromStart<'a> {
 
 impl Read for FromStart<'_> {
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
-        let Input { path, file } = self.input;
+        let Input { path, file, .. } = self.input;
         pass(&Point { path, operation: Operation::Read, offset: self.at, bytes: to.len() as u64 })?;
         // Nobody else moves the file's position.
         let read = (&*file).read(to)?;

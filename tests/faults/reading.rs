@@ -194,8 +194,16 @@ fn a_file_that_is_replaced_while_it_is_used_stays_what_it_was() {
     assert!(Packed::open(prepared.path()).is_err());
 }
 
-/// A checkpoint whose file is cut between two reads of it, in every form that a checkpoint has.
-fn cut_while_packing(folder: &Path, file: &Path, kind: WeightKind, most: Option<u64>) {
+/// Does something to a file with this content, at a point of this number.
+type Spoil = fn(&Path, &[u8], u64);
+
+/// A checkpoint whose file is spoilt between two reads of it; how often that was noticed.
+fn spoil_while_packing(
+    folder: &Path,
+    file: &Path,
+    kind: WeightKind,
+    (most, spoil): (Option<u64>, Spoil),
+) -> usize {
     use pipo_wgpu::os::faults::{Hook, Operation, watch};
     use std::sync::atomic::{AtomicU64, Ordering};
     let whole = std::fs::read(file).unwrap();
@@ -214,12 +222,16 @@ fn cut_while_packing(folder: &Path, file: &Path, kind: WeightKind, most: Option<
     let count = door.count();
     drop(door);
     let right = std::fs::read(&dst).unwrap();
+    let mut noticed = 0;
     for number in sample(count, most) {
         let passed = AtomicU64::new(0);
-        let (path, length) = (file.to_path_buf(), whole.len() as u64 * (number % 3) / 3);
+        let (path, bytes) = (file.to_path_buf(), whole.clone());
+        // As old as a file is that was not made a moment ago.
+        let modified = std::time::SystemTime::UNIX_EPOCH;
+        std::fs::File::options().write(true).open(file).unwrap().set_modified(modified).unwrap();
         let hook: Hook = Arc::new(move |point| {
             if passed.fetch_add(1, Ordering::SeqCst) == number && point.operation != Operation::Rename {
-                std::fs::File::options().write(true).open(&path).unwrap().set_len(length).unwrap();
+                spoil(&path, &bytes, number);
             }
             Ok(())
         });
@@ -231,6 +243,7 @@ fn cut_while_packing(folder: &Path, file: &Path, kind: WeightKind, most: Option<
             // All of it had been read before.
             Ok(()) => assert!(std::fs::read(&dst).unwrap() == right, "{} {number}", file.display()),
             Err(error) => {
+                noticed += 1;
                 let words = error.to_string();
                 assert!(words.contains(&folder.display().to_string()), "{number} of {count}: {words}");
                 assert!(!dst.exists());
@@ -243,6 +256,7 @@ fn cut_while_packing(folder: &Path, file: &Path, kind: WeightKind, most: Option<
     }
     pack(source).unwrap();
     assert!(std::fs::read(&dst).unwrap() == right, "the next run works");
+    noticed
 }
 
 /// Checkpoints of all forms: rows, columns, codes in words, 8-bit floats, blocks.
@@ -256,7 +270,19 @@ const FORMS: [(&str, WeightKind); 7] = [
     ("quantised/mixed.gguf", WeightKind::W4),
 ];
 
-fn cut_each(most: Option<u64>) {
+/// Cuts a file, to nothing or in the middle.
+fn cut(path: &Path, whole: &[u8], number: u64) {
+    let length = whole.len() as u64 * (number % 3) / 3;
+    std::fs::File::options().write(true).open(path).unwrap().set_len(length).unwrap();
+}
+
+/// Writes a file once more, as far as can be seen with something else.
+fn write_over(path: &Path, whole: &[u8], _: u64) {
+    use std::io::Write;
+    std::fs::File::options().write(true).open(path).unwrap().write_all(whole).unwrap();
+}
+
+fn spoil_each(most: Option<u64>, spoil: Spoil) {
     for (name, kind) in FORMS {
         let path = fixture(name);
         let (folder, file) = if path.is_dir() {
@@ -266,17 +292,25 @@ fn cut_each(most: Option<u64>) {
             std::fs::copy(&path, folder.path().join("model.gguf")).unwrap();
             (folder, "model.gguf")
         };
-        cut_while_packing(folder.path(), &folder.path().join(file), kind, most);
+        let noticed = spoil_while_packing(folder.path(), &folder.path().join(file), kind, (most, spoil));
+        assert!(noticed > 0, "{name}");
     }
+}
+
+/// Half of one model and half of another would be neither.
+#[test]
+fn a_checkpoint_that_is_written_over_while_it_is_packed_is_named() {
+    spoil_each(Some(6), write_over);
 }
 
 #[test]
 fn a_checkpoint_that_is_cut_while_it_is_packed_is_named() {
-    cut_each(Some(6));
+    spoil_each(Some(6), cut);
 }
 
 #[test]
 #[ignore = "every point, which takes a minute"]
 fn a_checkpoint_that_is_cut_at_any_time_is_named() {
-    cut_each(None);
+    spoil_each(None, cut);
+    spoil_each(None, write_over);
 }

@@ -105,7 +105,7 @@ impl Gguf {
         out.clear();
         out.resize(((rows.end - rows.start) * row_bytes) as usize, 0);
         let start = tensor.bytes.start + rows.start * row_bytes;
-        part.input.read_at(out, start)
+        part.input.read_unchanged_at(out, start)
     }
 
     /// Replaces `out` by rows of a tensor as f32, `[rows.len(), tensor.cols()]`.

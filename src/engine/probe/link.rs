@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, Unexpected};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::Result;
 use crate::gpu::{Buffer, Gpu, Place};
@@ -31,9 +32,30 @@ pub(super) struct Link {
     /// Bytes a second.
     pub(super) rate: f64,
     /// Threads that reach it.
+    #[serde(deserialize_with = "threads")]
     pub(super) threads: usize,
     /// Bytes that a thread carries at a time.
+    #[serde(deserialize_with = "piece_bytes")]
     pub(super) piece_bytes: u64,
+}
+
+/// No more threads than are ever tried, whatever a damaged file says.
+fn threads<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+    up_to(THREADS[THREADS.len() - 1] as u64, from).map(|threads| threads as usize)
+}
+
+/// No larger pieces than a unit.
+fn piece_bytes<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    up_to(UNIT_BYTES, from)
+}
+
+fn up_to<'de, D: Deserializer<'de>>(most: u64, from: D) -> Result<u64, D::Error> {
+    let found = u64::deserialize(from)?;
+    let expected = format!("a number from 1 to {most}");
+    match (1..=most).contains(&found) {
+        true => Ok(found),
+        false => Err(D::Error::invalid_value(Unexpected::Unsigned(found), &&*expected)),
+    }
 }
 
 /// Tries a route's ways within a budget of GPU memory.
@@ -145,5 +167,21 @@ impl<'a> Bench<'a> {
             rate = rate.max(carry(watch)?);
         }
         Ok(Link { rate, threads, piece_bytes })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_file_starts_no_crowd_of_threads() {
+        let read = |threads: u64, piece_bytes: u64| {
+            let text = format!(r#"{{"rate": 1e9, "threads": {threads}, "piece_bytes": {piece_bytes}}}"#);
+            serde_json::from_str::<Link>(&text).is_ok()
+        };
+        assert!(read(1, 4096) && read(8, UNIT_BYTES));
+        assert!(!read(0, 4096) && !read(9, 4096) && !read(u64::MAX, 4096));
+        assert!(!read(1, 0) && !read(1, UNIT_BYTES + 1));
     }
 }
