@@ -98,9 +98,9 @@ fn very_long_texts_take_no_more_memory() {
         stays_flat(&place, &line, true);
     }
     for (more, words) in [
-        (&*format!("{eight} --context 64"), 20_000),
-        ("--context 512", 6000),
-        ("--context 100 --stride 10", 1000),
+        (&*format!("{eight} --context 64"), 4000),
+        ("--context 512", 4000),
+        ("--context 100 --stride 10", 600),
     ] {
         long_text(&place, words);
         stays_flat(&place, &format!("perplexity text.txt {more}"), false);
