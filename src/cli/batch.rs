@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use serde_json::{Value, json};
+use xxhash_rust::xxh3::xxh3_64;
 
 use self::answers::Answers;
 use self::requests::{Request, Requests};
@@ -23,6 +24,7 @@ use crate::engine::BATCH_MAX;
 use crate::error::{Error, Result};
 use crate::os;
 use crate::plan::Work;
+use crate::sampler::SamplerOptions;
 use crate::serve::api::{Asked, Service};
 use crate::serve::{Shared, Writer};
 use crate::text::GenerationConfig;
@@ -34,6 +36,8 @@ const CONTEXT: u32 = 4096;
 const SAMPLED: usize = 256;
 /// How names of requests begin that tell what was asked.
 const ASKED: &str = "req_of_";
+/// What stands in such a name in front of what says who has answered.
+const BY: &str = "_by_";
 /// So many failures one after the other are none of the texts' own.
 const FAILURES_MAX: usize = 8;
 /// How often Ctrl-C is looked for.
@@ -65,6 +69,12 @@ pub fn run(args: &BatchArgs) -> Result<()> {
     let opened = Opened::new(&args.model, &gpu.facts)?;
     let most = args.budget.context.unwrap_or(opened.decoder.context_max);
     let sampling = sampling(&args.sampling, &opened.generation)?;
+    let by = writer_of(&opened, &sampling);
+    if answers.done.values().any(|asked| asked.rsplit_once(BY).is_some_and(|(_, found)| found != by)) {
+        let problem = "it has answers of another model or of other sampling options; name another file, or give \
+                       those that it was begun with";
+        return Err(Error::file(&args.output, problem));
+    }
     let model = served(&opened, name(&args.model, &opened), (most, sampling))?;
     let shared = Arc::new(Shared::new(usize::MAX));
     let mut service = Service::new(Arc::new(model), Arc::clone(&shared));
@@ -95,7 +105,8 @@ pub fn run(args: &BatchArgs) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let runtime = runtime.map_err(Error::io("start threads for", "requests"))?;
     let start = Instant::now();
-    let work = answer_all(&requests, &open, (&service, parallel as usize), &mut answers);
+    let asking = Asking { requests: &requests, service: &service, writer: &by };
+    let work = answer_all(&asking, &open, parallel as usize, &mut answers);
     let outcome = runtime.block_on(work);
     shared.end_within(Duration::ZERO);
     // The engine's own failure is the reason of all others.
@@ -124,13 +135,21 @@ fn refuse_others(answers: &Answers, requests: &Requests) -> Result<(), String> {
         match known.get(&**id) {
             None => return Err(format!("{id:?}, which is not among the requests")),
             // Who else makes answers may name them as they like.
-            Some(request) if asked.starts_with(ASKED) && *asked != name_of(request) => {
+            Some(request) if asked.starts_with(ASKED) && !asked.starts_with(&name_of(request)) => {
                 return Err(format!("{id:?} as it was before something else was asked by that name"));
             }
             Some(_) => {}
         }
     }
     Ok(())
+}
+
+/// Of the weights and how tokens are drawn, so that no file of answers is of two models.
+fn writer_of(opened: &Opened, sampling: &SamplerOptions) -> String {
+    let units: Vec<u64> = opened.packed.units().iter().map(|unit| unit.checksum).collect();
+    // Without one that was asked for, each run has a seed of its own.
+    let sampling = SamplerOptions { seed: 0, ..sampling.clone() };
+    format!("{:016x}", xxh3_64(format!("{units:?} {sampling:?}").as_bytes()))
 }
 
 /// What an answer calls its request: by a hash of it, so that nobody takes it for the answer to another.
@@ -148,13 +167,23 @@ struct Written {
     failure: Option<Error>,
 }
 
+/// Who is asked for answers to what.
+#[derive(Clone, Copy)]
+struct Asking<'a> {
+    requests: &'a Requests,
+    service: &'a Service,
+    /// See [`writer_of`].
+    writer: &'a str,
+}
+
 /// Answers requests, so many at once that none of the engine's slots is ever free for long.
 async fn answer_all(
-    requests: &Requests,
+    asking: &Asking<'_>,
     open: &[&Request],
-    (service, parallel): (&Service, usize),
+    parallel: usize,
     answers: &mut Answers,
 ) -> Result<Written> {
+    let requests = asking.requests;
     let bar = Progress::texts("answering", requests.list.len() as u64);
     bar.add(answers.done.len() as u64);
     let mut waiting = open.iter();
@@ -175,7 +204,7 @@ async fn answer_all(
         while running.len() < 2 * parallel
             && let Some(request) = waiting.next()
         {
-            running.push(answer(requests, request, service));
+            running.push(answer(*asking, request));
         }
         if running.is_empty() {
             bar.finish();
@@ -210,7 +239,8 @@ struct Unanswered {
 }
 
 /// The line with a request's answer; also where the request is wrong.
-async fn answer(requests: &Requests, request: &Request, service: &Service) -> Result<Value, Unanswered> {
+async fn answer(asking: Asking<'_>, request: &Request) -> Result<Value, Unanswered> {
+    let Asking { requests, service, writer } = asking;
     let body = requests.body(request).map_err(|problem| Unanswered { problem, is_last: true })?;
     let asked = service.understand(request.kind, &body);
     let outcome = match asked.and_then(|asked: Asked| service.begin(asked)) {
@@ -221,7 +251,7 @@ async fn answer(requests: &Requests, request: &Request, service: &Service) -> Re
     let line = |status: u16, body: Value, error: Value| {
         json!({
             "id": format!("batch_req_{number:016x}"), "custom_id": request.custom_id,
-            "response": {"status_code": status, "request_id": name_of(request), "body": body},
+            "response": {"status_code": status, "request_id": name_of(request) + BY + writer, "body": body},
             "error": error,
         })
     };

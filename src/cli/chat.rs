@@ -5,7 +5,6 @@ mod input;
 
 use std::io::{self, IsTerminal};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
 use serde_json::{Value, json};
 
@@ -123,9 +122,7 @@ pub fn run(args: &RunArgs, gpu: Arc<Gpu>, opened: &Opened) -> Result<()> {
     let need = Need { context, all_logits: false, work: WORK, on_gpu: true, trace: trace.clone() };
     let prepared = prepare(gpu, opened, &args.budget, &args.device, &need)?;
     let context = prepared.context;
-    let start = Instant::now();
     let (engine, loader) = prepared.load_to_last(opened)?;
-    note(format_args!("loaded in {:.2} s", start.elapsed().as_secs_f64()));
     let mut input = Input::new(io::stdin().is_terminal())?;
     if template.is_none() {
         note(format_args!("This model has no chat template: it goes on with what you write."));

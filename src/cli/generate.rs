@@ -1,7 +1,7 @@
 //! The verb `run`: a prompt goes in, text streams out, figures follow.
 
 use std::io::{self, IsTerminal};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -62,9 +62,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
     if !options.takes_likeliest() {
         note(format_args!("seed   {}", options.seed));
     }
-    let start = Instant::now();
     let (mut engine, loader) = prepared.load_to_last(&opened)?;
-    note(format_args!("loaded in {:.2} s", start.elapsed().as_secs_f64()));
     let traced_from = trace.elapsed();
     let mut texts = Texts {
         prompts: &prompts,

@@ -1,7 +1,7 @@
 //! Loads a model by its plan, or by one for less, and does so again where its device was lost.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::cli::open::Opened;
 use crate::cli::output::note;
@@ -63,6 +63,7 @@ impl Prepared {
 impl Loader {
     /// Loads the model on a device; by a plan for less where the driver gives less.
     fn load(&mut self, gpu: &Arc<Gpu>) -> Result<Engine> {
+        let start = Instant::now();
         let Loader { decoder, weights, options, plan, basis, .. } = self;
         let whole = plan.resident_bytes + plan.pinned_bytes;
         let bar = Progress::bytes("loading", whole);
@@ -86,7 +87,9 @@ impl Loader {
         bar.finish();
         let Planned { plan: last, budget, .. } = planned;
         (*plan, basis.budget) = (last, budget);
-        engine
+        let engine = engine?;
+        note(format_args!("loaded in {:.2} s", start.elapsed().as_secs_f64()));
+        Ok(engine)
     }
 
     /// Loads the model on another device in place of one that has failed for a reason, and says so.

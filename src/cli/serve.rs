@@ -151,9 +151,7 @@ impl Loaded {
         let name = args.network.alias.clone().unwrap_or_else(|| name(&args.model, opened));
         let model = served(opened, name, (prepared.context, sampling))?;
         let (route, vram_bytes) = (prepared.options.route, prepared.vram_bytes);
-        let start = std::time::Instant::now();
         let (engine, loader) = prepared.load_to_last(opened)?;
-        note(format_args!("loaded in {:.2} s", start.elapsed().as_secs_f64()));
         let about = about(opened, &engine, (route, vram_bytes));
         Ok(Loaded { engine, remake: loader.into_remake(), model, about })
     }

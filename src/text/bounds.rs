@@ -22,6 +22,8 @@ const DECODED_TIMES_MAX: f64 = 64.0;
 /// Bytes of what a model puts at each of a word's characters.
 const AFFIX_BYTES_MAX: usize = 256;
 
+/// The longest word that `WordPiece` may cut, which takes the cube of its length; published ones have 100.
+const WORD_CHARS_MAX: usize = 256;
 /// Regular expressions of a file at most: each may take ten megabytes when it is compiled, which is done as the
 /// file is read.
 const PATTERNS_MAX: usize = 32;
@@ -91,6 +93,14 @@ pub(super) fn bounded(inner: &Tokenizer) -> Result<()> {
             "the tokenizer's `decoder` may make {times} bytes of one in {} steps; expected at most \
              {DECODED_TIMES_MAX} in {DECODERS_MAX}",
             decoders.len()
+        ));
+    }
+    if let ModelWrapper::WordPiece(model) = inner.get_model()
+        && model.max_input_chars_per_word > WORD_CHARS_MAX
+    {
+        return refuse(format!(
+            "the tokenizer's `model` cuts words of {} characters; expected at most {WORD_CHARS_MAX}",
+            model.max_input_chars_per_word
         ));
     }
     let affixes = match inner.get_model() {
@@ -186,6 +196,8 @@ mod tests {
         let decoders = |steps: Vec<Value>| json!({"type": "Sequence", "decoders": steps});
         let mut model = byte_level_json()["model"].clone();
         model["end_of_word_suffix"] = json!("a".repeat(1 << 20));
+        let words = json!({"type": "WordPiece", "vocab": {"<unk>": 0, "<s>": 1, "</s>": 2}, "unk_token": "<unk>",
+                           "continuing_subword_prefix": "##", "max_input_chars_per_word": 100_000});
         for (part, value, complaint) in [
             (
                 "pre_tokenizer",
@@ -205,6 +217,7 @@ mod tests {
             ("decoder", decoders(vec![suffix; 40]), "in 40 steps"),
             ("decoder", decoders(vec![json!({"type": "Fuse"}); 65]), "in 65 steps"),
             ("model", model, "by 1048576 bytes"),
+            ("model", words, "cuts words of 100000 characters"),
         ] {
             let mut json = byte_level_json();
             json[part] = value;

@@ -113,6 +113,14 @@ fn an_answer_is_to_what_is_asked_and_one_without_harms_no_other() {
     // Something else is asked by a name that has an answer.
     place.write("in.jsonl", request("a", "One night", 2) + &barred + &request("b", "The dragon", 2));
     place.run(line).refused(line, "\"a\" as it was before something else was asked by that name");
+    // Another one writes on.
+    place.write(
+        "in.jsonl",
+        request("a", "One day", 2) + &barred + &request("b", "The dragon", 2) + &request("c", "She", 2),
+    );
+    let hotter = format!("{line} --temperature 1.5");
+    place.run(&hotter).refused(&hotter, "answers of another model or of other sampling options");
+    place.run(line).succeeded(line);
 }
 
 /// Where answers come faster than Ctrl-C is looked for.

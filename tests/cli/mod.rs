@@ -27,7 +27,6 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use pipo_wgpu::cli::prepare::NO_TUNE_VARIABLE;
-use pipo_wgpu::size;
 
 use crate::common::{fixture, gpu};
 
@@ -43,6 +42,16 @@ fn vram(mib: u64) -> String {
 
 fn driver_mib() -> u64 {
     gpu().driver_share_bytes().div_ceil(1 << 20)
+}
+
+/// Whether the driver's own share hides the little model: no budget then makes its weights travel for sure. Says
+/// so, because what is left out is tested where it does not.
+fn hides_the_little_model() -> bool {
+    let hides = driver_mib() > 0;
+    if hides {
+        eprintln!("SKIPPED: the driver takes {} MiB for itself, many times the model", driver_mib());
+    }
+    hides
 }
 
 /// What a finished process left.
@@ -129,21 +138,7 @@ impl Place {
         let refused = self.run(&format!("{line} --vram 1KiB"));
         refused.refused(line, "--vram 1.00 KiB is too small");
         let (_, least) = refused.stderr.split_once("needs at least ").unwrap();
-        let least = least.split(" (").next().unwrap();
-        let mut enough = size::parse(least).unwrap();
-        // Where the driver takes many times the model, the last digit that is shown may hold all of it.
-        let digit = if least.ends_with("MiB") { 1 << 20 } else { 1 << 10 };
-        let decimals = least.split_once('.').map_or(0, |(_, rest)| rest.find(' ').unwrap_or(0));
-        let mut short = enough.saturating_sub(digit / 10_u64.pow(decimals as u32));
-        while enough - short > 16 << 10 {
-            let middle = short.midpoint(enough);
-            match self.run(&format!("{line} --vram {middle}")).stderr.contains("is too small for this model")
-            {
-                true => short = middle,
-                false => enough = middle,
-            }
-        }
-        format!("--vram {enough}")
+        format!("--vram {}", least.split(" (").next().unwrap().replace(' ', ""))
     }
 
     /// The standard output of a line that must succeed.

@@ -1,7 +1,7 @@
 //! Long runs take no more memory at their end than soon after their start, and no budget changes a text.
 
 use std::fs;
-use std::io::Read;
+use std::io::{BufRead, Read};
 use std::time::{Duration, Instant};
 
 use super::{Place, driver_mib, vram};
@@ -20,16 +20,30 @@ fn resident_bytes(id: u32) -> Option<u64> {
 const GROWTH_BYTES: u64 = 6 << 20;
 
 /// Runs a line to its end and looks at its memory; the most in the second quarter of its time and in the
-/// last. It counts from the first byte of its output, or from the start if it has none before its end.
+/// last. It counts from the first byte of its output, or from when the model is loaded if it has none before
+/// its end.
 #[cfg(target_os = "linux")]
 fn memory_of(place: &Place, line: &str, streams: bool) -> (u64, u64, String) {
     let mut child = place.command(line).spawn().unwrap();
-    let mut output = child.stdout.take().unwrap();
-    let mut first = [0];
-    if streams {
-        output.read_exact(&mut first).unwrap();
-    }
+    let (mut output, remarks) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+    let (tell, loaded) = std::sync::mpsc::channel();
     // Who reads nothing would stop the writer.
+    let remarks = std::thread::spawn(move || {
+        let mut all = String::new();
+        for remark in std::io::BufReader::new(remarks).lines().map(Result::unwrap) {
+            if remark.starts_with("loaded in") {
+                // Nobody waits where the text has begun.
+                let _ = tell.send(());
+            }
+            all += &(remark + "\n");
+        }
+        all
+    });
+    if streams {
+        output.read_exact(&mut [0]).unwrap();
+    } else {
+        loaded.recv().expect("it says that the model is loaded");
+    }
     let reader = std::thread::spawn(move || {
         let mut text = String::new();
         output.read_to_string(&mut text).map(|_| text)
@@ -41,14 +55,13 @@ fn memory_of(place: &Place, line: &str, streams: bool) -> (u64, u64, String) {
         samples.extend(resident_bytes(child.id()));
         std::thread::sleep(Duration::from_millis(10));
     }
-    let outcome = super::Outcome::of(child.wait_with_output().unwrap());
-    assert_eq!(outcome.code, Some(0), "{line}: {}", outcome.stderr);
-    let text = reader.join().unwrap().unwrap();
+    let (remarks, text) = (remarks.join().unwrap(), reader.join().unwrap().unwrap());
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{line}: {remarks}");
     let quarter = samples.len() / 4;
     assert!(quarter > 10, "{line}: only {} looks", samples.len());
     let most = |range: &[u64]| range.iter().copied().max().unwrap_or(0);
     // The last look may be at a process that gives all back.
-    (most(&samples[quarter..2 * quarter]), most(&samples[3 * quarter..]), outcome.stderr + &text)
+    (most(&samples[quarter..2 * quarter]), most(&samples[3 * quarter..]), remarks + &text)
 }
 
 #[cfg(target_os = "linux")]
@@ -69,7 +82,8 @@ fn a_long_text_takes_no_more_memory() {
     let place = Place::new();
     let line = "run -p Once -n 200 --ignore-eos --seed 1 --route staged";
     stays_flat(&place, &format!("{line} {}", vram(6)), true);
-    long_text(&place, 300);
+    // Where a pass takes no time, for as long.
+    long_text(&place, if gpu().facts.is_software() { 300 } else { 30_000 });
     stays_flat(&place, &format!("perplexity text.txt --context 64 {}", vram(8)), false);
 }
 
@@ -108,9 +122,8 @@ fn budgets_change_no_text_and_are_kept() {
         assert_eq!(outcome.stdout, right, "{line}");
         let (_, most) = outcome.stderr.rsplit_once("GPU memory ").unwrap();
         let most: f64 = most.split(" MiB at most").next().unwrap().parse().unwrap();
-        // What the driver takes for itself is not in this count; it was rounded up to whole MiB.
-        let rounded = driver_mib() as f64 - gpu().driver_share_bytes() as f64 / f64::from(1 << 20);
-        let mib = mib as f64 + rounded;
-        assert!(most <= mib && most > mib / 2.0, "{line}: {most}");
+        // What a driver takes for itself differs from run to run; it is not in this count.
+        let all = (mib + driver_mib()) as f64;
+        assert!(most <= all && most > mib as f64 / 2.0, "{line}: {most}");
     }
 }

@@ -98,6 +98,8 @@ fn try_points(name: &str, setup: &Setup, most: Option<u64>) -> usize {
     let right = within(PATIENCE, prepared.run()).expect("hangs without a fault").unwrap();
     let count = door.count();
     assert!(count > 5, "{setup:?}: {:?}", door.seen.lock().unwrap());
+    // The long form takes long enough for somebody to wait.
+    eprintln!("{name}, {setup:?}: {count} points");
     drop(door);
     let mut cases = 0;
     for fault in [Fault::Broken, Fault::Ends, Fault::Panics, Fault::Slow] {
@@ -141,11 +143,11 @@ fn a_read_that_fails_is_named_and_the_next_run_works() {
 #[test]
 #[ignore = "every point of every route, which takes minutes"]
 fn every_read_that_fails_is_named() {
+    // Other models read in other places, but by the same routes.
     let setups = setups();
-    let cases: usize = ["llama_mha", "opt", "moe_mixtral"]
-        .iter()
-        .flat_map(|name| setups.iter().map(move |setup| try_points(name, setup, None)))
-        .sum();
+    let others = setups.iter().step_by(5).take(2).flat_map(|setup| [("opt", setup), ("moe_mixtral", setup)]);
+    let all = setups.iter().map(|setup| ("llama_mha", setup)).chain(others);
+    let cases: usize = all.map(|(name, setup)| try_points(name, setup, None)).sum();
     eprintln!("{cases} cases");
 }
 

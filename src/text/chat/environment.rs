@@ -2,12 +2,16 @@
 
 use jiff::civil::DateTime;
 use minijinja::syntax::SyntaxConfig;
+use minijinja::value::ValueKind;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Value};
 
+use super::methods::shown;
 use super::{filters, json, methods};
 
 /// Bytes that a template makes and that count as one instruction, as minijinja counts.
 pub(super) const FUEL_BYTES: usize = 64;
+/// Longer lines and more of them are beyond what minijinja counts in.
+const LINES_MAX: usize = u16::MAX as usize - 1;
 /// Instructions that a template may take, so that one with loops in loops over everything ends, and
 /// holds at most 32 times what it may render.
 const FUEL: u64 = (32 * crate::text::TEXT_BYTES_MAX / FUEL_BYTES) as u64;
@@ -26,6 +30,9 @@ pub(super) fn compile(source: &str) -> Result<Environment<'static>, Error> {
         Ok(float) if value.is_number() && !value.is_integer() => {
             Ok(out.write_str(&json::python_float(float, ["nan", "inf"]))?)
         }
+        _ if matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::Iterable) => {
+            Ok(out.write_str(&shown(state, value)?)?)
+        }
         _ => minijinja::escape_formatter(out, state, value),
     });
     env.set_recursion_limit(RECURSION_MAX);
@@ -36,6 +43,11 @@ pub(super) fn compile(source: &str) -> Result<Environment<'static>, Error> {
     env.add_filter("tojson", json::filter);
     env.add_function("raise_exception", raise_exception);
     env.remove_global("debug");
+    let longest = source.split('\n').map(|line| line.chars().count()).max().unwrap_or(0);
+    if longest > LINES_MAX || source.matches('\n').count() >= LINES_MAX {
+        let problem = format!("more than {LINES_MAX} lines, or characters in a line");
+        return Err(Error::new(ErrorKind::SyntaxError, problem));
+    }
     env.add_template_owned(NAME, plain_generation_blocks(&source.replace("\r\n", "\n").replace('\r', "\n")))?;
     Ok(env)
 }

@@ -6,7 +6,7 @@
 use minijinja::value::{Kwargs, Rest, ValueKind, ValueOrKwargs, from_args};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 
-use super::methods::afford;
+use super::methods::{afford, shown};
 
 /// Adds them.
 pub(super) fn add(env: &mut Environment<'_>) {
@@ -18,11 +18,12 @@ pub(super) fn add(env: &mut Environment<'_>) {
     });
     env.add_filter("round", round);
     env.add_filter("indent", indent);
+    env.add_filter("string", |state: &State, value: &Value| shown(state, value));
     env.add_filter("dictsort", dictsort);
     env.add_filter("truncate", truncate);
     env.add_filter("wordwrap", wordwrap);
     for name in ["e", "escape", "forceescape"] {
-        env.add_filter(name, |value: &Value| escape(&value.to_string()));
+        env.add_filter(name, |state: &State, value: &Value| shown(state, value).map(|text| escape(&text)));
     }
     env.add_filter("center", |text: &str, width: Option<u16>| {
         let width = usize::from(width.unwrap_or(80));

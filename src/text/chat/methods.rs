@@ -1,5 +1,7 @@
 //! Methods of Python's strings and lists that minijinja lacks or understands in another way.
 
+use std::fmt::{self, Write};
+
 use minijinja::value::{Kwargs, Tuple, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
 use minijinja_contrib::pycompat;
@@ -73,6 +75,25 @@ fn string(state: &State, text: &str, method: &str, args: &[Value]) -> Result<Opt
             }
             Value::from(filled(text, method, width, fill)?)
         }
+        "join" => {
+            let (values,): (&Value,) = from_args(args)?;
+            let mut joined = String::new();
+            for (number, value) in values.try_iter()?.enumerate() {
+                if number > 0 {
+                    afford(state, text.len())?;
+                    joined.push_str(text);
+                }
+                joined.push_str(&shown(state, &value)?);
+            }
+            Value::from(joined)
+        }
+        // A number's own width and precision are bounded by minijinja.
+        "format" => {
+            let lengths = args.iter().map(|value| shown(state, value).map(|shown| shown.len()));
+            let longest = lengths.collect::<Result<Vec<_>, _>>()?.into_iter().max().unwrap_or(0);
+            afford(state, text.matches('{').count().saturating_mul(longest))?;
+            return Ok(None);
+        }
         "expandtabs" => {
             let (size,): (Option<usize>,) = from_args(args)?;
             let size = size.unwrap_or(8).min(WIDTH_MAX);
@@ -105,6 +126,33 @@ const WIDTH_MAX: usize = 1 << 16;
 /// text of nothing but short lines can become thousands of times as long.
 pub(super) fn afford(state: &State, bytes: usize) -> Result<(), Error> {
     state.consume_fuel((bytes / FUEL_BYTES) as u64)
+}
+
+/// The most bytes in which one value is shown. One that holds another twice, which holds a third twice, and so
+/// on some dozens of times, would be shown in more than any memory; what minijinja counts, it counts afterwards.
+const SHOWN_BYTES_MAX: usize = crate::text::TEXT_BYTES_MAX;
+
+/// A text of so many bytes more at most.
+struct Bounded {
+    text: String,
+    left: usize,
+}
+
+impl Write for Bounded {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.left = self.left.checked_sub(text.len()).ok_or(fmt::Error)?;
+        self.text.push_str(text);
+        Ok(())
+    }
+}
+
+/// A value as a template shows it, for fuel.
+pub(super) fn shown(state: &State, value: &Value) -> Result<String, Error> {
+    let mut out = Bounded { text: String::new(), left: SHOWN_BYTES_MAX };
+    write!(out, "{value}")
+        .map_err(|_| wrong(format!("a value would be shown in more than {SHOWN_BYTES_MAX} bytes")))?;
+    afford(state, out.text.len())?;
+    Ok(out.text)
 }
 
 fn wrong(problem: String) -> Error {

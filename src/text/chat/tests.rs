@@ -113,6 +113,11 @@ fn render(source: &str, messages: &[Value]) -> Result<String> {
 fn problems_are_one_sentence() {
     let message = [json!({"role": "user", "content": "x"})];
     let deep = (0..300).fold(json!(1), |inner, _| json!([inner]));
+    // Each list holds the last one twice.
+    let nested = |then: &str| {
+        let lists = "{% set ns = namespace(l=[1]) %}{% for i in range(40) %}{% set ns.l = [ns.l, ns.l] %}{% endfor %}";
+        format!("{lists}{then}")
+    };
     for (source, messages, complaint) in [
         ("{% if %}", &message[..], "fails in line 1: "),
         ("a\n\n{{ x", &message, "fails in line 3: "),
@@ -133,6 +138,13 @@ fn problems_are_one_sentence() {
         ("{{ ('a\n' * 200000) | indent(60000) }}", &message, "runs for too long"),
         ("{{ ('\t' * 200000).expandtabs(60000) }}", &message, "runs for too long"),
         ("{{ ('a ' * 9000) | wordwrap(1, wrapstring='x' * 200000) }}", &message, "runs for too long"),
+        ("{{ 'x'.join(['a' * 60000] * 60000) }}", &message, "runs for too long"),
+        ("{{ ('{0}' * 20000).format('x' * 60000) }}", &message, "runs for too long"),
+        (&nested("{{ ns.l }}"), &message, "would be shown in more than"),
+        (&nested("{{ ns.l | string }}"), &message, "would be shown in more than"),
+        (&nested("{{ '{}'.format(ns.l) }}"), &message, "would be shown in more than"),
+        (&nested("{{ ','.join(ns.l) }}"), &message, "would be shown in more than"),
+        (&format!("{{{{ {}", "x".repeat(70_000)), &message, "more than 65534 lines, or characters in a line"),
         ("{{ 'a'.center(60000, 'xy') }}", &message, "`center` fills with one character, found 2"),
         ("{{ messages }}", &[json!("x")], "message 1 of the chat: expected an object"),
     ] {

@@ -24,7 +24,13 @@ pub fn mutate(bundle: &mut Bundle, words: &[&str], rng: &mut Rng) {
         }
         let item = &mut bundle.items[at];
         if rng.once_in(30) {
-            item.total = *rng.pick(&[0, item.bytes.len() + 1, item.total / 2, item.total + 4096, 1 << 20]);
+            item.total = *rng.pick(&[
+                0,
+                item.bytes.len() + 1,
+                item.total / 2,
+                item.total.saturating_add(4096),
+                1 << 20,
+            ]);
             continue;
         }
         change(item, words, rng);
