@@ -191,6 +191,16 @@ async fn answer_all(
     let (mut written, mut failures) = (Written::default(), 0);
     let flag = os::interrupt_flag();
     loop {
+        // Also where answers come so fast that none is waited for.
+        if flag.load(Ordering::SeqCst) {
+            bar.finish();
+            let done = answers.done.len() + written.answered;
+            note(format_args!(
+                "{done} of {} requests are answered; the same command goes on from here",
+                requests.list.len()
+            ));
+            return Err(Error::Interrupted);
+        }
         while running.len() < 2 * parallel
             && let Some(request) = waiting.next()
         {
@@ -200,19 +210,7 @@ async fn answer_all(
             bar.finish();
             return Ok(written);
         }
-        let next = match tokio::time::timeout(LOOK, running.next()).await {
-            Ok(next) => next,
-            Err(_) if flag.load(Ordering::SeqCst) => {
-                bar.finish();
-                let done = answers.done.len() + written.answered;
-                note(format_args!(
-                    "{done} of {} requests are answered; the same command goes on from here",
-                    requests.list.len()
-                ));
-                return Err(Error::Interrupted);
-            }
-            Err(_) => continue,
-        };
+        let Ok(next) = tokio::time::timeout(LOOK, running.next()).await else { continue };
         let line = match next {
             None => continue,
             Some(Ok(line)) => line,

@@ -33,7 +33,8 @@ pub(super) async fn serve(
     let service = TowerToHyperService::new(routes);
     let open = GracefulShutdown::new();
     let mut end = pin!(end);
-    while let Either::Left((stream, _)) = select(pin!(accept(&listener)), end.as_mut()).await {
+    // The end is asked for first: a crowd of clients does not put it off.
+    while let Either::Right((stream, _)) = select(end.as_mut(), pin!(accept(&listener))).await {
         let stream = Connection::new(stream, patience.unwrap_or(Duration::MAX));
         let connection = open.watch(http.serve_connection(TokioIo::new(stream), service.clone()));
         tokio::spawn(async move {

@@ -280,7 +280,8 @@ impl Growth {
                 None => return Ok(None),
             }
         }
-        Ok(Some(text.len()))
+        // Where there are no steps, none has looked at it.
+        Ok(Some(text.len()).filter(|bytes| *bytes <= most))
     }
 }
 

@@ -5,6 +5,7 @@ pub(crate) mod fixtures;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
@@ -31,7 +32,7 @@ const ALONE_BYTES: usize = 64 << 10;
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
     inner: Arc<tokenizers::Tokenizer>,
-    /// Spelling and id of every control token that text must not turn into.
+    /// Spelling and id of every control token that text must not turn into, by id.
     control: Arc<[(String, u32)]>,
     /// How their spellings are kept apart from them.
     controls: Arc<Controls>,
@@ -85,16 +86,17 @@ impl Tokenizer {
         inner.with_padding(None);
         caught(|| inner.with_truncation(None).map(drop)).map_err(complain)?;
         let unknown = unknown_token(&inner).map(str::to_owned);
-        let control: Arc<[_]> = inner
+        let mut control: Vec<_> = inner
             .get_added_tokens_decoder()
             .into_iter()
             .filter(|(_, token)| token.special && Some(token.content.as_str()) != unknown.as_deref())
             .map(|(id, token)| (token.content, id))
             .collect();
+        control.sort_unstable_by_key(|(_, id)| *id);
         let controls = caught(|| guard(&mut inner, unknown.as_deref())).map_err(complain)??;
         Ok(Self {
             inner: Arc::new(inner),
-            control,
+            control: control.into(),
             controls: Arc::new(controls),
             start: None,
             growth: Arc::new(growth),
@@ -135,15 +137,15 @@ impl Tokenizer {
         // The template's own control tokens are marked in the mask; whatever the text itself
         // yields must be ordinary. Only vocabularies that list control tokens among their
         // pieces can break this, so it is checked rather than prevented.
-        for (&id, &from_template) in ids.iter().zip(&from_template) {
-            let smuggled =
-                self.control.iter().find(|(spelling, control)| *control == id && text.contains(spelling));
-            if let (false, Some((spelling, _))) = (from_template, smuggled) {
-                return Err(Error::Usage(format!(
-                    "the text contains `{spelling}`, which this tokenizer would read as control token {id}; \
-                     remove it from the text, or give the ids themselves"
-                )));
-            }
+        // A text may yield one of them at each of its letters, and is searched once for each.
+        let of_text = ids.iter().zip(&from_template).filter(|(_, from_template)| !**from_template);
+        let yielded: HashSet<u32> = of_text.map(|(id, _)| *id).filter(|id| self.is_control(*id)).collect();
+        let is_smuggled = |(spelling, id): &&(String, u32)| yielded.contains(id) && text.contains(spelling);
+        if let Some((spelling, id)) = self.control.iter().find(is_smuggled) {
+            return Err(Error::Usage(format!(
+                "the text contains `{spelling}`, which this tokenizer would read as control token {id}; \
+                 remove it from the text, or give the ids themselves"
+            )));
         }
         let missing = self.start.filter(|start| add_special && ids.first() != Some(start));
         Ok(missing.into_iter().chain(ids).collect())
@@ -152,7 +154,7 @@ impl Tokenizer {
     /// The ids of a text in which what must stay text is marked, without any that are put around it.
     pub(super) fn encode_marked(&self, marked: &str) -> Result<Vec<u32>> {
         let ids = self.cut(marked, false)?.ids;
-        let found = ids.iter().filter(|id| self.control.iter().any(|(_, control)| control == *id)).count();
+        let found = ids.iter().filter(|id| self.is_control(**id)).count();
         match found <= self.controls.specials_in(marked) {
             true => Ok(ids),
             false => Err(Error::Usage(
@@ -161,6 +163,10 @@ impl Tokenizer {
                     .into(),
             )),
         }
+    }
+
+    fn is_control(&self, id: u32) -> bool {
+        self.control.binary_search_by_key(&id, |(_, control)| *control).is_ok()
     }
 
     /// What the library makes of a text in which what must stay text is marked.

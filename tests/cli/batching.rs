@@ -122,3 +122,28 @@ fn an_answer_is_to_what_is_asked_and_one_without_harms_no_other() {
     place.run(&hotter).refused(&hotter, "answers of another model or of other sampling options");
     place.run(line).succeeded(line);
 }
+
+/// Where answers come faster than Ctrl-C is looked for.
+#[cfg(unix)]
+#[test]
+fn ctrl_c_is_heard_however_fast_answers_come() {
+    let place = Place::new();
+    // Those that are wrong are told so at once.
+    let lines: String = (0..50_000).map(|number| request(&format!("r{number}"), "x", 1)).collect();
+    place.write("in.jsonl", lines.replace("\"temperature\":0", "\"temperature\":-1"));
+    let line = "batch in.jsonl -o out.jsonl --parallel 1";
+    let mut child = place.command(line).spawn().unwrap();
+    let start = Instant::now();
+    while fs::metadata(place.path("out.jsonl")).map_or(0, |facts| facts.len()) == 0 {
+        assert!(
+            start.elapsed() < Duration::from_secs(120) && child.try_wait().unwrap().is_none(),
+            "no answers"
+        );
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    super::processes::signal(&child, "-INT");
+    let outcome = super::Outcome::within(Duration::from_secs(120), child, line);
+    assert_eq!(outcome.code, Some(130), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("the same command goes on from here"), "{}", outcome.stderr);
+    assert!(answers(&place).len() < 50_000);
+}

@@ -190,7 +190,7 @@ fn ctrl_c_shows_what_there_is_of_every_text() {
 }
 
 #[cfg(unix)]
-fn signal(child: &Child, name: &str) {
+pub(super) fn signal(child: &Child, name: &str) {
     let id = child.id().to_string();
     assert!(std::process::Command::new("kill").args([name, &id]).status().unwrap().success());
 }

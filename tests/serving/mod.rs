@@ -186,7 +186,13 @@ fn wrong_requests_are_named(server: &Server) {
         ("/v1/completions", r#"{"prompt": [5000]}"#, 400, "vocabulary"),
         ("/v1/completions", r#"{"prompt": {"a": 1}}"#, 400, "`prompt`"),
         ("/v1/completions", r#"{"prompt": "a", "suffix": "b"}"#, 400, "`suffix`"),
-        ("/v1/completions", r#"{"prompt": "a", "mirostat": 2}"#, 400, "`mirostat`"),
+        // Nothing is asked for by the first of these.
+        (
+            "/v1/completions",
+            r#"{"prompt": "a", "t_max_predict_ms": -1, "min_tokens": 0, "bad_words": [], "mirostat": 2}"#,
+            400,
+            "`mirostat`",
+        ),
         ("/v1/embeddings", "{}", 404, "/v1/embeddings"),
     ] {
         let error = &server.ask("POST", path, &[], body).json(status)["error"];

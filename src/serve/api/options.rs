@@ -44,7 +44,8 @@ pub(super) struct Options {
 const UNSUPPORTED: [(&str, &str); 3] =
     [("audio", "leave it out"), ("functions", "give `tools`"), ("function_call", "give `tool_choice`")];
 
-/// The same of OpenAI's, vLLM's and llama.cpp's; false, 0 and what is empty turn each of them off.
+/// The same of OpenAI's, vLLM's and llama.cpp's; false, 0, what is below it and what is empty turn each of
+/// them off: no limit is -1 in the words of some clients.
 const UNSUPPORTED_UNLESS_EMPTY: [&str; 16] = [
     "allowed_token_ids",
     "bad_words",
@@ -141,7 +142,7 @@ fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::Bool(is_on) => !is_on,
-        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::Number(number) => number.as_f64().is_some_and(|number| number <= 0.0),
         Value::String(text) => text.is_empty(),
         Value::Array(list) => list.is_empty(),
         Value::Object(fields) => fields.is_empty(),

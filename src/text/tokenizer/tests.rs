@@ -75,6 +75,23 @@ fn a_vocabulary_that_smuggles_control_tokens_is_refused() {
     assert!(problem.contains("`</s>`") && problem.contains("control token 2"), "{problem}");
 }
 
+/// What searches the text for each token that it does not know would take minutes here.
+#[test]
+fn what_is_not_known_takes_no_longer_for_each_token() {
+    let mut json = sentence_piece_json();
+    let vocab = json!([["[UNK]", 0.0], ["<s>", 0.0], ["</s>", 0.0], ["a", -1.0], [" ", -1.0]]);
+    json["model"] = json!({"type": "Unigram", "unk_id": 0, "vocab": vocab});
+    json["added_tokens"][0]["content"] = json!("[UNK]");
+    json["normalizer"] = Value::Null;
+    json["pre_tokenizer"] = json!({"type": "WhitespaceSplit"});
+    let tokenizer = load(&json);
+    let start = std::time::Instant::now();
+    assert_eq!(tokenizer.encode(&"qa ".repeat(600_000), false).unwrap(), [0, 3].repeat(600_000));
+    assert!(start.elapsed() < std::time::Duration::from_secs(30), "{:?}", start.elapsed());
+    let problem = tokenizer.encode("qa </s> [UNK]", false).unwrap_err().to_string();
+    assert!(problem.contains("`[UNK]`") && problem.contains("control token 0"), "{problem}");
+}
+
 #[test]
 fn truncation_in_the_file_is_ignored() {
     let text = "c".repeat(100);
