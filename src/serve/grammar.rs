@@ -423,7 +423,13 @@ mod tests {
             Grammar::Schema(json!({"$defs": defs, "$ref": "#/$defs/d0"})),
             Grammar::Schema(json!({"properties": listed})),
         ] {
-            grammars.compile(&grammar).unwrap();
+            let mut constraint = grammars.compile(&grammar).unwrap();
+            for left in [400, 1] {
+                let mut logits = vec![0.0; 300];
+                constraint.mask(&mut logits, left).unwrap();
+                let first = logits.iter().position(|logit| *logit == 0.0).unwrap();
+                constraint.accept(first as u32).unwrap();
+            }
         }
     }
 
