@@ -10,6 +10,7 @@ use tokenizers::utils::SysRegex;
 use tokenizers::{NormalizedString, Normalizer, OffsetReferential, OffsetType};
 
 use crate::error::{Error, Result};
+use crate::text::bounds::few_patterns;
 
 /// A text may become so many times longer, and [`FREE_BYTES`] in any case: some ligatures become eleven times
 /// as long.
@@ -187,10 +188,15 @@ fn pattern(replace: &Replace) -> tokenizers::Result<Pattern> {
     }
 }
 
-/// The parts of a `tokenizer.json` that its reader uses on each other at once.
+/// The parts of a `tokenizer.json` that its reader compiles, or uses on each other, at once.
 #[derive(Deserialize)]
 pub(super) struct Early {
-    normalizer: Option<NormalizerWrapper>,
+    #[serde(default)]
+    normalizer: Value,
+    #[serde(default)]
+    pre_tokenizer: Value,
+    #[serde(default)]
+    decoder: Value,
     #[serde(default)]
     added_tokens: Vec<Value>,
 }
@@ -201,7 +207,9 @@ impl Early {
     /// # Errors
     /// What is wrong with these parts.
     pub(super) fn growth(json: &[u8]) -> tokenizers::Result<Growth> {
-        let Early { normalizer, added_tokens } = serde_json::from_slice(json)?;
+        let Early { normalizer, pre_tokenizer, decoder, added_tokens } = serde_json::from_slice(json)?;
+        few_patterns([&normalizer, &pre_tokenizer, &decoder])?;
+        let normalizer: Option<NormalizerWrapper> = serde_json::from_value(normalizer)?;
         let mut steps = Vec::new();
         normalizer.iter().try_for_each(|normalizer| Step::add_all(normalizer, &mut steps))?;
         if steps.len() > STEPS_MAX {

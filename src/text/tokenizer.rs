@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokenizers::models::ModelWrapper;
 
 use crate::error::{Error, Result};
-use crate::text::bounds::{bounded, few_patterns};
+use crate::text::bounds::bounded;
 use crate::text::caught::caught;
 use crate::text::growth::{Early, Growth};
 use crate::text::guard::guard;
@@ -59,10 +59,7 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Usage`] with the parser's complaint; the caller knows the path.
     pub fn from_bytes(json: &[u8]) -> Result<Self> {
-        let both = caught(|| {
-            few_patterns(json)?;
-            Ok((Early::growth(json)?, tokenizers::Tokenizer::from_bytes(json)?))
-        });
+        let both = caught(|| Ok((Early::growth(json)?, tokenizers::Tokenizer::from_bytes(json)?)));
         let (growth, inner) = both.map_err(|e| {
             Error::Usage(format!(
                 "expected a Hugging Face tokenizer.json, but it cannot be read ({e}); download it again"
