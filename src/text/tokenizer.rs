@@ -242,7 +242,8 @@ fn unknown_token(inner: &tokenizers::Tokenizer) -> Option<String> {
         // It has an id for it, and keeps that to itself.
         ModelWrapper::Unigram(model) => {
             let cut = caught(|| model.tokenize(UNKNOWN_LETTER)).unwrap_or_default();
-            let unknown = cut.first().filter(|_| cut.len() == 1).and_then(|token| model.id_to_token(token.id));
+            let unknown =
+                cut.first().filter(|_| cut.len() == 1).and_then(|token| model.id_to_token(token.id));
             Some(unknown.unwrap_or_else(|| "<unk>".to_owned()))
         }
     }
