@@ -58,6 +58,12 @@ pub enum Error {
          run it again, with a smaller --vram if that happens again"
     )]
     DeviceLost(String),
+    /// The operating system gives no further thread, for the reason that it says.
+    #[error(
+        "cannot start another thread: {0}; end other programs, or allow this one more threads and memory \
+         (`ulimit -u`, `ulimit -v`)"
+    )]
+    NoThread(String),
     /// What travels came to an end because of a failure that was reported before.
     #[error("nothing travels any more since this failed: {0}")]
     Ended(String),
@@ -91,6 +97,11 @@ impl Error {
     pub fn io(doing: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
         move |source| Error::Io { doing, path, source }
+    }
+
+    /// Why a thread could not be started.
+    pub fn no_thread(refusal: &io::Error) -> Self {
+        Error::NoThread(refusal.to_string())
     }
 
     /// What a thread said that panicked.

@@ -8,6 +8,7 @@ mod input;
 mod interrupt;
 mod memory;
 mod terminal;
+mod threads;
 
 use std::ffi::OsString;
 use std::io;
@@ -22,6 +23,7 @@ pub use input::{FromStart, Input, read_most};
 pub use interrupt::{check_interrupt, clear_interrupt, interrupt_flag, interrupted_exit_code};
 pub use memory::{AnonymousMemory, SharedMemory};
 pub use terminal::while_typing;
+pub use threads::{side_by_side, start_pool};
 
 use crate::error::{Error, Result};
 

@@ -4,6 +4,8 @@ use pipo_wgpu::model::{Decoder, Op, describe, dummy};
 use pipo_wgpu::quant::WeightKind;
 use serde_json::{Value, json};
 
+use crate::common::fixture;
+
 /// A published model: name, configuration, parameters with a shared table counted once, the widths
 /// of the first and second block's windows, and how many values of a head those two rotate.
 pub(crate) type Published = (&'static str, Value, u64, [Option<u32>; 2], [u32; 2]);
@@ -372,4 +374,39 @@ fn what_would_compute_something_else_is_refused() {
             }
         }
     }
+}
+
+/// What Transformers takes where a configuration leaves a value out, or says null.
+#[test]
+fn what_is_left_out_is_what_transformers_takes() {
+    let config = |name: &str| -> Value {
+        let text = std::fs::read(fixture(name).join("config.json")).unwrap();
+        serde_json::from_slice(&text).unwrap()
+    };
+    let without = |config: &Value, keys: &[&str]| {
+        let mut config = config.clone();
+        config.as_object_mut().unwrap().retain(|key, _| !keys.contains(&key.as_str()));
+        config
+    };
+    let with = |config: &Value, key: &str, value: Value| {
+        let mut config = config.clone();
+        config[key] = value;
+        config
+    };
+    let ropes = |config: &Value| read("phi3", config).ropes;
+    let phi3 = config("families/phi3");
+    let mut bare = without(&phi3, &["original_max_position_embeddings"]);
+    assert_eq!(ropes(&bare), ropes(&with(&phi3, "original_max_position_embeddings", json!(4096))));
+    // That of the scaling does not count.
+    bare["rope_scaling"]["original_max_position_embeddings"] = json!(24);
+    assert_ne!(ropes(&bare), ropes(&phi3));
+
+    let routing = |config: &Value| format!("{:?}", read("deepseek_v3", config).units);
+    let v3 = with(&config("moe_deepseek3"), "n_routed_experts", json!(16));
+    let given = with(&with(&v3, "n_group", json!(8)), "topk_group", json!(4));
+    assert_eq!(routing(&without(&v3, &["n_group", "topk_group"])), routing(&given));
+    let flag = |value: Value| routing(&with(&v3, "norm_topk_prob", value));
+    assert_eq!(flag(Value::Null), flag(json!(false)));
+    assert_ne!(flag(Value::Null), flag(json!(true)));
+    assert_eq!(routing(&without(&v3, &["norm_topk_prob"])), flag(json!(true)));
 }

@@ -9,6 +9,7 @@ use pipo_wgpu::quant::WeightKind::{self, Fp4, Iq4, W4, W4Min, W4Zero, W8};
 use pipo_wgpu::quant::decode_row;
 use safetensors::SafeTensors;
 
+use crate::bad_files::quantised::{copy, fill};
 use crate::common::{Model, fixture};
 use crate::oracles::{all_logits, options, relative_error};
 
@@ -157,4 +158,25 @@ fn four_bit_floats_of_safetensors_files_are_moved() {
         decode_row(Fp4, &moved[row * 32..][..32], &powers[row * 2..][..2], &mut decoded);
         assert_eq!(decoded, found[row * 64..][..64]);
     }
+}
+
+/// What tools write that stands for nothing else: no order of columns as zeros, and the largest code for a zero
+/// point of 0, from which the older format takes 1.
+#[test]
+fn what_tools_write_for_nothing_is_nothing() {
+    let name = "model.layers.0.self_attn.q_proj.weight";
+    let read = |change: fn(&Path)| {
+        let folder = tempfile::tempdir().unwrap();
+        copy(folder.path(), "gptq_sym");
+        change(folder.path());
+        let mut rows = Vec::new();
+        Checkpoint::open(folder.path()).unwrap().read_rows(name, 0..64, &mut rows).unwrap();
+        rows
+    };
+    let plain = read(|_| ());
+    assert_eq!(read(|folder| fill(folder, "g_idx", 0)), plain);
+    // All zero points are 8 in the fixture.
+    let from_zero = read(|folder| fill(folder, "qzeros", 0xff));
+    assert!(from_zero.iter().all(|weight| *weight >= 0.0));
+    assert!(plain.iter().zip(&from_zero).all(|(plain, other)| plain <= other));
 }

@@ -38,6 +38,20 @@ pub(super) enum Scheme {
     Compressed,
 }
 
+/// What a configuration says of coded matrices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Coding {
+    pub(super) scheme: Scheme,
+    /// Bits of a code: 4 or 8.
+    pub(super) bits: u32,
+    /// Columns of a row that share a scale, 0 for all of them, if that is said.
+    pub(super) group: Option<u64>,
+    /// Whether those with one scale may be anywhere, so that each column's group has to be said.
+    pub(super) is_scattered: bool,
+    /// Whether zero points have to be there.
+    pub(super) has_zeros: bool,
+}
+
 /// A coded matrix.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Int4 {
@@ -99,7 +113,9 @@ impl Int4 {
             _ => group * self.rows.div_ceil(per_word) + row / per_word,
         };
         let stored = self.field(plain::u32_at(words, at), row % per_word);
-        if let Scheme::Gptq { zero_plus } = self.scheme { stored + zero_plus } else { stored }
+        // The older format keeps 0 as the largest code.
+        let plus = if let Scheme::Gptq { zero_plus } = self.scheme { zero_plus } else { 0 };
+        (stored + plus) & ((1 << self.bits) - 1)
     }
 
     fn scale(&self, bytes: &[u8], row: u64, group: u64) -> f32 {
@@ -207,11 +223,17 @@ impl Int4 {
 
     /// Checks that shapes agree, and puts columns in an order in which groups are together.
     ///
-    /// `group_of` is the group of each column of the checkpoint.
+    /// `group` is what the configuration says of the columns that share a scale, `group_of` the group of
+    /// each column of the checkpoint.
     ///
     /// # Errors
     /// What disagrees.
-    pub(super) fn finish(mut self, name: &str, shards: &[Shard], group_of: Option<Vec<u32>>) -> Result<Self> {
+    pub(super) fn finish(
+        mut self,
+        name: &str,
+        shards: &[Shard],
+        (group, group_of): (Option<u64>, Option<Vec<u32>>),
+    ) -> Result<Self> {
         let path = shards[self.codes.shard].path();
         let wrong =
             |problem: String| Error::file(path, format!("matrix `{name}`: {problem}; get the file again"));
@@ -238,7 +260,17 @@ impl Int4 {
                 return Err(wrong(format!("its {what} have dtype {}", info.dtype)));
             }
         }
-        let size = self.cols.div_ceil(count);
+        let size = match group {
+            None => self.cols.div_ceil(count),
+            Some(0) => self.cols,
+            Some(size) => size,
+        };
+        if self.cols.div_ceil(size) != count {
+            return Err(wrong(format!(
+                "its scales are those of {count} groups, but config.json puts {size} of its {} columns into one",
+                self.cols
+            )));
+        }
         let group_of = group_of.unwrap_or_else(|| (0..self.cols).map(|col| (col / size) as u32).collect());
         if let Some(bad) = group_of.iter().find(|group| u64::from(**group) >= count) {
             return Err(wrong(format!("a column is in group {bad} of {count}")));

@@ -8,7 +8,7 @@ use ::safetensors::Dtype;
 use serde_json::Value;
 
 use super::fp8::Fp8;
-use super::int4::{Int4, Scheme};
+use super::int4::{Coding, Int4, Scheme};
 use super::mxfp4::Mxfp4;
 use super::safetensors::{Shard, TensorInfo};
 use super::{Form, order_name};
@@ -26,7 +26,7 @@ type Tensors = BTreeMap<String, TensorInfo>;
 /// What a configuration says of its weights.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Method {
-    Int(Scheme, u32),
+    Int(Coding),
     Fp8(Option<[u64; 2]>),
     Mxfp4,
 }
@@ -45,7 +45,7 @@ pub(super) fn combine(
     let mut idle = BTreeSet::new();
     match method(path, config)? {
         None => {}
-        Some(Method::Int(scheme, bits)) => int(shards, tensors, (scheme, bits), &mut idle)?,
+        Some(Method::Int(coding)) => int(shards, tensors, &coding, &mut idle)?,
         Some(Method::Mxfp4) => mxfp4(shards, tensors)?,
         Some(Method::Fp8(blocks)) => fp8(shards, tensors, blocks, &mut idle)?,
     }
@@ -58,7 +58,14 @@ fn method(path: &Path, config: &Value) -> Result<Option<Method>> {
     };
     let text = |key: &str| config.get(key).and_then(Value::as_str);
     let number = |key: &str| config.get(key).and_then(Value::as_u64);
+    let flag = |key: &str, default: bool| config.get(key).and_then(Value::as_bool).unwrap_or(default);
     let is_gptq = config.get("desc_act").is_some();
+    let coding = |scheme: Scheme, bits: u64, has_zeros: bool| {
+        let key = if config.get("group_size").is_some() { "group_size" } else { "q_group_size" };
+        let group = group_size(config.get(key)).ok_or_else(|| unsupported(key, &config[key]))?;
+        let is_scattered = flag("desc_act", false);
+        Ok::<_, Error>(Method::Int(Coding { scheme, bits: bits as u32, group, is_scattered, has_zeros }))
+    };
     Ok(match text("quant_method").or(is_gptq.then_some("gptq")) {
         Some("gptq") => {
             let zero_plus = match text("checkpoint_format").unwrap_or("gptq") {
@@ -71,7 +78,7 @@ fn method(path: &Path, config: &Value) -> Result<Option<Method>> {
                 return Err(unsupported("dynamic", value));
             }
             match number("bits") {
-                Some(bits @ (4 | 8)) => Some(Method::Int(Scheme::Gptq { zero_plus }, bits as u32)),
+                Some(bits @ (4 | 8)) => Some(coding(Scheme::Gptq { zero_plus }, bits, !flag("sym", true))?),
                 _ => return Err(unsupported("bits", &config["bits"])),
             }
         }
@@ -81,7 +88,7 @@ fn method(path: &Path, config: &Value) -> Result<Option<Method>> {
                 return Err(unsupported("version", &config["version"]));
             }
             match number("bits").or(number("w_bit")) {
-                Some(4) | None => Some(Method::Int(Scheme::Awq, 4)),
+                Some(4) | None => Some(coding(Scheme::Awq, 4, flag("zero_point", true))?),
                 _ => return Err(unsupported("bits", &config["bits"])),
             }
         }
@@ -101,6 +108,16 @@ fn method(path: &Path, config: &Value) -> Result<Option<Method>> {
     })
 }
 
+/// Columns of a row that share a scale, where that is said: 0 for all; `None` for what is no such number.
+fn group_size(value: Option<&Value>) -> Option<Option<u64>> {
+    match value {
+        None => Some(None),
+        Some(Value::Null) => Some(Some(0)),
+        Some(value) if value.as_i64() == Some(-1) => Some(Some(0)),
+        Some(value) => value.as_u64().filter(|size| *size > 0).map(Some),
+    }
+}
+
 /// compressed-tensors: one group of settings for all matrices.
 fn compressed(config: &Value, unsupported: &dyn Fn(&str, &Value) -> Error) -> Result<Option<Method>> {
     let mut all = config.get("config_groups").and_then(Value::as_object).into_iter().flatten();
@@ -114,7 +131,14 @@ fn compressed(config: &Value, unsupported: &dyn Fn(&str, &Value) -> Error) -> Re
     let kind = first.get("type").and_then(Value::as_str).unwrap_or("int");
     match (config.get("format").and_then(Value::as_str), kind, bits) {
         (Some("pack-quantized"), "int", Some(bits @ (4 | 8))) => {
-            Ok(Some(Method::Int(Scheme::Compressed, bits as u32)))
+            let size = &first["group_size"];
+            let group = group_size(Some(size)).ok_or_else(|| unsupported("group_size", size))?;
+            // Without an order, or in a static one, columns are where they were.
+            let order = &first["actorder"];
+            let is_scattered = *order == true || ["group", "dynamic"].iter().any(|name| *order == *name);
+            let has_zeros = first["symmetric"] == false;
+            let bits = bits as u32;
+            Ok(Some(Method::Int(Coding { scheme: Scheme::Compressed, bits, group, is_scattered, has_zeros })))
         }
         (Some("float-quantized" | "naive-quantized"), "float", Some(8)) => {
             let sides = first.get("block_structure").and_then(Value::as_array);
@@ -128,12 +152,8 @@ fn compressed(config: &Value, unsupported: &dyn Fn(&str, &Value) -> Error) -> Re
 }
 
 /// Matrices of whole codes.
-fn int(
-    shards: &[Shard],
-    tensors: &mut Tensors,
-    (scheme, bits): (Scheme, u32),
-    idle: &mut BTreeSet<String>,
-) -> Result<()> {
+fn int(shards: &[Shard], tensors: &mut Tensors, coding: &Coding, idle: &mut BTreeSet<String>) -> Result<()> {
+    let Coding { scheme, bits, .. } = *coding;
     let ending = if scheme == Scheme::Compressed { ".weight_packed" } else { ".qweight" };
     let modules: Vec<String> =
         tensors.keys().filter_map(|name| name.strip_suffix(ending)).map(str::to_owned).collect();
@@ -151,12 +171,15 @@ fn int(
                 format!("`{module}{ending}` has shape {:?}, no matrix; get the files again", codes.shape);
             return Err(Error::file(shards[codes.shard].path(), problem));
         }
-        let [scales, zeros, columns] = match scheme {
+        let [scales, zeros_name, columns_name] = match scheme {
             Scheme::Compressed => ["weight_scale", "weight_zero_point", "weight_g_idx"],
             _ => ["scales", "qzeros", "g_idx"],
         };
         let scales = take(scales).ok_or_else(|| missing(scales))?;
-        let (zeros, columns) = (take(zeros), take(columns));
+        let (zeros, columns) = (take(zeros_name), take(columns_name));
+        if coding.has_zeros && zeros.is_none() {
+            return Err(missing(zeros_name));
+        }
         let per_word = u64::from(32 / bits);
         let (rows, cols) = match scheme {
             Scheme::Gptq { .. } => (codes.cols(), codes.rows() * per_word),
@@ -174,6 +197,12 @@ fn int(
             }
         };
         let group_of = columns.map(|info| columns_of(shards, &module, &info, cols)).transpose()?;
+        let groups = if scheme == Scheme::Compressed { scales.cols() } else { scales.rows() };
+        // Some tools write zeros where columns are as they were.
+        let group_of = group_of.filter(|groups_of| groups == 1 || groups_of.iter().any(|group| *group != 0));
+        if coding.is_scattered && groups > 1 && group_of.is_none() {
+            return Err(missing(columns_name));
+        }
         let name = format!("{module}.weight");
         let (bytes, shard) = (codes.bytes.clone(), codes.shard);
         let matrix = Int4 {
@@ -189,7 +218,7 @@ fn int(
             kind: WeightKind::W8,
             is_symmetric: false,
         };
-        let matrix = matrix.finish(&name, shards, group_of)?;
+        let matrix = matrix.finish(&name, shards, (coding.group, group_of))?;
         if let Some(order) = &matrix.order {
             let (name, bytes) = (order_name(&name), bytes.clone());
             let form = Form::Order(order.clone());

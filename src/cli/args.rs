@@ -17,7 +17,7 @@ pub use bench::{BenchArgs, BenchWorkArgs, TableFormat};
 use crate::engine::BATCH_MAX;
 use crate::engine::CacheKind;
 use crate::engine::probe::RouteChoice;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::pipeline::Route;
 use crate::plan::Home;
 use crate::quant::WeightKind;
@@ -201,7 +201,19 @@ impl SamplingArgs {
             repetition_penalty: self.repetition_penalty.or(model.repetition_penalty).unwrap_or(1.0),
             seed: self.seed.unwrap_or_else(rand::random),
         };
-        options.validate().map(|()| options)
+        let given = SamplerOptions {
+            temperature: self.temperature.unwrap_or(0.0),
+            top_p: self.top_p.unwrap_or(1.0),
+            min_p: self.min_p.unwrap_or(0.0),
+            repetition_penalty: self.repetition_penalty.unwrap_or(1.0),
+            ..options.clone()
+        };
+        given.validate()?;
+        // What is left is the model's.
+        options.validate().map_err(|problem| {
+            Error::Usage(format!("generation_config.json: {problem}; correct the file, or give the option"))
+        })?;
+        Ok(options)
     }
 }
 

@@ -101,7 +101,7 @@ pub fn run(args: &BatchArgs) -> Result<()> {
     let (engine, loader) = prepared.load_to_last(&opened)?;
     os::check_interrupt()?;
     let writer = Writer::start((engine, loader.into_remake()), contexts, &shared, Trace::off());
-    let (writer, _) = writer.map_err(Error::io("start", "the engine's thread"))?;
+    let (writer, _) = writer.map_err(|error| Error::no_thread(&error))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let runtime = runtime.map_err(Error::io("start threads for", "requests"))?;
     let start = Instant::now();

@@ -103,6 +103,9 @@ impl Opened {
         let text = TextFiles::read(&config, &names, |file| packed.file(file))
             .map_err(|error| Error::file(&name, error.to_string()))?;
         let TextFiles { generation, tokenizer, chat } = text;
+        for wish in &generation.left_out {
+            log::warn!("generation_config.json: {wish} is left out, texts are as without it");
+        }
         Ok(Opened { packed: Arc::new(packed), name, decoder, tokenizer, generation, chat, is_dummy: false })
     }
 

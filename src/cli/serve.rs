@@ -73,7 +73,7 @@ pub fn run(args: &ServeArgs) -> Result<()> {
         access: access(args),
     });
     let writer = Writer::start((engine, remake), contexts, &shared, trace);
-    let (writer, over) = writer.map_err(Error::io("start", "the engine's thread"))?;
+    let (writer, over) = writer.map_err(|error| Error::no_thread(&error))?;
     // A closed pipe is no reason not to serve.
     let _ = Output::stdout().line(&format!("listening on http://{address}"));
     note(format_args!(

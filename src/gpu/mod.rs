@@ -29,6 +29,7 @@ pub use stopwatch::Stopwatch;
 pub use vulkan::{TransferLane, TransferQueue};
 
 use crate::error::{Error, Result};
+use crate::os;
 
 /// The longest that a wait may last in which nothing at all gets done before it counts as stuck.
 pub const WAIT_MAX: Duration = Duration::from_secs(120);
@@ -112,6 +113,8 @@ impl Gpu {
     /// # Errors
     /// As [`Gpu::open`].
     pub fn open_as(opening: &Opening) -> Result<Arc<Gpu>> {
+        // Pipelines are compiled on all cores.
+        os::start_pool()?;
         let adapter = adapter::choose(&opening.adapter, opening.backends)?;
         let (mut facts, mut offers) = (Facts::of(&adapter), vulkan::Offers::of(&adapter));
         if let Some(reduced) = &opening.reduced {

@@ -197,7 +197,7 @@ impl Job<'_> {
         let (sender, pieces) = mpsc::sync_channel(PIECES_WAITING);
         let mut body = response.into_body().into_reader();
         // A thread of its own, as a read cannot be given up when nothing comes.
-        thread::spawn(move || {
+        let pump = move || {
             loop {
                 let mut piece = vec![0; PIECE_BYTES];
                 let read = body.read(&mut piece).map(|count| {
@@ -209,7 +209,11 @@ impl Job<'_> {
                     break;
                 }
             }
-        });
+        };
+        thread::Builder::new()
+            .name("download".into())
+            .spawn(pump)
+            .map_err(|error| Error::no_thread(&error))?;
         let patience = Duration::from_secs(self.hub.timeout_seconds);
         let mut heard = Instant::now();
         loop {

@@ -111,13 +111,14 @@ impl Fields {
         if self.get(key).is_none() { Ok(default) } else { self.positive(key) }
     }
 
-    /// A truth value, false or true when absent as `default` says.
+    /// A truth value, false or true when absent as `default` says; null is false, as it is in Python.
     ///
     /// # Errors
     /// When it is present and neither true nor false.
     pub fn flag_or(&self, key: &str, default: bool) -> Result<bool> {
-        self.get(key).map_or(Ok(default), |value| {
-            value.as_bool().ok_or_else(|| self.wrong(key, "true or false", value))
+        self.map.get(key).map_or(Ok(default), |value| match value {
+            Value::Null => Ok(false),
+            value => value.as_bool().ok_or_else(|| self.wrong(key, "true or false", value)),
         })
     }
 

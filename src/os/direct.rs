@@ -13,6 +13,7 @@ use memmap2::Mmap;
 use super::file::{expect_scattered, is_cached, map_file, may_write, read_exact_at};
 use super::input::Input;
 use super::memory::AnonymousMemory;
+use super::threads::side_by_side;
 use crate::error::{Error, Result};
 
 /// Offsets, lengths and addresses of direct reads are multiples of this: the largest block in use.
@@ -304,11 +305,7 @@ fn timed_reads(file: &File, size: u64) -> io::Result<Timed> {
             bytes.fetch_add(length, Ordering::Relaxed);
         }
     };
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = memories.into_iter().map(|memory| scope.spawn(|| read(memory))).collect();
-        let panicked = |_| Err(io::Error::other("a thread that reads the disk panicked"));
-        threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(panicked))
-    })?;
+    side_by_side(memories, read, io::Error::other)?;
     Ok(Timed(bytes.load(Ordering::Relaxed), start.elapsed()))
 }
 

@@ -75,6 +75,7 @@ pub(super) fn write(
     std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
     check_space(folder, total)?;
     let temporary = os::temporary_in(folder).map_err(Error::io("write into", folder))?;
+    os::start_pool()?;
     let mut out = Output { file: temporary.as_file(), dst, total, done: 0, hash: Xxh3::new() };
     out.put(&header)?;
     for (unit, described) in units.iter().zip(&mut manifest.units) {

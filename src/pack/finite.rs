@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use super::reader::Packed;
 use crate::error::Result;
+use crate::os;
 use crate::quant::decode_row;
 
 /// Bytes of codes that are looked at together.
@@ -15,6 +16,7 @@ impl Packed {
     /// # Errors
     /// The file was changed or cut short, or cannot be read.
     pub fn first_not_finite(&self) -> Result<Option<String>> {
+        os::start_pool()?;
         let found = (0..self.len()).into_par_iter().map(|unit| self.not_finite_in(unit)).collect::<Vec<_>>();
         found.into_iter().find(|found| !matches!(found, Ok(None))).unwrap_or(Ok(None))
     }

@@ -11,6 +11,7 @@ pub mod cache;
 mod container;
 pub mod dummy;
 mod finite;
+mod head;
 pub mod layout;
 pub mod manifest;
 mod reader;

@@ -258,6 +258,7 @@ impl Packed {
         let bytes = |unit: &PackedUnit| unit.bytes.end - unit.bytes.start;
         let total = self.units.iter().map(bytes).sum();
         let done = AtomicU64::new(0);
+        os::start_pool()?;
         (0..self.len()).into_par_iter().try_for_each(|i| {
             if (watch.interrupted)() {
                 return Err(Error::Interrupted);

@@ -5,9 +5,11 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::container::{self, Chunk, Watch};
+use super::head;
 use super::layout::{Source, TensorSpec, UnitSpec};
 use crate::checkpoint::{Checkpoint, Dtype, Lines};
 use crate::error::{Error, Result};
+use crate::os;
 use crate::quant::encode_row;
 
 /// Packs `units` of a checkpoint, and `files` as `(name, bytes)`, into `dst`, which appears only
@@ -32,6 +34,8 @@ pub fn write(
         }
     }
     check_complete(units, source)?;
+    os::start_pool()?;
+    head::check(units, source, watch)?;
     container::write(dst, units, files, &|chunk| fill(source, chunk), watch)
 }
 
@@ -46,9 +50,9 @@ const DERIVED: [&str; 6] = [
     ".attention.masked_bias",
 ];
 
-/// Refuses a checkpoint with a tensor that nothing computes with although it stands beside, or one
-/// step beside, tensors that are used, in the same block or another: a bias, a norm or a block that
-/// the configuration does not speak of. Elsewhere tensors may be left over, such as a tied head.
+/// Refuses a checkpoint with a tensor that nothing computes with although it stands in a block, or
+/// beside, or one step beside, tensors that are used: a bias, a norm, an expert or a block that the
+/// configuration does not speak of. Elsewhere tensors may be left over, such as a tied head.
 fn check_complete(units: &[UnitSpec], checkpoint: &Checkpoint) -> Result<()> {
     let sources = || units.iter().flat_map(|unit| &unit.tensors).flat_map(|tensor| &tensor.sources);
     let used: HashSet<_> = sources().map(|source| checkpoint.stored_name(&source.tensor)).collect();
@@ -68,12 +72,14 @@ fn check_complete(units: &[UnitSpec], checkpoint: &Checkpoint) -> Result<()> {
     }
 }
 
-/// The modules that a tensor is in, innermost two, whatever their numbers:
-/// `model.layers.*.mlp.up_proj` and `model.layers.*.mlp`.
+/// The modules that a tensor is in, innermost two and the block, whatever their numbers:
+/// `model.layers.*.mlp.up_proj`, `model.layers.*.mlp` and `model.layers.*`.
 fn modules_of(name: &str) -> impl Iterator<Item = String> {
     let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
     let parts: Vec<_> = name.split('.').map(|part| if is_number(part) { "*" } else { part }).collect();
-    (1..=2).filter_map(move |up| parts.len().checked_sub(up).filter(|n| *n > 0).map(|n| parts[..n].join(".")))
+    let block = parts.iter().position(|part| *part == "*").map(|number| number + 1);
+    let innermost = (1..=2).filter_map(|up| parts.len().checked_sub(up).filter(|n| *n > 0));
+    innermost.chain(block).map(|n| parts[..n].join(".")).collect::<Vec<_>>().into_iter()
 }
 
 /// Every source must have the expected shape, and together they must make up the tensor.

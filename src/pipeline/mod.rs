@@ -53,5 +53,5 @@ fn stuck(error: Error, what: impl FnOnce() -> String) -> Error {
 /// Starts a named thread.
 fn spawn(name: String, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
     let thread = std::thread::Builder::new().name(name).spawn(work);
-    thread.map_err(|error| Error::Usage(format!("cannot start a thread: {error}")))
+    thread.map_err(|error| Error::no_thread(&error))
 }

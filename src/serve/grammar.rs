@@ -94,7 +94,7 @@ impl Grammars {
         thread::scope(|scope| {
             let builder = thread::Builder::new().name("grammar".into()).stack_size(STACK_BYTES);
             let thread = builder.spawn_scoped(scope, || self.compile_here(grammar));
-            let thread = thread.map_err(Error::io("start a thread for", "a grammar"))?;
+            let thread = thread.map_err(|error| Error::no_thread(&error))?;
             thread.join().unwrap_or_else(|panic| Err(Error::of_panic(&*panic)))
         })
     }

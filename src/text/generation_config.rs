@@ -1,6 +1,6 @@
 //! What `generation_config.json` and `config.json` say about ending and sampling a text.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 
@@ -21,6 +21,43 @@ pub struct GenerationConfig {
     pub min_p: Option<f32>,
     /// Divides positive and multiplies negative logits of recent tokens.
     pub repetition_penalty: Option<f32>,
+    /// What would choose other tokens and is not done here, as `key = value`.
+    pub left_out: Vec<String>,
+}
+
+/// The values with which what is not done here has no effect, beside null.
+fn without_effect(key: &str) -> Option<Value> {
+    Some(match key {
+        "num_beams" | "num_beam_groups" => json!(1),
+        "typical_p" | "encoder_repetition_penalty" | "guidance_scale" => json!(1.0),
+        "no_repeat_ngram_size" | "encoder_no_repeat_ngram_size" | "min_length" | "min_new_tokens" => json!(0),
+        "epsilon_cutoff" | "eta_cutoff" | "diversity_penalty" | "penalty_alpha" => json!(0.0),
+        "suppress_tokens"
+        | "begin_suppress_tokens"
+        | "bad_words_ids"
+        | "sequence_bias"
+        | "stop_strings"
+        | "force_words_ids"
+        | "constraints" => json!([]),
+        "forced_bos_token_id"
+        | "forced_eos_token_id"
+        | "exponential_decay_length_penalty"
+        | "watermarking_config" => Value::Null,
+        _ => return None,
+    })
+}
+
+/// What a file asks for in vain.
+fn left_out(generation: Option<&Value>) -> Vec<String> {
+    let fields = generation.and_then(Value::as_object).into_iter().flatten();
+    let has_effect = |(key, value): &(&String, &Value)| {
+        let equal = |off: &Value| match (value.as_f64(), off.as_f64()) {
+            (Some(value), Some(off)) => value == off,
+            _ => *value == off,
+        };
+        !value.is_null() && without_effect(key).is_some_and(|off| !equal(&off))
+    };
+    fields.filter(has_effect).map(|(key, value)| format!("`{key}` = {}", brief(value))).collect()
 }
 
 impl GenerationConfig {
@@ -49,6 +86,7 @@ impl GenerationConfig {
             top_p: generation.number("top_p")?,
             min_p: generation.number("min_p")?,
             repetition_penalty: generation.number("repetition_penalty")?,
+            left_out: left_out(generation_config),
         })
     }
 }
@@ -145,6 +183,19 @@ mod tests {
             ..GenerationConfig::default()
         };
         assert_eq!(GenerationConfig::from_json(Some(&json), None).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_is_not_done_is_named() {
+        let json = json!({"num_beams": 1, "typical_p": 1, "min_length": 0, "suppress_tokens": null,
+            "bad_words_ids": [], "penalty_alpha": 0, "max_length": 20, "cache_implementation": "hybrid"});
+        let left_out = |json| GenerationConfig::from_json(Some(&json), None).unwrap().left_out;
+        assert_eq!(left_out(json), [""; 0]);
+        let json = json!({"num_beams": 4, "stop_strings": ["a"], "forced_eos_token_id": 3});
+        assert_eq!(
+            left_out(json),
+            ["`num_beams` = 4", "`stop_strings` = [\"a\"]", "`forced_eos_token_id` = 3"]
+        );
     }
 
     #[test]

@@ -190,7 +190,7 @@ impl Tokenizer {
         let _held = self.large.lock().unwrap_or_else(PoisonError::into_inner);
         std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().name("large text".into()).spawn_scoped(scope, work);
-            let thread = thread.map_err(Error::io("start", "a thread for a large text"))?;
+            let thread = thread.map_err(|error| Error::no_thread(&error))?;
             thread.join().unwrap_or_else(|panic| Err(Error::of_panic(&*panic)))
         })
     }

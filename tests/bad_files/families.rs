@@ -8,6 +8,7 @@ use pipo_wgpu::error::Result;
 use pipo_wgpu::model;
 use pipo_wgpu::pack::{Watch, write};
 use pipo_wgpu::quant::WeightKind;
+use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
 use super::{Case, edit_header, put, run};
@@ -148,4 +149,59 @@ fn experts_that_are_not_what_they_say() {
         ),
     ];
     run(cases, |folder| copy("moe_qwen3", folder), pack_folder);
+}
+
+/// A matrix of the fixture's that stands for two: the table and the head of its own.
+fn repeat_the_table(folder: &Path) {
+    let path = folder.join("model.safetensors");
+    let bytes = fs::read(&path).expect("readable");
+    let file = SafeTensors::deserialize(&bytes).expect("valid");
+    let table = file.tensor("model.embed_tokens.weight").expect("is there");
+    let all = file.tensors().into_iter().chain([("lm_head.weight".to_owned(), table)]);
+    fs::write(path, safetensors::serialize(all, None).expect("serializable")).expect("writable");
+}
+
+/// Everything below was run silently as another model once: Transformers has other logits, or refuses.
+#[test]
+fn heads_and_experts_that_config_json_does_not_speak_of() {
+    let cases: &[Case] = &[(
+        "a head that is tied in words alone",
+        |f| config(f, "tie_word_embeddings", json!(true)),
+        "`lm_head.weight` is another matrix than `model.embed_tokens.weight`, which config.json takes for the head",
+    )];
+    run(cases, |folder| copy("families/mistral", folder), pack_folder);
+    let cases: &[Case] = &[
+        (
+            "experts that all share",
+            |f| config(f, "n_shared_experts", json!(0)),
+            "tensor `model.layers.0.mlp.shared_experts.down_proj.weight` of",
+        ),
+        ("biases of experts", |f| config(f, "mlp_bias", json!(true)), "not supported: `mlp_bias` = true"),
+    ];
+    run(cases, |folder| copy("moe_deepseek2", folder), pack_folder);
+    let cases: &[Case] = &[(
+        "a norm for each head",
+        |f| config(f, "qk_layernorm", json!(false)),
+        "self_attn.k_layernorm.norms.0.weight` of",
+    )];
+    run(cases, |folder| copy("families/stablelm_parallel", folder), pack_folder);
+}
+
+/// Many checkpoints have the table a second time as the head.
+#[test]
+fn a_table_may_be_there_twice() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    copy("families/ministral", folder.path());
+    repeat_the_table(folder.path());
+    pack_folder(folder.path()).expect("the head is the table");
+    // One element of its last row, which comes last in the file.
+    let path = folder.path().join("model.safetensors");
+    let mut bytes = fs::read(&path).expect("readable");
+    let header = u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes")) as usize + 8;
+    let text: Value = serde_json::from_slice(&bytes[8..header]).expect("valid JSON");
+    let end = text["lm_head.weight"]["data_offsets"][1].as_u64().expect("a number") as usize;
+    bytes[header + end - 2] ^= 1;
+    fs::write(path, bytes).expect("writable");
+    let problem = pack_folder(folder.path()).expect_err("the head is not the table").to_string();
+    assert!(problem.contains("`lm_head.weight` is another matrix"), "{problem}");
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use pipo_wgpu::checkpoint::Checkpoint;
 use pipo_wgpu::checkpoint::gguf::Gguf;
 use pipo_wgpu::error::Result;
 
@@ -194,4 +195,91 @@ fn every_broken_split_is_refused() {
     run(files, copy, open);
     let error = Gguf::open(&fixture("gguf").join(part(3))).expect_err("not the first").to_string();
     assert!(error.contains("it is part 3 of 3; give the first"), "{error}");
+}
+
+/// Changes a model's file.
+fn edit(folder: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let path = folder.join(NAME);
+    let mut bytes = fs::read(&path).expect("readable");
+    change(&mut bytes);
+    fs::write(path, bytes).expect("writable");
+}
+
+/// Where a key's name begins.
+fn place_of(bytes: &[u8], key: &str) -> usize {
+    bytes.windows(key.len()).position(|part| part == key.as_bytes()).expect("is there")
+}
+
+/// Puts a pair in front of the others, with the number of its type.
+fn add_pair(bytes: &mut Vec<u8>, key: &str, kind: u32, value: &[u8]) {
+    const COUNT: std::ops::Range<usize> = 16..24;
+    const ALIGNMENT: usize = 32;
+    let text = |text: &[u8]| [&(text.len() as u64).to_le_bytes(), text].concat();
+    let mut pairs = [&text(key.as_bytes())[..], &kind.to_le_bytes(), value].concat();
+    // What follows stays aligned.
+    let filler = [&text(b"general.filler")[..], &8u32.to_le_bytes()].concat();
+    let rest = (pairs.len() + filler.len() + 8).next_multiple_of(ALIGNMENT) - pairs.len() - filler.len() - 8;
+    pairs.extend(filler.into_iter().chain(text(&vec![b'.'; rest])));
+    let count = u64::from_le_bytes(bytes[COUNT].try_into().expect("8 bytes"));
+    bytes[COUNT].copy_from_slice(&(count + 2).to_le_bytes());
+    bytes.splice(COUNT.end..COUNT.end, pairs);
+}
+
+/// Metadata that were read as if they did not say so.
+#[test]
+fn metadata_that_contradict_each_other() {
+    const FLOAT: u32 = 6;
+    const FLAG: u32 = 7;
+    let models: &[Case] = &[
+        (
+            "no number",
+            |f| {
+                edit(f, |bytes| {
+                    let key = "llama.rope.freq_base";
+                    let value = place_of(bytes, key) + key.len() + 4;
+                    bytes[value..value + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+                });
+            },
+            "`llama.rope.freq_base` should be a finite number, found",
+        ),
+        (
+            "no epsilon",
+            |f| {
+                edit(f, |bytes| {
+                    let place = place_of(bytes, "llama.attention.layer_norm_rms_epsilon");
+                    bytes[place] = b'L';
+                });
+            },
+            "`llama.attention.layer_norm_rms_epsilon` is missing",
+        ),
+        (
+            "what sees the future",
+            |f| edit(f, |bytes| add_pair(bytes, "llama.attention.causal", FLAG, &[0])),
+            "`llama.attention.causal` = false",
+        ),
+        (
+            "two scalings",
+            |f| edit(f, |bytes| add_pair(bytes, "llama.rope.scale_linear", FLOAT, &4f32.to_le_bytes())),
+            "`llama.rope.scaling.factor` = a second one beside those of `rope_freqs.weight`",
+        ),
+    ];
+    let copy = |folder: &Path| {
+        fs::copy(fixture("gguf_models/llama3.gguf"), folder.join(NAME)).expect("copies");
+        // Nothing is wrong with a further pair.
+        edit(folder, |bytes| add_pair(bytes, "llama.attention.causal", FLAG, &[1]));
+        Checkpoint::open(folder).expect("valid");
+        fs::copy(fixture("gguf_models/llama3.gguf"), folder.join(NAME)).expect("copies");
+    };
+    run(models, copy, |folder| Checkpoint::open(folder).map(|_| ()));
+}
+
+/// Scaling is linear where its kind is not said.
+#[test]
+fn a_factor_without_a_kind_is_linear() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    fs::copy(fixture("gguf_models/qwen2.gguf"), folder.path().join(NAME)).expect("copies");
+    edit(folder.path(), |bytes| add_pair(bytes, "qwen2.rope.scaling.factor", 6, &4f32.to_le_bytes()));
+    let config = Checkpoint::open(folder.path()).expect("valid").read_json("config.json").expect("readable");
+    let scaling = &config.expect("is there")["rope_scaling"];
+    assert_eq!(*scaling, serde_json::json!({"rope_type": "linear", "factor": 4.0}));
 }

@@ -4,7 +4,7 @@ mod families;
 mod folders;
 mod gguf;
 mod packed;
-mod quantised;
+pub(crate) mod quantised;
 
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};

@@ -12,7 +12,7 @@ use crate::common::fixture;
 
 const MODULE: &str = "model.layers.0.self_attn.q_proj";
 
-fn copy(folder: &Path, name: &str) {
+pub(crate) fn copy(folder: &Path, name: &str) {
     for file in ["config.json", "model.safetensors"] {
         fs::copy(fixture("quantised").join(name).join(file), folder.join(file)).expect("copies");
     }
@@ -39,6 +39,21 @@ fn hide(folder: &Path, part: &str) {
     });
 }
 
+/// Fills a tensor with one byte.
+pub(crate) fn fill(folder: &Path, part: &str, byte: u8) {
+    let path = folder.join("model.safetensors");
+    let mut bytes = fs::read(&path).expect("readable");
+    let data = 8 + u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes")) as usize;
+    let header: Value = serde_json::from_slice(&bytes[8..data]).expect("JSON");
+    let place = |end: usize| {
+        let offset = &header[format!("{MODULE}.{part}")]["data_offsets"][end];
+        data + offset.as_u64().expect("a number") as usize
+    };
+    let range = place(0)..place(1);
+    bytes[range].fill(byte);
+    fs::write(path, bytes).expect("writable");
+}
+
 fn reshape(folder: &Path, part: &str, shape: &[u64]) {
     edit_header(folder, |header| header[format!("{MODULE}.{part}")]["shape"] = json!(shape));
 }
@@ -54,9 +69,19 @@ fn every_gptq_that_does_not_fit_is_refused() {
         ("no method", |f| edit(f, |q| *q = json!({"bits": 4})), "`quantization_config.quant_method`"),
         ("no scales", |f| hide(f, "scales"), "without `model.layers.0.self_attn.q_proj.scales`"),
         ("scales of another matrix", |f| reshape(f, "scales", &[64, 1]), "its scales have shape [64, 1]"),
+        ("other groups", |f| edit(f, |q| q["group_size"] = json!(32)), "puts 32 of its 96 columns into one"),
+        ("one group", |f| edit(f, |q| q["group_size"] = json!(-1)), "puts 96 of its 96 columns into one"),
+        ("no groups", |f| edit(f, |q| q["group_size"] = json!(0)), "`quantization_config.group_size` = 0"),
+        ("no zeros", |f| hide(f, "qzeros"), "without `model.layers.0.self_attn.q_proj.qzeros`"),
         ("zeros of another matrix", |f| reshape(f, "qzeros", &[2, 4]), "its zero points have shape"),
     ];
     run(cases, |f| copy(f, "gptq_asym"), open);
+    // Columns that are anywhere, and nothing says where.
+    let cases: &[Case] = &[
+        ("no order", |f| hide(f, "g_idx"), "without `model.layers.0.self_attn.q_proj.g_idx`"),
+        ("an empty order", |f| fill(f, "g_idx", 0), "without `model.layers.0.self_attn.q_proj.g_idx`"),
+    ];
+    run(cases, |f| copy(f, "gptq_act"), open);
 }
 
 #[test]
@@ -64,6 +89,8 @@ fn every_other_scheme_that_does_not_fit_is_refused() {
     let awq: &[Case] = &[
         ("gemv", |f| edit(f, |q| q["version"] = json!("gemv")), "`quantization_config.version` = \"gemv\""),
         ("8 bits", |f| edit(f, |q| q["bits"] = json!(8)), "`quantization_config.bits` = 8"),
+        ("no zeros", |f| hide(f, "qzeros"), "without `model.layers.0.self_attn.q_proj.qzeros`"),
+        ("other groups", |f| edit(f, |q| q["group_size"] = json!(64)), "puts 64 of its 96 columns into one"),
         ("codes of another matrix", |f| reshape(f, "qweight", &[128, 4]), "have shape"),
     ];
     run(awq, |f| copy(f, "awq"), open);
@@ -78,6 +105,10 @@ fn every_other_scheme_that_does_not_fit_is_refused() {
         ("no scales", |f| hide(f, "weight_scale"), "without"),
     ];
     run(compressed, |f| copy(f, "compressed"), open);
+    let ordered: &[Case] = &[("no order", |f| hide(f, "weight_g_idx"), "q_proj.weight_g_idx`")];
+    run(ordered, |f| copy(f, "compressed_act"), open);
+    let asymmetric: &[Case] = &[("no zeros", |f| hide(f, "weight_zero_point"), "q_proj.weight_zero_point`")];
+    run(asymmetric, |f| copy(f, "compressed_asym"), open);
     let fp8: &[Case] = &[
         ("no scales", |f| hide(f, "weight_scale_inv"), "has 8-bit floats but no"),
         ("e5m2", |f| edit(f, |q| q["fmt"] = json!("e5m2")), "`quantization_config.fmt` = \"e5m2\""),

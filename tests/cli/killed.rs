@@ -217,13 +217,13 @@ fn a_download_that_another_process_began_is_waited_for() {
     }
 }
 
-/// The program on a disk with too little room, as a limit on the size of files.
+/// The program where a shell's `ulimit` gives it less: `-f` and so many KiB are a disk with too little room.
 #[cfg(target_os = "linux")]
-fn limited(place: &Place, kib: u32, line: &str) -> std::process::Command {
+fn limited(place: &Place, limit: &str, line: &str) -> std::process::Command {
     let like = place.command("");
     let mut command = std::process::Command::new("bash");
     let program = env!("CARGO_BIN_EXE_pipo-wgpu");
-    command.arg("-c").arg(format!("ulimit -f {kib}; exec {program} {line}"));
+    command.arg("-c").arg(format!("ulimit {limit}; exec {program} {line}"));
     command.current_dir(like.get_current_dir().unwrap());
     for (name, value) in like.get_envs() {
         match value {
@@ -240,10 +240,11 @@ fn limited(place: &Place, kib: u32, line: &str) -> std::process::Command {
 #[test]
 fn files_that_may_not_become_so_large_are_said() {
     let place = Place::new();
-    for (kib, line) in [(16, "pack model out/packed"), (1, "run model -p Hello -n 4 --trace out/trace.json")]
+    for (limit, line) in
+        [("-f 16", "pack model out/packed"), ("-f 1", "run model -p Hello -n 4 --trace out/trace.json")]
     {
         fs::create_dir_all(place.path("out")).unwrap();
-        let outcome = Outcome::of(limited(&place, kib, line).output().unwrap());
+        let outcome = Outcome::of(limited(&place, limit, line).output().unwrap());
         assert_eq!(outcome.code, Some(1), "{line}: {}", outcome.stderr);
         let error = outcome.stderr.lines().last().unwrap_or_default();
         assert!(
@@ -252,6 +253,18 @@ fn files_that_may_not_become_so_large_are_said() {
         );
         assert_eq!(place.names("out"), [""; 0], "{line}");
     }
+}
+
+/// Room for the program, but not for the stacks of so many threads.
+#[cfg(target_os = "linux")]
+#[test]
+fn threads_that_cannot_start_are_said() {
+    let place = Place::new();
+    let line = "pack model out/packed";
+    let mut command = limited(&place, "-v 1000000", line);
+    let outcome = Outcome::of(command.env("RAYON_NUM_THREADS", "2000").output().unwrap());
+    outcome.refused(line, "cannot start another thread: ");
+    assert_eq!(place.names("out"), [""; 0]);
 }
 
 /// A conversation that cannot be written again is what it was, and the chat goes on.
@@ -265,7 +278,7 @@ fn a_chat_that_cannot_be_saved_leaves_the_old_file_whole() {
     place.feed("run model --chat", text("Short", "").as_bytes()).succeeded("the first time");
     let old = fs::read(place.path("out/talk.json")).unwrap();
     let line = "run model --chat -n 2 --temperature 0 --ignore-eos";
-    let mut command = limited(&place, 1, line);
+    let mut command = limited(&place, "-f 1", line);
     command.stdin(std::process::Stdio::piped());
     let mut child =
         command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();

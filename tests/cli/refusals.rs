@@ -106,7 +106,7 @@ fn models_that_cannot_be_run() {
             "sampling that cannot be",
             |p| p.edit_json("generation_config.json", |config| config["top_p"] = json!(7)),
             RUN,
-            "top-p",
+            "generation_config.json: top-p: expected a number from 0 to 1 (off), found 7; correct the file",
         ),
         (
             "a damaged tokenizer",

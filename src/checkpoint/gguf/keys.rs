@@ -9,7 +9,7 @@ use super::metadata::{Array, Metadata, Value};
 use crate::error::{Error, Result};
 
 /// Keys of an architecture that say nothing about what is computed.
-const IDLE: [&str; 4] = ["rope.scaling.finetuned", "tensor_data_layout", "attention.causal", "n_layer"];
+const IDLE: [&str; 3] = ["rope.scaling.finetuned", "tensor_data_layout", "n_layer"];
 
 /// The keys `ARCHITECTURE.name` of a file, and the configuration that is made of them.
 pub(super) struct Keys<'a> {
@@ -76,10 +76,13 @@ impl<'a> Keys<'a> {
 
     /// A whole number that must be there.
     pub(super) fn needed(&self, name: &str) -> Result<u64> {
-        self.size(name)?.ok_or_else(|| {
-            let problem = format!("its metadata key `{}.{name}` is missing; get the file again", self.arch);
-            Error::file(self.metadata.path(), problem)
-        })
+        self.size(name)?.ok_or_else(|| self.missing(name))
+    }
+
+    /// The complaint that a key is not there.
+    pub(super) fn missing(&self, name: &str) -> Error {
+        let problem = format!("its metadata key `{}.{name}` is missing; get the file again", self.arch);
+        Error::file(self.metadata.path(), problem)
     }
 
     /// A number, if it is there. Those of 32 bits are taken by their shortest decimals, which is
@@ -92,10 +95,10 @@ impl<'a> Keys<'a> {
         };
         match self.value(name)? {
             None => Ok(None),
-            Some(Value::Float(number)) => Ok(Some(meant(number))),
+            Some(Value::Float(number)) if number.is_finite() => Ok(Some(meant(number))),
             Some(Value::Unsigned(number)) => Ok(Some(number as f64)),
             Some(Value::Signed(number)) => Ok(Some(number as f64)),
-            Some(_) => Err(self.wrong(name, "a number")),
+            Some(_) => Err(self.wrong(name, "a finite number")),
         }
     }
 

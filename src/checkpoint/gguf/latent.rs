@@ -38,12 +38,11 @@ pub(super) fn deepseek2(keys: &Keys<'_>, gguf: &Gguf) -> Result<()> {
         (true, 256) => Some((8, 4)),
         _ => None,
     };
-    if let Some((all, used)) = groups.or(usual) {
-        keys.set("n_group", all.max(1));
-        keys.set("topk_group", used.max(1));
-        if !third && all > 1 {
-            keys.set("topk_method", "group_limited_greedy");
-        }
+    let (all, used) = groups.or(usual).unwrap_or((1, 1));
+    keys.set("n_group", all.max(1));
+    keys.set("topk_group", used.max(1));
+    if !third && all > 1 {
+        keys.set("topk_method", "group_limited_greedy");
     }
     scaling(keys)
 }

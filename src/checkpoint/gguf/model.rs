@@ -313,8 +313,15 @@ fn usual(keys: &Keys<'_>, gguf: &Gguf) -> Result<()> {
     keys.copy_size("num_key_value_heads", "attention.head_count_kv")?;
     keys.copy_size("intermediate_size", "feed_forward_length")?;
     keys.copy_size("max_position_embeddings", "context_length")?;
-    keys.copy_number("rms_norm_eps", "attention.layer_norm_rms_epsilon")?;
-    keys.copy_number("layer_norm_eps", "attention.layer_norm_epsilon")?;
+    let [root, mean] = ["attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon"];
+    if keys.number(root)?.or(keys.number(mean)?).is_none() {
+        return Err(keys.missing(root));
+    }
+    keys.copy_number("rms_norm_eps", root)?;
+    keys.copy_number("layer_norm_eps", mean)?;
+    if keys.flag("attention.causal")? == Some(false) {
+        return Err(keys.unsupported("attention.causal", "false"));
+    }
     if let Some(head_dim) = keys.size("attention.key_length")? {
         keys.set("head_dim", head_dim);
         let value = keys.size("attention.value_length")?.unwrap_or(head_dim);

@@ -25,13 +25,17 @@ pub(super) fn copy(keys: &Keys<'_>, gguf: &Gguf) -> Result<()> {
     if rotated != head_dim {
         keys.set("partial_rotary_factor", rotated as f64 / head_dim as f64);
     }
-    if let Some(scaling) = scaling(keys)? {
-        keys.set("rope_scaling", scaling);
+    let scaled = scaling(keys)?;
+    if let Some(scaling) = &scaled {
+        keys.set("rope_scaling", scaling.clone());
     }
     let short = factors(gguf, "rope_factors_short.weight")?;
     let long = factors(gguf, "rope_factors_long.weight")?;
     match (short, long, factors(gguf, "rope_freqs.weight")?) {
         (Some(short), Some(long), None) => long_rope(keys, &short, &long),
+        (None, None, Some(_)) if scaled.is_some() => {
+            Err(keys.unsupported("rope.scaling.factor", "a second one beside those of `rope_freqs.weight`"))
+        }
         (None, None, Some(factors)) => {
             let one = |factors: &[f64]| {
                 json!({
@@ -52,8 +56,8 @@ fn scaling(keys: &Keys<'_>) -> Result<Option<Json>> {
     let factor = keys.number("rope.scaling.factor")?;
     let old = keys.number("rope.scale_linear")?;
     let original = keys.size("rope.scaling.original_context_length")?;
-    let kind = keys.text("rope.scaling.type")?.unwrap_or(if old.is_some() { "linear" } else { "none" });
     let factor = factor.or(old).filter(|factor| *factor != 0.0);
+    let kind = keys.text("rope.scaling.type")?.unwrap_or(if factor.is_some() { "linear" } else { "none" });
     // What it was said to be together with the factors of `longrope` is read there.
     keys.number("rope.scaling.attn_factor")?;
     match (kind, factor) {

@@ -119,7 +119,7 @@ fn piped() -> Result<Input> {
         }
     };
     let thread = std::thread::Builder::new().name("standard input".into()).spawn(read);
-    thread.map_err(Error::io("start", "a thread for standard input"))?;
+    thread.map_err(|error| Error::no_thread(&error))?;
     Ok(Input::Pipe(lines))
 }
 

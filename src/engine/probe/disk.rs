@@ -1,10 +1,11 @@
 //! How fast a packed file is read, the way units at home on disk are.
 
+use std::convert::identity;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::error::{Error, Result};
-use crate::os::{DISK_PIECE_BYTES, DISK_THREADS};
+use crate::error::Result;
+use crate::os::{DISK_PIECE_BYTES, DISK_THREADS, side_by_side};
 use crate::pack::Packed;
 
 /// Time for which a file is read.
@@ -40,10 +41,6 @@ pub fn file_rate(packed: &Packed) -> Result<f64> {
             bytes.fetch_add(range.end - range.start, Ordering::Relaxed);
         }
     };
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..DISK_THREADS).map(|_| scope.spawn(read)).collect();
-        let panicked = |_| Err(Error::Usage("a thread that reads the disk panicked".into()));
-        threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(panicked))
-    })?;
+    side_by_side(vec![(); DISK_THREADS], |()| read(), identity)?;
     Ok(bytes.load(Ordering::Relaxed) as f64 / start.elapsed().as_secs_f64())
 }

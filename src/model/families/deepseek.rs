@@ -61,7 +61,6 @@ fn latent(fields: &Fields, is_v3: bool) -> Result<Blueprint> {
     let scale = f64::from(latent.qk_nope_head_dim + rope_dim).powf(-0.5) * yarn_scale(fields)?;
     deepseek.attentions.iter_mut().for_each(|attention| attention.scale = scale as f32);
     deepseek.out_bias = fields.flag_or("attention_bias", false)?;
-    deepseek.mlp.bias = fields.flag_or("mlp_bias", false)?;
     deepseek.latent = Some(latent);
     Ok(deepseek)
 }
@@ -89,7 +88,8 @@ fn yarn_scale(fields: &Fields) -> Result<f64> {
 
 /// Experts of the blocks behind the first few.
 fn sparse(fields: &Fields, blueprint: &Blueprint, routing: Routing) -> Result<Sparse> {
-    fields.refuse_unless(&[("hidden_act", json!("silu"))])?;
+    // Those of experts would have biases as well.
+    fields.refuse_unless(&[("hidden_act", json!("silu")), ("mlp_bias", json!(false))])?;
     let [num_experts, num_experts_per_tok] = read_counts(fields, &["n_routed_experts", "num_local_experts"])?;
     let width = fields.size("moe_intermediate_size", 1..=WIDTH_MAX)?;
     let shared = fields.size_or("n_shared_experts", 0..=1024, 0)?;
@@ -138,6 +138,9 @@ pub(in crate::model) fn deepseek_v2(fields: &Fields) -> Result<Blueprint> {
 
 /// DeepSeek-V3 and R1: choices by corrected scores.
 pub(in crate::model) fn deepseek_v3(fields: &Fields) -> Result<Blueprint> {
+    // What configurations leave out is what V3 itself has.
+    let fields =
+        &fields.or(&[("first_k_dense_replace", json!(3)), ("n_group", json!(8)), ("topk_group", json!(4))]);
     fields.refuse_unless(&[("topk_method", json!("noaux_tc")), ("scoring_func", json!("sigmoid"))])?;
     let mut deepseek = latent(fields, true)?;
     let routing = Routing {

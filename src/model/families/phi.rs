@@ -48,6 +48,8 @@ pub(in crate::model) fn phi3(fields: &Fields) -> Result<Blueprint> {
         ("lm_head_bias", json!(false)),
         ("embd_layer", json!(false)),
     ])?;
+    // This one counts, whatever its scaling says.
+    let fields = &fields.or(&[("original_max_position_embeddings", json!(4096))]);
     let spelling = Spelling { context_default: 4096, ..LLAMA };
     let mut phi = blueprint(
         &with_long_rope(fields)?,
