@@ -86,6 +86,8 @@ pub(in crate::gpu) fn buffer(
             | vk::BufferUsageFlags::TRANSFER_SRC
             | vk::BufferUsageFlags::TRANSFER_DST,
     );
+    // wgpu's own barriers name family 0 twice for every buffer, where a shared one wants none named: validation
+    // layers say so (VUID-VkBufferMemoryBarrier-None-09050), drivers do nothing about two families that are one.
     if families[0] != families[1] && offers.transfer_family.is_some() {
         info = info.sharing_mode(vk::SharingMode::CONCURRENT).queue_family_indices(&families);
     }
