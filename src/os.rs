@@ -7,6 +7,7 @@ mod file;
 mod input;
 mod interrupt;
 mod memory;
+mod terminal;
 mod threads;
 
 use std::ffi::OsString;
@@ -21,6 +22,7 @@ pub use file::{destination, folder_of, forget_cached, let_large_writes_fail, tem
 pub use input::{FromStart, Input, read_most};
 pub use interrupt::{check_interrupt, clear_interrupt, interrupt_flag, interrupted_exit_code};
 pub use memory::{AnonymousMemory, SharedMemory};
+pub use terminal::while_typing;
 pub use threads::{side_by_side, start_pool};
 
 use crate::error::{Error, Result};

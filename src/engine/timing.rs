@@ -95,8 +95,8 @@ impl UnitTimer {
             let start = Instant::now();
             let mut encoder = gpu.encoder("clock");
             encoder.write_timestamp(&slot.queries, 0);
-            let submission = gpu.queue.submit([encoder.finish()]);
-            gpu.wait(&submission, "the GPU's clock")?;
+            gpu.queue.submit([encoder.finish()]);
+            gpu.finish("the GPU's clock")?;
             let delay = start.elapsed();
             let mut encoder = gpu.encoder("clock");
             slot.resolve(&mut encoder, 1);

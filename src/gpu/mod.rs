@@ -37,11 +37,9 @@ pub const WAIT_MAX: Duration = Duration::from_secs(120);
 const SOFTWARE_WAIT_MAX: Duration = Duration::from_secs(3600);
 
 /// Time between two looks at work under way. Blocking waits of a driver were seen to wake up to a
-/// millisecond late, which is as long as a unit travels.
+/// millisecond late, which is as long as a unit travels; and wgpu 30 panics where one of them ends for lack of time
+/// while another thread polls and the work gets done.
 const POLL_PAUSE: Duration = Duration::from_micros(20);
-
-/// The most that a driver is asked to wait before somebody looks whether all is well.
-const WAIT_SLICE: Duration = Duration::from_secs(1);
 
 /// GPU memory that a driver comes to take for pipelines and commands after it has made a device.
 const DRIVER_GROWTH_BYTES: u64 = 4 << 20;
@@ -352,26 +350,6 @@ impl Gpu {
             finished.fetch_add(1, Ordering::Relaxed);
         });
         flag
-    }
-
-    /// Waits until the GPU has finished a submission, in the driver's own way.
-    ///
-    /// # Errors
-    /// As [`Gpu::poll_until`].
-    pub fn wait(&self, submission: &wgpu::SubmissionIndex, what: &str) -> Result<()> {
-        let mut watch = Watch::new(self);
-        let timeout = Some(self.wait_max.min(WAIT_SLICE));
-        loop {
-            self.check()?;
-            let submission_index = Some(submission.clone());
-            let outcome = self.device.poll(wgpu::PollType::Wait { submission_index, timeout });
-            self.check()?;
-            match outcome {
-                Ok(_) => return Ok(()),
-                Err(wgpu::PollError::Timeout) => watch.check(what)?,
-                Err(error) => return Err(Error::Gpu(error.to_string())),
-            }
-        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::config::{Fields, WIDTH_MAX};
+use super::config::{BLOCKS_MAX, Fields, WIDTH_MAX};
 use super::decoder::{Activation, Function, Op, Tensor, Unit};
 use super::parts::{Part, Projection, UnitBuilder, vector};
 use crate::error::Result;
@@ -13,6 +13,8 @@ use crate::quant::{GROUP, WeightKind, groups};
 pub const EXPERTS_MAX: u32 = 1024;
 /// Experts of a token at most.
 pub const CHOICES_MAX: u32 = 32;
+/// Experts of all blocks at most: names and places of each take some 8 kilobytes of this program's own memory.
+const EXPERTS_IN_ALL_MAX: u64 = 1 << 15;
 /// Bytes of a unit of experts, which more than one of them stay below.
 const UNIT_BYTES: u64 = 1 << 30;
 /// Floats of a choice in [`Activation::Routes`]: the expert, its weight, where it lies, and one that
@@ -350,6 +352,13 @@ impl Mixture<'_> {
 pub(super) fn read_counts(fields: &Fields, spellings: &[&str]) -> Result<[u32; 2]> {
     let key = spellings.iter().find(|key| fields.get(key).is_some()).unwrap_or(&spellings[0]);
     let num_experts = fields.size(key, 2..=EXPERTS_MAX)?;
+    let blocks = fields.size_or("num_hidden_layers", 1..=BLOCKS_MAX, 1)?;
+    if u64::from(num_experts) * u64::from(blocks) > EXPERTS_IN_ALL_MAX {
+        return Err(fields.absurd(format!(
+            "`{key}` of {num_experts} in `num_hidden_layers` of {blocks} should be {EXPERTS_IN_ALL_MAX} experts in \
+             all at most; are these a model's own numbers?"
+        )));
+    }
     let most = num_experts.min(CHOICES_MAX);
     Ok([num_experts, fields.size("num_experts_per_tok", 1..=most)?])
 }

@@ -19,8 +19,7 @@ impl<'a> Batch<'a> {
 
     pub(super) fn tell_of(&mut self, tokens: u32) -> Result<()> {
         let Some(hear) = &mut self.hear else { return Ok(()) };
-        let gpu = self.engine.gpu();
-        gpu.wait(&gpu.queue.submit([]), "a pass over a prompt")?;
+        self.engine.gpu().finish("a pass over a prompt")?;
         hear(tokens);
         Ok(())
     }

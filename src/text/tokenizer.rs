@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
+use tokenizers::Model;
 use tokenizers::models::ModelWrapper;
 
 use crate::error::{Error, Result};
@@ -82,7 +83,7 @@ impl Tokenizer {
         bounded(&inner)?;
         inner.with_padding(None);
         caught(|| inner.with_truncation(None).map(drop)).map_err(complain)?;
-        let unknown = unknown_token(&inner).map(str::to_owned);
+        let unknown = unknown_token(&inner);
         let mut control: Vec<_> = inner
             .get_added_tokens_decoder()
             .into_iter()
@@ -229,13 +230,22 @@ fn check_length(bytes: usize) -> Result<()> {
     }
 }
 
+/// A letter for private use, which is in nobody's vocabulary.
+const UNKNOWN_LETTER: &str = "\u{10fffd}";
+
 /// The spelling that stands for text outside the vocabulary; text may yield it rightfully.
-fn unknown_token(inner: &tokenizers::Tokenizer) -> Option<&str> {
+fn unknown_token(inner: &tokenizers::Tokenizer) -> Option<String> {
     match inner.get_model() {
-        ModelWrapper::BPE(model) => model.unk_token.as_deref(),
-        ModelWrapper::WordPiece(model) => Some(&model.unk_token),
-        ModelWrapper::WordLevel(model) => Some(&model.unk_token),
-        ModelWrapper::Unigram(_) => Some("<unk>"),
+        ModelWrapper::BPE(model) => model.unk_token.clone(),
+        ModelWrapper::WordPiece(model) => Some(model.unk_token.clone()),
+        ModelWrapper::WordLevel(model) => Some(model.unk_token.clone()),
+        // It has an id for it, and keeps that to itself.
+        ModelWrapper::Unigram(model) => {
+            let cut = caught(|| model.tokenize(UNKNOWN_LETTER)).unwrap_or_default();
+            let unknown =
+                cut.first().filter(|_| cut.len() == 1).and_then(|token| model.id_to_token(token.id));
+            Some(unknown.unwrap_or_else(|| "<unk>".to_owned()))
+        }
     }
 }
 

@@ -116,6 +116,41 @@ fn bare_opts_that_are_not_what_they_say() {
     run(cases, |folder| copy("opt_post", folder), pack_folder);
 }
 
+#[test]
+fn experts_that_are_not_what_they_say() {
+    let cases: &[Case] = &[
+        (
+            "experts without end",
+            |f| {
+                config(f, "num_hidden_layers", json!(1024));
+                config(f, "num_experts", json!(33));
+            },
+            "`num_experts` of 33 in `num_hidden_layers` of 1024 should be 32768 experts in all at most",
+        ),
+        (
+            "more than there may be",
+            |f| config(f, "num_experts", json!(1025)),
+            "`num_experts` should be a whole number from 2 to 1024",
+        ),
+        (
+            "more for a token than there are",
+            |f| config(f, "num_experts_per_tok", json!(8)),
+            "`num_experts_per_tok` should be a whole number from 1 to 7",
+        ),
+        (
+            "one that is not there",
+            |f| config(f, "num_experts", json!(8)),
+            "tensor `model.layers.1.mlp.gate.weight` has shape [7, 48] but config.json implies [8, 48]",
+        ),
+        (
+            "blocks without any",
+            |f| config(f, "decoder_sparse_step", json!(3)),
+            "tensor `model.layers.1.mlp.gate_proj.weight` is missing",
+        ),
+    ];
+    run(cases, |folder| copy("moe_qwen3", folder), pack_folder);
+}
+
 /// A matrix of the fixture's that stands for two: the table and the head of its own.
 fn repeat_the_table(folder: &Path) {
     let path = folder.join("model.safetensors");

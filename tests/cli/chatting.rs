@@ -139,6 +139,35 @@ fn ctrl_c_stops_the_answer_and_not_the_chat() {
     assert!(history.contains("Tell me all"), "{history}");
 }
 
+/// Nobody has to type anything for a request to terminate to be heard, and the terminal is left as it was.
+#[cfg(unix)]
+#[test]
+fn a_request_to_terminate_is_heard_where_nothing_is_typed() {
+    use std::time::{Duration, Instant};
+
+    use rexpect::process::{Signal, WaitStatus};
+    use rustix::termios::{LocalModes, tcgetattr};
+
+    let place = place();
+    let mut command = place.command("run model");
+    command.env("TERM", "xterm");
+    let mut terminal = rexpect::session::spawn_command(inherit(command), Some(300_000)).unwrap();
+    let modes = |terminal: &rexpect::session::PtySession| {
+        tcgetattr(terminal.process().get_file_handle().unwrap()).unwrap().local_modes
+    };
+    terminal.exp_string("Type a message, or /help").unwrap();
+    let start = Instant::now();
+    while modes(&terminal).contains(LocalModes::ICANON) {
+        assert!(start.elapsed() < Duration::from_secs(60), "the line editor takes the terminal");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    terminal.process_mut().signal(Signal::SIGTERM).unwrap();
+    let ended = terminal.process().wait().unwrap();
+    assert!(matches!(ended, WaitStatus::Exited(_, 143)), "{ended:?}");
+    let left = modes(&terminal);
+    assert!(left.contains(LocalModes::ICANON | LocalModes::ISIG), "as it was: {left:?}");
+}
+
 /// The same command with the streams that the terminal gives it.
 #[cfg(unix)]
 fn inherit(mut command: std::process::Command) -> std::process::Command {

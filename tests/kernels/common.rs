@@ -51,9 +51,9 @@ pub(crate) fn read<T: Pod>(buffer: &Buffer, len: usize) -> Vec<T> {
     let copy = gpu().buffer("readback", bytes, usage).unwrap();
     let mut encoder = gpu().device.create_command_encoder(&Default::default());
     encoder.copy_buffer_to_buffer(buffer, 0, &copy, 0, bytes.next_multiple_of(4));
-    let submission = gpu().queue.submit([encoder.finish()]);
+    gpu().queue.submit([encoder.finish()]);
     copy.slice(..).map_async(wgpu::MapMode::Read, |result| result.unwrap());
-    gpu().wait(&submission, "a test").unwrap();
+    gpu().finish("a test").unwrap();
     let view = copy.slice(..).get_mapped_range().unwrap();
     bytemuck::pod_collect_to_vec(&view[..bytes as usize])
 }
@@ -74,8 +74,8 @@ pub(crate) fn run(dispatch: &Dispatch, tokens: usize) {
     let mut pass = encoder.begin_compute_pass(&Default::default());
     dispatch.encode(&mut pass, tokens as u32);
     drop(pass);
-    let submission = gpu().queue.submit([encoder.finish()]);
-    gpu().wait(&submission, "a test").unwrap();
+    gpu().queue.submit([encoder.finish()]);
+    gpu().finish("a test").unwrap();
 }
 
 /// Seeded numbers (splitmix64).

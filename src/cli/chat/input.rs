@@ -84,7 +84,7 @@ impl Input {
 
     fn line(&mut self, prompt: &str) -> Result<Line> {
         match self {
-            Input::Terminal { editor, .. } => match editor.readline(prompt) {
+            Input::Terminal { editor, .. } => match os::while_typing(|| editor.readline(prompt)) {
                 Ok(text) => Ok(Line::Text(text)),
                 Err(ReadlineError::Interrupted) => Ok(Line::GivenUp),
                 Err(ReadlineError::Eof) => Ok(Line::End),

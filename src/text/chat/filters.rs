@@ -6,7 +6,7 @@
 use minijinja::value::{Kwargs, Rest, ValueKind, ValueOrKwargs, from_args};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 
-use super::methods::{afford, shown};
+use super::methods::{afford, afford_format, joined, shown};
 
 /// Adds them.
 pub(super) fn add(env: &mut Environment<'_>) {
@@ -20,6 +20,11 @@ pub(super) fn add(env: &mut Environment<'_>) {
     env.add_filter("indent", indent);
     env.add_filter("string", |state: &State, value: &Value| shown(state, value));
     env.add_filter("dictsort", dictsort);
+    env.add_filter("format", |state: &mut State, text: &Value, args: Rest<ValueOrKwargs>| {
+        afford_format(state, text.as_str().unwrap_or_default(), '%', &Rest(args.0.clone()).into_values())?;
+        minijinja::filters::format(state, text, args)
+    });
+    env.add_filter("join", join);
     env.add_filter("truncate", truncate);
     env.add_filter("wordwrap", wordwrap);
     for name in ["e", "escape", "forceescape"] {
@@ -105,6 +110,23 @@ fn round(value: f64, precision: Option<i32>, method: Option<String>, options: Kw
     }
 }
 
+/// `values | join(d='', attribute=none)`.
+fn join(state: &mut State, values: &Value, args: Rest<ValueOrKwargs>) -> Result<String, Error> {
+    let options = named(args, &["d", "attribute"])?;
+    let between = options.get::<Option<Value>>("d")?.map(|between| shown(state, &between)).transpose()?;
+    let between = between.unwrap_or_default();
+    let attribute = options.get::<Option<Value>>("attribute")?.filter(|attribute| !attribute.is_none());
+    options.assert_all_used()?;
+    match attribute {
+        Some(attribute) => {
+            let options = Kwargs::from_iter([("attribute", attribute)]);
+            let values = state.apply_filter("map", &[values.clone(), options.into()])?;
+            joined(state, &values, &between)
+        }
+        None => joined(state, values, &between),
+    }
+}
+
 /// `text | indent(width=4, first=false, blank=false)`; the width may be a text.
 fn indent(state: &mut State, text: &str, args: Rest<ValueOrKwargs>) -> Result<String, Error> {
     let options = named(args, &["width", "first", "blank"])?;
@@ -154,7 +176,7 @@ fn wordwrap(state: &mut State, value: &Value, args: Rest<ValueOrKwargs>) -> Resu
 }
 
 /// Arguments by name, of which some may be given by place.
-fn named(args: Rest<ValueOrKwargs>, names: &[&str]) -> Result<Kwargs, Error> {
+pub(super) fn named(args: Rest<ValueOrKwargs>, names: &[&str]) -> Result<Kwargs, Error> {
     let args = args.into_values();
     let (given, options): (&[Value], Kwargs) = from_args(&args)?;
     let mut all: Vec<(String, Value)> = names.iter().map(ToString::to_string).zip(given.to_vec()).collect();

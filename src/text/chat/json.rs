@@ -3,9 +3,11 @@
 // What a template calls takes its options by value.
 #![allow(clippy::needless_pass_by_value)]
 
-use minijinja::value::{Kwargs, ValueKind};
-use minijinja::{Error, ErrorKind, Value};
+use minijinja::value::{Rest, ValueKind, ValueOrKwargs};
+use minijinja::{Error, ErrorKind, State, Value};
 
+use super::filters::named;
+use super::methods::{SHOWN_BYTES_MAX, afford};
 use crate::text::marks;
 
 /// How deep a value may be nested.
@@ -22,16 +24,11 @@ struct Layout {
 }
 
 /// `value | tojson(ensure_ascii=false, indent=none, separators=none, sort_keys=false)`.
-pub(super) fn filter(
-    value: &Value,
-    ensure_ascii: Option<bool>,
-    indent: Option<Value>,
-    separators: Option<Value>,
-    options: Kwargs,
-) -> Result<Value, Error> {
-    let ensure_ascii = ensure_ascii.or(options.get("ensure_ascii")?).unwrap_or(false);
-    let indent = indent.or(options.get("indent")?).filter(|indent| !indent.is_none());
-    let separators = separators.or(options.get("separators")?).filter(|value| !value.is_none());
+pub(super) fn filter(state: &State, value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
+    let options = named(args, &["ensure_ascii", "indent", "separators", "sort_keys"])?;
+    let ensure_ascii = options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false);
+    let indent = options.get::<Option<Value>>("indent")?.filter(|indent| !indent.is_none());
+    let separators = options.get::<Option<Value>>("separators")?.filter(|value| !value.is_none());
     let sort_keys = options.get::<Option<bool>>("sort_keys")?.unwrap_or(false);
     options.assert_all_used()?;
     let indent = match indent {
@@ -50,12 +47,16 @@ pub(super) fn filter(
     let layout = Layout { ensure_ascii, indent, item_separator, key_separator, sort_keys };
     let mut out = String::new();
     write(&mut out, value, &layout, 0)?;
+    afford(state, out.len())?;
     Ok(Value::from(out))
 }
 
 fn write(out: &mut String, value: &Value, layout: &Layout, depth: usize) -> Result<(), Error> {
     if depth > DEPTH_MAX {
         return Err(bad(format!("tojson: the value is nested deeper than {DEPTH_MAX}")));
+    }
+    if out.len() > SHOWN_BYTES_MAX {
+        return Err(bad(format!("tojson: the value would be written in more than {SHOWN_BYTES_MAX} bytes")));
     }
     match value.kind() {
         ValueKind::None => out.push_str("null"),

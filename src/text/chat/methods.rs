@@ -77,21 +77,10 @@ fn string(state: &State, text: &str, method: &str, args: &[Value]) -> Result<Opt
         }
         "join" => {
             let (values,): (&Value,) = from_args(args)?;
-            let mut joined = String::new();
-            for (number, value) in values.try_iter()?.enumerate() {
-                if number > 0 {
-                    afford(state, text.len())?;
-                    joined.push_str(text);
-                }
-                joined.push_str(&shown(state, &value)?);
-            }
-            Value::from(joined)
+            Value::from(joined(state, values, text)?)
         }
-        // A number's own width and precision are bounded by minijinja.
         "format" => {
-            let lengths = args.iter().map(|value| shown(state, value).map(|shown| shown.len()));
-            let longest = lengths.collect::<Result<Vec<_>, _>>()?.into_iter().max().unwrap_or(0);
-            afford(state, text.matches('{').count().saturating_mul(longest))?;
+            afford_format(state, text, '{', args)?;
             return Ok(None);
         }
         "expandtabs" => {
@@ -128,9 +117,56 @@ pub(super) fn afford(state: &State, bytes: usize) -> Result<(), Error> {
     state.consume_fuel((bytes / FUEL_BYTES) as u64)
 }
 
+/// Takes fuel for what a text with fields may become: minijinja takes none for widths and precisions in braces,
+/// and none for the values that fields show. `sign` is what a field begins with, `%` or `{`.
+///
+/// # Errors
+/// When that is more than there is, or a field's width or precision is longer than a text's may be.
+pub(super) fn afford_format(state: &State, text: &str, sign: char, args: &[Value]) -> Result<(), Error> {
+    let lengths = args.iter().map(|value| shown(state, value).map(|shown| shown.len()));
+    let longest = lengths.collect::<Result<Vec<_>, _>>()?.into_iter().max().unwrap_or(0);
+    let mut widths = 0usize;
+    // A sign that stands twice stands for itself.
+    for field in text.replace(&String::from_iter([sign, sign]), "").split(sign).skip(1) {
+        // In braces all numbers behind the colon are widths; behind a sign those up to the letter.
+        let spec = match sign {
+            '{' => {
+                field.split('}').next().and_then(|field| field.split_once(':')).map_or("", |(_, spec)| spec)
+            }
+            _ => {
+                let field =
+                    field.strip_prefix('(').and_then(|key| key.split_once(')')).map_or(field, |(_, f)| f);
+                let is_width = |c: char| c.is_ascii_digit() || "#-+ .".contains(c);
+                &field[..field.find(|c| !is_width(c)).unwrap_or(field.len())]
+            }
+        };
+        for width in spec.split(|c: char| !c.is_ascii_digit()).filter(|width| !width.is_empty()) {
+            let width = width.parse::<usize>().ok().filter(|width| *width <= WIDTH_MAX);
+            let Some(width) = width else {
+                return Err(wrong(format!("a field's width or precision is more than {WIDTH_MAX}")));
+            };
+            widths += width;
+        }
+    }
+    afford(state, text.matches(sign).count().saturating_mul(longest).saturating_add(widths))
+}
+
+/// What is in a list, with a text between.
+pub(super) fn joined(state: &State, values: &Value, between: &str) -> Result<String, Error> {
+    let mut joined = String::new();
+    for (number, value) in values.try_iter()?.enumerate() {
+        if number > 0 {
+            afford(state, between.len())?;
+            joined.push_str(between);
+        }
+        joined.push_str(&shown(state, &value)?);
+    }
+    Ok(joined)
+}
+
 /// The most bytes in which one value is shown. One that holds another twice, which holds a third twice, and so
 /// on some dozens of times, would be shown in more than any memory; what minijinja counts, it counts afterwards.
-const SHOWN_BYTES_MAX: usize = crate::text::TEXT_BYTES_MAX;
+pub(super) const SHOWN_BYTES_MAX: usize = crate::text::TEXT_BYTES_MAX;
 
 /// A text of so many bytes more at most.
 struct Bounded {

@@ -140,6 +140,20 @@ fn problems_are_one_sentence() {
         ("{{ ('a ' * 9000) | wordwrap(1, wrapstring='x' * 200000) }}", &message, "runs for too long"),
         ("{{ 'x'.join(['a' * 60000] * 60000) }}", &message, "runs for too long"),
         ("{{ ('{0}' * 20000).format('x' * 60000) }}", &message, "runs for too long"),
+        ("{{ '{:>999999999}'.format(5) }}", &message, "a field's width or precision is more than 65536"),
+        (
+            "{{ '{:.99999999999999999999}'.format(5.0) }}",
+            &message,
+            "a field's width or precision is more than",
+        ),
+        ("{{ '%-070000d' | format(5) }}", &message, "a field's width or precision is more than"),
+        ("{{ ('{0:>60000}' * 60000).format(5) }}", &message, "runs for too long"),
+        ("{{ ('%(a)60000d' * 60000) | format(a=5) }}", &message, "runs for too long"),
+        ("{{ ('%(a)s' * 60000) | format(a='x' * 60000) }}", &message, "runs for too long"),
+        ("{{ [['x' * 60000] * 60000] | map('join') | list }}", &message, "runs for too long"),
+        ("{{ (['x' * 60000] * 60000) | tojson }}", &message, "would be written in more than"),
+        (&nested("{{ ns.l | tojson }}"), &message, "would be written in more than"),
+        (&nested("{{ [ns.l] | join }}"), &message, "would be shown in more than"),
         (&nested("{{ ns.l }}"), &message, "would be shown in more than"),
         (&nested("{{ ns.l | string }}"), &message, "would be shown in more than"),
         (&nested("{{ '{}'.format(ns.l) }}"), &message, "would be shown in more than"),
@@ -178,6 +192,19 @@ fn the_longest_tags_have_room() {
     long("{% if 0 %}", "{% elif 0 %}", 20_000, "{% endif %}");
     long("", "{% if 1 %}", 20_000, "");
     long("", "{% set a = 1 %}", 20_000, "");
+}
+
+#[test]
+fn numbers_outside_of_fields_are_no_widths() {
+    for (source, text) in [
+        ("{{ '20261130 {{:99999999}} {}'.format(5) }}", "20261130 {:99999999} 5"),
+        ("{{ '{:>4}{:04d} 99999999'.format('a', 7) }}", "   a0007 99999999"),
+        ("{{ '20261130 %%99999999 %s %-3d|'|format(5, 6) }}", "20261130 %99999999 5 6  |"),
+        ("{{ '%(a)s%(a)4s 99999999'|format(a=5) }}", "5   5 99999999"),
+        ("{{ [1, 2]|join }} {{ [{'n': 1}, {'n': 2}]|join(d=', ', attribute='n') }}", "12 1, 2"),
+    ] {
+        assert_eq!(render(source, &[]).unwrap(), text, "{source}");
+    }
 }
 
 #[test]

@@ -89,7 +89,10 @@ fn what_is_not_known_takes_no_longer_for_each_token() {
     assert_eq!(tokenizer.encode(&"qa ".repeat(600_000), false).unwrap(), [0, 3].repeat(600_000));
     assert!(start.elapsed() < std::time::Duration::from_secs(30), "{:?}", start.elapsed());
     let problem = tokenizer.encode("qa </s> [UNK]", false).unwrap_err().to_string();
-    assert!(problem.contains("`[UNK]`") && problem.contains("control token 0"), "{problem}");
+    assert!(problem.contains("`</s>`") && problem.contains("control token 2"), "{problem}");
+    // However it is spelt, it stands for what is not known, in messages too.
+    assert_eq!(tokenizer.encode("a [UNK]", false).unwrap(), [3, 0]);
+    assert_eq!(tokenizer.encode_marked("a qa").unwrap(), [3, 0, 3]);
 }
 
 #[test]

@@ -52,7 +52,7 @@ pub const TARGETS: [Target; 15] = [
         words: TEMPLATE_WORDS,
     },
     Target { name: "http", body: serving::body, bytes_max: 512 * MIB, words: HTTP_WORDS },
-    Target { name: "grammar", body: serving::grammar, bytes_max: 512 * MIB, words: GRAMMAR_WORDS },
+    Target { name: "grammar", body: serving::grammar, bytes_max: 256 * MIB, words: GRAMMAR_WORDS },
     Target { name: "calls", body: speech::calls, bytes_max: 16 * MIB, words: CALL_WORDS },
     Target { name: "batch", body: lists::batch, bytes_max: 8 * MIB, words: HTTP_WORDS },
     Target { name: "bench", body: lists::bench, bytes_max: 8 * MIB, words: BENCH_WORDS },
