@@ -156,9 +156,9 @@ fn signs(tag: &str) -> usize {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
     let mut before = ' ';
     let mut begins = |(_, c): &(usize, char)| {
-        let begins = !c.is_whitespace() && !(is_word(*c) && is_word(before));
+        let goes_on = c.is_whitespace() || is_word(*c) && is_word(before);
         before = *c;
-        begins
+        !goes_on
     };
     outside_strings(tag).filter(|at| begins(at)).count()
 }
