@@ -2,6 +2,7 @@
 
 pub(in crate::cli) mod command;
 mod input;
+mod notes;
 
 use std::io::{self, IsTerminal};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 
 use self::command::{Command, HELP};
 use self::input::{Input, Typed};
+use self::notes::{figure_line, survive};
 use crate::cli::args::{RunArgs, SamplingArgs};
 use crate::cli::generate;
 use crate::cli::load::Keeper;
@@ -24,7 +26,7 @@ use crate::gpu::Gpu;
 use crate::os;
 use crate::plan::Work;
 use crate::sampler::Sampler;
-use crate::session::{Begun, End, Figures, Limits, Memory, Session};
+use crate::session::{Begun, Limits, Memory, Session};
 use crate::text::{Chat, ChatTemplate, Tokenizer, encode_plainly};
 use crate::trace::Trace;
 
@@ -295,7 +297,7 @@ impl Talk<'_> {
             }
             Err(problem) => {
                 undo.happen(&mut self.messages);
-                survive(problem)
+                self.pass_over(problem)
             }
         }
     }
@@ -377,7 +379,7 @@ impl Talk<'_> {
             Err(problem @ Error::Usage(_)) => {
                 let said = self.close(asked)?;
                 self.settle(said);
-                survive(problem).map(|()| None)
+                self.pass_over(problem).map(|()| None)
             }
             Err(problem) if output::is_of_stdout(&problem) => Err(problem),
             Err(failure) => {
@@ -403,6 +405,15 @@ impl Talk<'_> {
         }
     }
 
+    /// Says why a message has no answer, unless that is the end of everything.
+    fn pass_over(&mut self, problem: Error) -> Result<()> {
+        let failure = match &problem {
+            Error::Interrupted => None,
+            problem => Some(Error::Usage(problem.to_string())),
+        };
+        survive(problem).map(|()| self.failure = failure)
+    }
+
     /// Gives an answer up whose engine has failed; what there is of it stays.
     fn fail(&mut self, problem: Error) -> Result<()> {
         note(format_args!("error: {problem}"));
@@ -412,35 +423,5 @@ impl Talk<'_> {
             self.settle(said);
         }
         Ok(())
-    }
-}
-
-/// One line of figures behind an answer.
-fn figure_line(figures: &Figures) {
-    let (prefill, decode) = (&figures.prefill, &figures.decode);
-    let end = match figures.ends.first() {
-        Some(End::Length) => "; --max-tokens was reached",
-        Some(End::Context) => "; the context is full, /clear begins anew",
-        _ => "",
-    };
-    note(format_args!(
-        "({} tokens read in {:.2} s, {} written at {:.1} tokens/s{end})",
-        prefill.tokens,
-        prefill.time.as_secs_f64(),
-        figures.new_tokens,
-        decode.rate(),
-    ));
-}
-
-/// Says what went wrong with a message, unless it is the end of everything.
-fn survive(problem: Error) -> Result<()> {
-    match problem {
-        full if output::is_of_stdout(&full) => Err(full),
-        Error::Usage(_) | Error::File { .. } | Error::Io { .. } => {
-            note(format_args!("error: {problem}"));
-            Ok(())
-        }
-        Error::Interrupted => os::clear_interrupt(),
-        fatal => Err(fatal),
     }
 }

@@ -27,8 +27,9 @@ pub mod words;
 pub mod writer;
 
 use std::io::{self, Write};
-use std::panic::PanicHookInfo;
+use std::panic::{PanicHookInfo, resume_unwind};
 use std::process::ExitCode;
+use std::thread;
 
 use clap::Parser;
 
@@ -41,10 +42,23 @@ use crate::os;
 use crate::pack::Packed;
 use crate::quant::WeightKind;
 
+/// Stack of the thread that does everything: limits on how deep a file may nest are made for it, and
+/// systems give a first thread as little as 1 MiB, or what `ulimit -s` says.
+const STACK_BYTES: usize = 8 << 20;
+
 /// Parses the command line, runs the verb and turns the outcome into an exit code: 0 done, 1
 /// failed, 2 wrong usage, 130 interrupted, 143 asked to terminate.
 pub fn main() -> ExitCode {
     install_panic_hook();
+    let thread = thread::Builder::new().name("main".into()).stack_size(STACK_BYTES).spawn(all);
+    match thread {
+        Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+        // What is not nested may still be done.
+        Err(_) => all(),
+    }
+}
+
+fn all() -> ExitCode {
     os::let_large_writes_fail();
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn,wgpu=error,naga=error"))
         .init();

@@ -85,10 +85,10 @@ pub fn run(args: &ServeArgs) -> Result<()> {
     // Connections that are still open are of no use to anybody.
     runtime.shutdown_background();
     shared.end_within(Duration::ZERO);
-    let ended = writer.join()?;
-    match ended {
-        Ended { cut: 0 } => note(format_args!("ended")),
-        Ended { cut } => note(format_args!("ended; {cut} answers were cut")),
+    let Ended { cut } = writer.join()?;
+    match cut + shared.given_up() {
+        0 => note(format_args!("ended")),
+        cut => note(format_args!("ended; {cut} answers were cut")),
     }
     Ok(())
 }
@@ -125,7 +125,9 @@ async fn serve(
     };
     let limit = async {
         let _ = ending.await;
-        tokio::time::sleep(patience + FAREWELL).await;
+        tokio::time::sleep(patience + FAREWELL / 2).await;
+        shared.hang_up();
+        tokio::time::sleep(FAREWELL / 2).await;
     };
     let served = std::pin::pin!(http::serve(listener, server, end));
     futures::future::select(served, std::pin::pin!(limit)).await;

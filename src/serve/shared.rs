@@ -1,8 +1,12 @@
 //! What the threads of the server share, and the thread that has the engine.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
+
+use super::job::Failure;
 use super::metrics::Metrics;
 use super::queue::Queue;
 use super::status::Timeline;
@@ -30,6 +34,10 @@ pub struct Shared {
     health: Mutex<Health>,
     /// When what is not finished is cut, once the server is ending.
     deadline: Mutex<Option<Instant>>,
+    /// Whether answers wait for the thread with the engine no longer.
+    hung_up: watch::Sender<bool>,
+    /// Texts whose answers did not wait.
+    given_up: AtomicUsize,
 }
 
 impl Shared {
@@ -43,6 +51,8 @@ impl Shared {
             timeline: Mutex::default(),
             health: Mutex::default(),
             deadline: Mutex::default(),
+            hung_up: watch::Sender::new(false),
+            given_up: AtomicUsize::new(0),
         }
     }
 
@@ -52,6 +62,28 @@ impl Shared {
         let mut deadline = locked(&self.deadline);
         let end = Instant::now() + patience;
         *deadline = Some(deadline.map_or(end, |earlier| earlier.min(end)));
+    }
+
+    /// Tells all who still wait that nothing will come: the thread with the engine may be in a pass that takes
+    /// longer than anybody has.
+    pub fn hang_up(&self) {
+        self.queue.fail(&Failure::ShuttingDown);
+        self.hung_up.send_replace(true);
+    }
+
+    /// Texts that were begun and whose answers ended so.
+    pub fn given_up(&self) -> usize {
+        self.given_up.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn give_up(&self, texts: usize) {
+        self.given_up.fetch_add(texts, Ordering::Relaxed);
+    }
+
+    /// Ends when nothing will come any more.
+    pub(super) async fn end_of_waiting(&self) {
+        // Its sender is here.
+        let _ = self.hung_up.subscribe().wait_for(|hung_up| *hung_up).await;
     }
 
     /// Whether texts can be written.

@@ -224,3 +224,20 @@ fn shells_and_man_learn_the_options() {
         "{names:?}"
     );
 }
+
+/// A script hears of it by the exit code, as it does where an engine fails.
+#[test]
+fn a_last_message_without_an_answer_is_a_failure() {
+    let place = place();
+    let line = "run model --chat --context 64 --temperature 0 -n 2";
+    let long = "Hello, world! ".repeat(20);
+    let outcome = place.feed(line, format!("Hi\n{long}\n").as_bytes());
+    assert_eq!(outcome.code, Some(1), "{}", outcome.stderr);
+    assert!(
+        outcome.stderr.lines().last().unwrap().contains("all that this run can remember"),
+        "{}",
+        outcome.stderr
+    );
+    let outcome = place.feed(line, format!("{long}\nHi\n").as_bytes());
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+}

@@ -267,6 +267,19 @@ fn threads_that_cannot_start_are_said() {
     assert_eq!(place.names("out"), [""; 0]);
 }
 
+/// A template that takes more stack than there is, were it that of the first thread.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_small_stack_is_not_the_programs() {
+    let place = Place::new();
+    let template = format!("{{{{ 'Hello'{} }}}}", "|string".repeat(2000));
+    place.write("model/chat_template.jinja", template);
+    let line = "run model -p x -n 2 --temperature 0";
+    let text = place.output(line);
+    let outcome = Outcome::of(limited(&place, "-s 256", line).output().unwrap());
+    assert_eq!((outcome.code, outcome.stdout), (Some(0), text), "{}", outcome.stderr);
+}
+
 /// A conversation that cannot be written again is what it was, and the chat goes on.
 #[cfg(target_os = "linux")]
 #[test]

@@ -13,7 +13,7 @@ use pipo_wgpu::model::Op;
 use pipo_wgpu::plan::{Budget, Home, Work};
 use pipo_wgpu::quant::WeightKind;
 use pipo_wgpu::sampler::SamplerOptions;
-use pipo_wgpu::serve::api::Service;
+use pipo_wgpu::serve::api::{Kind, Service};
 use pipo_wgpu::serve::http::{self, Access};
 use pipo_wgpu::serve::status::About;
 use pipo_wgpu::serve::{Ended, Health, Remake, Shared, Writer};
@@ -63,6 +63,22 @@ fn words(vocab_size: u32) -> Tokenizer {
     Tokenizer::from_bytes(json.to_string().as_bytes()).unwrap()
 }
 
+/// What requests need to know of a model of so many words.
+fn described(vocab_size: u32) -> pipo_wgpu::serve::Model {
+    let tokenizer = words(vocab_size);
+    pipo_wgpu::serve::Model {
+        name: "test".into(),
+        pieces: tokenizer.pieces(vocab_size).unwrap().into(),
+        tokenizer,
+        generation: Default::default(),
+        chat: None,
+        sampling: SamplerOptions::default(),
+        context: CONTEXT,
+        vocab_size,
+        created: 0,
+    }
+}
+
 impl Site {
     /// Serves a model; `contexts` are what the engine's thread believes, `remake` what it does once its
     /// engine has failed.
@@ -85,18 +101,7 @@ impl Site {
         let shared = Arc::new(Shared::new(8));
         let contexts = vec![contexts; TEXTS as usize];
         let (writer, _) = Writer::start((engine_now, again), contexts, &shared, Trace::off()).unwrap();
-        let tokenizer = words(vocab_size);
-        let described = pipo_wgpu::serve::Model {
-            name: "test".into(),
-            pieces: tokenizer.pieces(vocab_size).unwrap().into(),
-            tokenizer,
-            generation: Default::default(),
-            chat: None,
-            sampling: SamplerOptions::default(),
-            context: CONTEXT,
-            vocab_size,
-            created: 0,
-        };
+        let described = described(vocab_size);
         let about = About {
             model: String::new(),
             gpu: String::new(),
@@ -363,4 +368,25 @@ fn a_client_that_takes_nothing_is_let_go_and_others_are_not_slowed() {
     .unwrap();
     half.set_read_timeout(Some(PATIENCE)).unwrap();
     assert_eq!(Reply::read(half).status, 408);
+}
+
+/// An answer whose text is with an engine that does not come back in time, and one that waits behind it.
+#[test]
+fn answers_do_not_wait_for_an_engine_for_ever() {
+    let shared = Arc::new(Shared::new(4));
+    let service = Service::new(Arc::new(described(16)), Arc::clone(&shared));
+    let ask = || {
+        let asked = service.understand(Kind::Completion, br#"{"prompt": [1, 2], "max_tokens": 3}"#);
+        service.begin(asked.unwrap()).unwrap()
+    };
+    let begun = ask();
+    let _with_the_engine = shared.queue.pop().unwrap();
+    let waiting = ask();
+    shared.hang_up();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    for answer in [begun, waiting] {
+        let refusal = runtime.block_on(answer.whole()).unwrap_err();
+        assert_eq!(refusal.json()["error"]["code"], "shutting_down", "{}", refusal.json());
+    }
+    assert_eq!(shared.given_up(), 1);
 }

@@ -1,9 +1,11 @@
 //! What is heard of a request's texts, as one answer or as events one after the other.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures::future::{Either, select};
 use serde_json::Value;
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -12,10 +14,10 @@ use super::chat::Tools;
 use super::error::{ApiError, Result};
 use super::objects::{Echo, Finish, Objects, Usage, timings};
 use super::options::Options;
-use crate::serve::Model;
 use crate::serve::job::{Failure, Figures, News, Progress, Reader, Said, Token};
 use crate::serve::reasoning::{Parter, Reasoning};
 use crate::serve::tools::{Found, Watch};
+use crate::serve::{Model, Shared};
 use crate::session::End;
 use crate::text::{StopMatcher, StreamDecoder};
 
@@ -164,6 +166,7 @@ impl Text {
 /// The answer to a request, as it comes.
 pub struct Answer {
     heard: UnboundedReceiver<Said>,
+    shared: Arc<Shared>,
     texts: Vec<Text>,
     objects: Objects,
     n: usize,
@@ -185,12 +188,13 @@ pub struct Answer {
 impl Answer {
     pub(super) fn new(
         kind: Kind,
-        model: &Arc<Model>,
+        (model, shared): (&Arc<Model>, &Arc<Shared>),
         options: &Options,
         (heard, texts, with_likelihoods): (UnboundedReceiver<Said>, Vec<Text>, bool),
     ) -> Self {
         Answer {
             heard,
+            shared: Arc::clone(shared),
             open: texts.len(),
             texts,
             objects: Objects::new(kind, model),
@@ -211,7 +215,14 @@ impl Answer {
         if self.open == 0 {
             return None;
         }
-        let Some(Said { index, news }) = self.heard.recv().await else {
+        let said = match select(pin!(self.heard.recv()), pin!(self.shared.end_of_waiting())).await {
+            Either::Left((said, _)) => said,
+            Either::Right(_) => {
+                self.shared.give_up(self.open);
+                None
+            }
+        };
+        let Some(Said { index, news }) = said else {
             self.open = 0;
             return Some(Err(Failure::ShuttingDown.into()));
         };

@@ -30,6 +30,7 @@ use super::job::{Failure, Job, Reader};
 use super::queue::Refused;
 use super::reasoning::Reasoning;
 use super::shared::{Health, Shared};
+use crate::error::Error;
 use crate::sampler::{Sampler, SamplerOptions};
 use crate::session::Limits;
 use crate::text::check_ids;
@@ -185,7 +186,7 @@ impl Service {
                 _ => ApiError::from(refused),
             }
         })?;
-        Ok(Answer::new(kind, &self.model, &options, (heard, texts, top.is_some())))
+        Ok(Answer::new(kind, (&self.model, &self.shared), &options, (heard, texts, top.is_some())))
     }
 
     /// Refuses a prompt that cannot be read.
@@ -232,7 +233,11 @@ impl Service {
         });
         let grammars = made.as_ref().map_err(|problem| ApiError::bad("response_format", problem))?;
         let param = if forced.is_some() { "tools" } else { "response_format" };
-        grammars.compile(&grammar).map(Some).map_err(|problem| ApiError::bad(param, problem.to_string()))
+        grammars.compile(&grammar).map(Some).map_err(|problem| match problem {
+            // That is nothing the client could mend.
+            Error::NoThread(_) => problem.into(),
+            problem => ApiError::bad(param, problem.to_string()),
+        })
     }
 
     /// A text, a list of texts, ids, or a list of lists of ids.

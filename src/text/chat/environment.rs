@@ -17,6 +17,8 @@ const LINES_MAX: usize = u16::MAX as usize - 1;
 const FUEL: u64 = (32 * crate::text::TEXT_BYTES_MAX / FUEL_BYTES) as u64;
 /// The name under which a template is known to its environment.
 pub(super) const NAME: &str = "chat template";
+/// Words and signs of one tag: each may be deeper than the one before, and minijinja goes there by recursion.
+const SIGNS_MAX: usize = 4096;
 /// How deep macros may call each other, which takes a thread's stack.
 const RECURSION_MAX: usize = 120;
 
@@ -48,7 +50,10 @@ pub(super) fn compile(source: &str) -> Result<Environment<'static>, Error> {
         let problem = format!("more than {LINES_MAX} lines, or characters in a line");
         return Err(Error::new(ErrorKind::SyntaxError, problem));
     }
-    env.add_template_owned(NAME, plain_generation_blocks(&source.replace("\r\n", "\n").replace('\r', "\n")))?;
+    env.add_template_owned(
+        NAME,
+        plain_generation_blocks(&source.replace("\r\n", "\n").replace('\r', "\n"))?,
+    )?;
     Ok(env)
 }
 
@@ -88,8 +93,9 @@ pub(super) fn strftime_now(now: DateTime) -> impl Fn(&str) -> Result<String, Err
 }
 
 /// The source with `{% generation %}` blocks, which only matter to training, as scopes that
-/// minijinja knows; comments, raw parts and strings in expressions stay as they are.
-fn plain_generation_blocks(source: &str) -> String {
+/// minijinja knows; comments, raw parts and strings in expressions stay as they are. Tags that are too long
+/// for a stack are refused.
+fn plain_generation_blocks(source: &str) -> Result<String, Error> {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
     while let Some(at) = ["{%", "{{", "{#"].iter().filter_map(|mark| rest.find(mark)).min() {
@@ -102,6 +108,10 @@ fn plain_generation_blocks(source: &str) -> String {
         };
         let (tag, behind) = tag.split_at(end.unwrap_or(tag.len()));
         rest = behind;
+        if !tag.starts_with("{#") && signs(tag) > SIGNS_MAX {
+            let problem = format!("more than {SIGNS_MAX} words and signs in a tag");
+            return Err(Error::new(ErrorKind::SyntaxError, problem));
+        }
         match tag.strip_prefix("{%").map(|tag| tag.trim_matches(['%', '}', '-', '+', ' ', '\t', '\r', '\n']))
         {
             Some(word @ ("generation" | "endgeneration")) => {
@@ -117,22 +127,38 @@ fn plain_generation_blocks(source: &str) -> String {
         }
     }
     out.push_str(rest);
-    out
+    Ok(out)
+}
+
+/// The characters of a tag that are in none of its strings, with their places.
+fn outside_strings(tag: &str) -> impl Iterator<Item = (usize, char)> {
+    let (mut quote, mut escaped) = (None, false);
+    tag.char_indices().skip(2).filter(move |(_, c)| {
+        match quote {
+            Some(_) if escaped => escaped = false,
+            Some(_) if *c == '\\' => escaped = true,
+            Some(open) if *c == open => quote = None,
+            Some(_) => {}
+            None if matches!(c, '"' | '\'') => quote = Some(*c),
+            None => return true,
+        }
+        false
+    })
 }
 
 /// Where a tag ends, strings inside it apart.
 fn end_of_expression(tag: &str, mark: &str) -> Option<usize> {
-    let (mut quote, mut escaped) = (None, false);
-    for (at, c) in tag.char_indices().skip(2) {
-        match quote {
-            Some(_) if escaped => escaped = false,
-            Some(_) if c == '\\' => escaped = true,
-            Some(open) if c == open => quote = None,
-            Some(_) => {}
-            None if matches!(c, '"' | '\'') => quote = Some(c),
-            None if tag[at..].starts_with(mark) => return Some(at + 2),
-            None => {}
-        }
-    }
-    None
+    outside_strings(tag).find(|(at, _)| tag[*at..].starts_with(mark)).map(|(at, _)| at + 2)
+}
+
+/// Words and signs of a tag, strings apart.
+fn signs(tag: &str) -> usize {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let mut before = ' ';
+    let mut begins = |(_, c): &(usize, char)| {
+        let goes_on = c.is_whitespace() || is_word(*c) && is_word(before);
+        before = *c;
+        !goes_on
+    };
+    outside_strings(tag).filter(|at| begins(at)).count()
 }

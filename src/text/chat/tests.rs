@@ -159,6 +159,12 @@ fn problems_are_one_sentence() {
         (&nested("{{ '{}'.format(ns.l) }}"), &message, "would be shown in more than"),
         (&nested("{{ ','.join(ns.l) }}"), &message, "would be shown in more than"),
         (&format!("{{{{ {}", "x".repeat(70_000)), &message, "more than 65534 lines, or characters in a line"),
+        (&format!("{{{{ {}1 }}}}", "-".repeat(20_000)), &message, "more than 4096 words and signs in a tag"),
+        (
+            &format!("{{% if x{} %}}", ".a\n".repeat(9000)),
+            &message,
+            "more than 4096 words and signs in a tag",
+        ),
         ("{{ 'a'.center(60000, 'xy') }}", &message, "`center` fills with one character, found 2"),
         ("{{ messages }}", &[json!("x")], "message 1 of the chat: expected an object"),
     ] {
@@ -166,6 +172,26 @@ fn problems_are_one_sentence() {
         let line = problem.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(line.contains(complaint), "{source}: {problem}");
     }
+}
+
+/// What may stand in a template has room on the smallest stack that renders one, the tests' own.
+#[test]
+fn the_longest_tags_have_room() {
+    let long = |start: &str, each: &str, count: usize, end: &str| {
+        let source = format!("{start}{}{end}", each.repeat(count));
+        // What it comes to does not matter.
+        let _ = render(&source, &[]);
+    };
+    long("{{ ", "-", 4000, "1 }}");
+    long("{{ ", "not ", 4000, "1 }}");
+    long("{{ 1", "|string", 2000, " }}");
+    long("{{ x", ".a", 2000, " }}");
+    long("{{ 1", "+1", 2000, " }}");
+    long("{{ 'a'", "~'b'", 2000, " }}");
+    long("{{ ", "1 if 0 else ", 1000, "1 }}");
+    long("{% if 0 %}", "{% elif 0 %}", 20_000, "{% endif %}");
+    long("", "{% if 1 %}", 20_000, "");
+    long("", "{% set a = 1 %}", 20_000, "");
 }
 
 #[test]
