@@ -29,6 +29,7 @@ pub mod writer;
 use std::io::{self, Write};
 use std::panic::{PanicHookInfo, resume_unwind};
 use std::process::ExitCode;
+use std::sync::mpsc::channel;
 use std::thread;
 
 use clap::Parser;
@@ -50,9 +51,20 @@ const STACK_BYTES: usize = 8 << 20;
 /// failed, 2 wrong usage, 130 interrupted, 143 asked to terminate.
 pub fn main() -> ExitCode {
     install_panic_hook();
-    let thread = thread::Builder::new().name("main".into()).stack_size(STACK_BYTES).spawn(all);
-    match thread {
-        Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+    let (tell, told) = channel();
+    let work = move || {
+        let _ = tell.send(all());
+        // It never ends: NVIDIA's driver has something to clean up behind each thread that has used it, which
+        // is a segmentation fault where another thread has unloaded the driver before.
+        loop {
+            thread::park();
+        }
+    };
+    match thread::Builder::new().name("main".into()).stack_size(STACK_BYTES).spawn(work) {
+        Ok(thread) => told.recv().unwrap_or_else(|_| match thread.join() {
+            Err(panic) => resume_unwind(panic),
+            Ok(never) => never,
+        }),
         // What is not nested may still be done.
         Err(_) => all(),
     }
