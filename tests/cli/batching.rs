@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::Place;
 
 /// A request to complete a text.
-fn request(id: &str, prompt: &str, max_tokens: u32) -> String {
+pub(super) fn request(id: &str, prompt: &str, max_tokens: u32) -> String {
     let body = json!({"prompt": prompt, "max_tokens": max_tokens, "temperature": 0, "ignore_eos": true});
     json!({"custom_id": id, "method": "POST", "url": "/v1/completions", "body": body}).to_string() + "\n"
 }

@@ -3,6 +3,8 @@
 mod batching;
 mod benching;
 mod chatting;
+#[cfg(target_os = "linux")]
+mod drivers;
 mod familiar;
 mod generation;
 mod killed;
