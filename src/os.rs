@@ -20,10 +20,10 @@ pub use direct::{
 };
 pub use file::{destination, folder_of, forget_cached, let_large_writes_fail, temporary_in, write_whole};
 pub use input::{FromStart, Input, read_most};
-pub use interrupt::{check_interrupt, clear_interrupt, interrupt_flag, interrupted_exit_code};
+pub use interrupt::{LOOK, check_interrupt, clear_interrupt, interrupt_flag, interrupted_exit_code};
 pub use memory::{AnonymousMemory, SharedMemory};
 pub use terminal::while_typing;
-pub use threads::{side_by_side, start_pool};
+pub use threads::{side_by_side, spawn, start_pool};
 
 use crate::error::{Error, Result};
 

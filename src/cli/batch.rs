@@ -100,8 +100,8 @@ pub fn run(args: &BatchArgs) -> Result<()> {
     let contexts = vec![prepared.context; parallel as usize];
     let (engine, loader) = prepared.load_to_last(&opened)?;
     os::check_interrupt()?;
-    let writer = Writer::start((engine, loader.into_remake()), contexts, &shared, Trace::off());
-    let (writer, _) = writer.map_err(|error| Error::no_thread(&error))?;
+    let remake = loader.into_remake();
+    let (writer, _) = Writer::start((engine, remake), contexts, &shared, Trace::off())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let runtime = runtime.map_err(Error::io("start threads for", "requests"))?;
     let start = Instant::now();

@@ -35,8 +35,6 @@ const NEW_TOKENS: u32 = 128;
 const SPANS_MAX: usize = 1 << 16;
 /// Threads that take requests apart at most.
 const READERS_MAX: usize = 16;
-/// How often Ctrl-C is looked for.
-const LOOK: Duration = Duration::from_millis(50);
 /// What connections get beyond the patience with answers.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -72,8 +70,7 @@ pub fn run(args: &ServeArgs) -> Result<()> {
         about,
         access: access(args),
     });
-    let writer = Writer::start((engine, remake), contexts, &shared, trace);
-    let (writer, over) = writer.map_err(|error| Error::no_thread(&error))?;
+    let (writer, over) = Writer::start((engine, remake), contexts, &shared, trace)?;
     // A closed pipe is no reason not to serve.
     let _ = Output::stdout().line(&format!("listening on http://{address}"));
     note(format_args!(
@@ -115,7 +112,7 @@ async fn serve(
         let flag = os::interrupt_flag();
         let asked = async {
             while !flag.load(Ordering::SeqCst) {
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(os::LOOK).await;
             }
         };
         let _ = futures::future::select(Box::pin(asked), over).await;

@@ -210,10 +210,7 @@ impl Job<'_> {
                 }
             }
         };
-        thread::Builder::new()
-            .name("download".into())
-            .spawn(pump)
-            .map_err(|error| Error::no_thread(&error))?;
+        os::spawn("download", pump)?;
         let patience = Duration::from_secs(self.hub.timeout_seconds);
         let mut heard = Instant::now();
         loop {

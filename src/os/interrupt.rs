@@ -2,8 +2,12 @@
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crate::error::{Error, Result};
+
+/// How often whoever waits for something else looks for an interrupt.
+pub const LOOK: Duration = Duration::from_millis(50);
 
 /// What shells add to a signal's number for the exit code of who ended by it.
 const SIGNAL_EXIT_CODE: u8 = 128;

@@ -1,9 +1,5 @@
 //! Lines that are typed: a request to terminate ends the process also while it waits for one.
 
-/// How often a request to terminate is looked for.
-#[cfg(unix)]
-const LOOK: std::time::Duration = std::time::Duration::from_millis(50);
-
 /// Reads what is typed. Nothing wakes a line editor that waits for a key: a request to terminate meanwhile ends
 /// the process from beside it, with [`super::interrupted_exit_code`] and with the terminal as it was before.
 /// Ctrl-C is the editor's.
@@ -18,7 +14,7 @@ pub fn while_typing<T>(read: impl FnOnce() -> T) -> T {
         let (_typing, typed) = channel::<()>();
         let before = tcgetattr(stdin()).ok();
         let watch = move || {
-            while typed.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+            while typed.recv_timeout(super::LOOK) == Err(RecvTimeoutError::Timeout) {
                 if super::check_interrupt().is_err() && super::clear_interrupt().is_err() {
                     if let Some(before) = &before {
                         // What can be done about it is done.

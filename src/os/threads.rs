@@ -1,9 +1,9 @@
-//! Threads, which an operating system may refuse: the pool that large work is spread over, and several that do
-//! the same beside each other.
+//! Threads, which an operating system may refuse: one, the pool that large work is spread over, and several that
+//! do the same beside each other.
 
 use std::error::Error as _;
 use std::sync::OnceLock;
-use std::thread::{self, Builder};
+use std::thread::{self, Builder, JoinHandle};
 
 use crate::error::{Error, Result};
 
@@ -20,6 +20,17 @@ pub fn start_pool() -> Result<()> {
         error.source().map(ToString::to_string)
     };
     REFUSED.get_or_init(start).clone().map_or(Ok(()), |problem| Err(Error::NoThread(problem)))
+}
+
+/// Starts a thread with a name.
+///
+/// # Errors
+/// [`Error::NoThread`].
+pub fn spawn<T: Send + 'static>(
+    name: impl Into<String>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>> {
+    Builder::new().name(name.into()).spawn(work).map_err(|error| Error::no_thread(&error))
 }
 
 /// Does the same with each of `states` on a thread of its own, and waits for all; the first failure counts.

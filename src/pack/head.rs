@@ -8,6 +8,7 @@ use super::container::Watch;
 use super::layout::UnitSpec;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
+use crate::os;
 
 /// What families call a head's own matrix.
 const HEADS: [&str; 2] = ["lm_head.weight", "embed_out.weight"];
@@ -30,6 +31,7 @@ pub(super) fn check(units: &[UnitSpec], checkpoint: &Checkpoint, watch: Watch<'_
     }
     let [info, other] = [checkpoint.require(table)?, checkpoint.require(own)?];
     if info.shape == other.shape {
+        os::start_pool()?;
         let step = (CHUNK_WEIGHTS / info.cols().max(1)).max(1);
         let starts: Vec<u64> = (0..info.rows()).step_by(step as usize).collect();
         let differs = |start: &u64| -> Result<bool> {

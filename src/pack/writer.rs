@@ -9,7 +9,6 @@ use super::head;
 use super::layout::{Source, TensorSpec, UnitSpec};
 use crate::checkpoint::{Checkpoint, Dtype, Lines};
 use crate::error::{Error, Result};
-use crate::os;
 use crate::quant::encode_row;
 
 /// Packs `units` of a checkpoint, and `files` as `(name, bytes)`, into `dst`, which appears only
@@ -34,7 +33,6 @@ pub fn write(
         }
     }
     check_complete(units, source)?;
-    os::start_pool()?;
     head::check(units, source, watch)?;
     container::write(dst, units, files, &|chunk| fill(source, chunk), watch)
 }

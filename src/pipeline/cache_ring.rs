@@ -15,9 +15,10 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use super::ring::{Ring, RingShape};
-use super::{join, spawn, stuck};
+use super::{join, stuck};
 use crate::error::{Error, Result};
 use crate::gpu::{Binding, Buffer, CopyRegion, Gpu, Place, TransferLane, copy_buffers, locked};
+use crate::os::spawn;
 use crate::trace::{Task, Trace};
 
 /// Cache rows, e.g. of one sequence.

@@ -9,10 +9,10 @@ use super::Route;
 use super::carry::{Means, Origin, Readers, Target};
 use super::read_ahead::{HostSlot, ReadAhead, ReadAheadOptions, Reader};
 use super::ring::{Piece, Ring, RingShape};
-use super::{join, spawn, stuck};
+use super::{join, stuck};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Gpu, locked};
-use crate::os::{DISK_PIECE_BYTES, DISK_THREADS};
+use crate::os::{DISK_PIECE_BYTES, DISK_THREADS, spawn};
 use crate::trace::{Lane, Task, Trace};
 
 /// Fills a mapped piece: the item's index, the first byte within the item, where to write.

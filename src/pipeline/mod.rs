@@ -15,7 +15,7 @@ mod route;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::error::{Error, Result};
+use crate::error::Error;
 
 pub use loader::{Loader, LoaderOptions, Source};
 pub use read_ahead::{HostSlot, ReadAhead, ReadAheadOptions, Reader};
@@ -48,10 +48,4 @@ fn stuck(error: Error, what: impl FnOnce() -> String) -> Error {
         Error::Stuck { seconds, .. } => Error::Stuck { what: what(), seconds },
         other => other,
     }
-}
-
-/// Starts a named thread.
-fn spawn(name: String, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
-    let thread = std::thread::Builder::new().name(name).spawn(work);
-    thread.map_err(|error| Error::no_thread(&error))
 }

@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 
 use super::carry::Origin;
 use super::ring::{Piece, Ring, RingShape};
-use super::{join, spawn, stuck};
+use super::{join, stuck};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Gpu, Place, locked};
-use crate::os::{SharedMemory, Target};
+use crate::os::{SharedMemory, Target, spawn};
 use crate::trace::{Lane, Task, Trace};
 
 /// Fills host memory with part of an item: the item's index, the first byte within the item, where

@@ -43,7 +43,7 @@ impl Writer {
         contexts: Vec<u32>,
         shared: &Arc<Shared>,
         trace: Trace,
-    ) -> std::io::Result<(Self, oneshot::Receiver<()>)> {
+    ) -> Result<(Self, oneshot::Receiver<()>)> {
         let (tell, over) = oneshot::channel();
         let shared = Arc::clone(shared);
         // Whoever asks before the thread has begun hears of them as well.
@@ -55,7 +55,8 @@ impl Writer {
             // Nobody listens where the other side has ended first.
             let _ = tell.send(());
             ended
-        })?;
+        });
+        let thread = thread.map_err(|error| Error::no_thread(&error))?;
         Ok((Writer { thread }, over))
     }
 

@@ -11,7 +11,7 @@ use pipo_wgpu::quant::WeightKind;
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
-use super::{Case, edit_header, put, run};
+use super::{Case, edit_header, put, run, tensor_place};
 use crate::common::fixture;
 
 /// Copies a fixture's model.
@@ -197,10 +197,8 @@ fn a_table_may_be_there_twice() {
     // One element of its last row, which comes last in the file.
     let path = folder.path().join("model.safetensors");
     let mut bytes = fs::read(&path).expect("readable");
-    let header = u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes")) as usize + 8;
-    let text: Value = serde_json::from_slice(&bytes[8..header]).expect("valid JSON");
-    let end = text["lm_head.weight"]["data_offsets"][1].as_u64().expect("a number") as usize;
-    bytes[header + end - 2] ^= 1;
+    let end = tensor_place(&bytes, "lm_head.weight").end;
+    bytes[end - 2] ^= 1;
     fs::write(path, bytes).expect("writable");
     let problem = pack_folder(folder.path()).expect_err("the head is not the table").to_string();
     assert!(problem.contains("`lm_head.weight` is another matrix"), "{problem}");

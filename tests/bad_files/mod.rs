@@ -69,6 +69,14 @@ fn rewrite_header(folder: &Path, edit: impl FnOnce(Vec<u8>) -> Vec<u8>) {
     put(folder, "model.safetensors", file);
 }
 
+/// Where a tensor is in the bytes of a `model.safetensors`.
+fn tensor_place(bytes: &[u8], tensor: &str) -> std::ops::Range<usize> {
+    let data = 8 + u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes")) as usize;
+    let header: Value = serde_json::from_slice(&bytes[8..data]).expect("JSON");
+    let offset = |end: usize| header[tensor]["data_offsets"][end].as_u64().expect("a number") as usize;
+    data + offset(0)..data + offset(1)
+}
+
 /// Edits the header as JSON.
 fn edit_header(folder: &Path, edit: impl FnOnce(&mut Value)) {
     rewrite_header(folder, |header| {

@@ -7,7 +7,7 @@ use pipo_wgpu::checkpoint::Checkpoint;
 use pipo_wgpu::error::Result;
 use serde_json::{Value, json};
 
-use super::{Case, edit_header, run};
+use super::{Case, edit_header, run, tensor_place};
 use crate::common::fixture;
 
 const MODULE: &str = "model.layers.0.self_attn.q_proj";
@@ -43,14 +43,8 @@ fn hide(folder: &Path, part: &str) {
 pub(crate) fn fill(folder: &Path, part: &str, byte: u8) {
     let path = folder.join("model.safetensors");
     let mut bytes = fs::read(&path).expect("readable");
-    let data = 8 + u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes")) as usize;
-    let header: Value = serde_json::from_slice(&bytes[8..data]).expect("JSON");
-    let place = |end: usize| {
-        let offset = &header[format!("{MODULE}.{part}")]["data_offsets"][end];
-        data + offset.as_u64().expect("a number") as usize
-    };
-    let range = place(0)..place(1);
-    bytes[range].fill(byte);
+    let place = tensor_place(&bytes, &format!("{MODULE}.{part}"));
+    bytes[place].fill(byte);
     fs::write(path, bytes).expect("writable");
 }
 

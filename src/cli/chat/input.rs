@@ -3,7 +3,6 @@
 use std::io::{self, BufRead, Read};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
-use std::time::Duration;
 
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
@@ -15,9 +14,6 @@ use crate::os;
 const FENCE: &str = "\"\"\"";
 /// A message has no more; a pasted file belongs into --prompt-file.
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
-
-/// How often Ctrl-C is looked for while a pipe has nothing to say.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// What the user wants next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,7 +88,7 @@ impl Input {
             },
             Input::Pipe(lines) => loop {
                 os::check_interrupt()?;
-                match lines.recv_timeout(LOOK) {
+                match lines.recv_timeout(os::LOOK) {
                     Ok(text) => {
                         let text = text.map_err(Error::io("read", "standard input"))?;
                         return Ok(Line::Text(text.trim_end_matches(['\n', '\r']).to_owned()));
@@ -118,8 +114,7 @@ fn piped() -> Result<Input> {
             }
         }
     };
-    let thread = std::thread::Builder::new().name("standard input".into()).spawn(read);
-    thread.map_err(|error| Error::no_thread(&error))?;
+    os::spawn("standard input", read)?;
     Ok(Input::Pipe(lines))
 }
 
